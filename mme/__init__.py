@@ -1,0 +1,1 @@
+"""Linear mixed models by Henderson's mixed-model equations over sparse block designs."""

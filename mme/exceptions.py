@@ -1,0 +1,54 @@
+"""Named errors and warnings; every one says what happened, which names, and what to do."""
+
+__all__ = [
+    "ConvergenceError",
+    "DataError",
+    "DesignError",
+    "FormulaError",
+    "MMEError",
+    "MMEWarning",
+    "NotEnoughDataError",
+    "PerfectFitError",
+    "RankDeficientWarning",
+    "SolverFallbackWarning",
+]
+
+
+class MMEError(Exception):
+    """Base class of all errors raised by mme."""
+
+
+class DataError(MMEError, ValueError):
+    """Values that cannot be used: empty, missing, infinite, of unequal lengths or of the wrong kind."""
+
+
+class DesignError(MMEError, ValueError):
+    """A model that cannot be identified from its design, for example a grouping factor with one level."""
+
+
+class NotEnoughDataError(DesignError):
+    """Fewer observations than fixed effects, or than levels of a grouping factor."""
+
+
+class PerfectFitError(DesignError):
+    """The model explains the response exactly: the residual variance, and so every ratio to it, is undefined."""
+
+
+class FormulaError(MMEError, ValueError):
+    """A formula that cannot be parsed, or names something the data do not have."""
+
+
+class ConvergenceError(MMEError, ArithmeticError):
+    """No finite value of the objective could be computed at the starting point."""
+
+
+class MMEWarning(UserWarning):
+    """Base class of all warnings raised by mme itself."""
+
+
+class RankDeficientWarning(MMEWarning):
+    """Columns of the fixed-effects design depend on earlier ones and were dropped."""
+
+
+class SolverFallbackWarning(MMEWarning):
+    """A solver that was asked for is not installed; another one serves."""
