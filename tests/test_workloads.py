@@ -1,0 +1,64 @@
+"""Workloads too large to store: the log-likelihood other implementations reach on the same data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workloads
+
+import mme
+
+HERE = Path(__file__).parent
+
+
+def check(name: str):
+    """Fit a workload by REML; its log-likelihood may not be short of the best known one."""
+    workload = workloads.WORKLOADS[name]
+    result = mme.lmer(workload.formula, workload.build())
+    assert result.converged, result.fit_info.message
+    assert result.fit_info.evaluations <= 60
+    assert result.llf >= workload.loglik - max(1e-5, 1e-10 * abs(workload.loglik))
+    return result
+
+
+def test_slope20k():
+    result = check("slope20k")
+    # the values the data were simulated with, within their standard errors
+    assert result.fe_params["x"] == pytest.approx(2.0, abs=4 * result.bse_fe["x"])
+    assert result.sigma == pytest.approx(1.0, abs=0.01)
+
+
+def test_ml100k():
+    check("ml100k")
+
+
+@pytest.mark.slow
+def test_d3():
+    check("d3")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's getrusage")
+def test_ml1m_and_its_memory():
+    """ml1m in a process of its own: the log-likelihood, and a peak below 1.5 GiB."""
+    code = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); import mme, workloads as w\n"
+        "work = w.WORKLOADS['ml1m']; data = work.build()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "r = mme.lmer(work.formula, data)\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(repr(float(r.llf)), r.converged, before * 1024, peak * 1024)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, check=True, timeout=900
+    )
+    llf, converged, before, peak = out.stdout.split()
+    target = workloads.WORKLOADS["ml1m"].loglik
+    assert converged == "True"
+    assert float(llf) >= target - 1e-10 * abs(target)
+    assert int(peak) < 1.5 * 2**30, (
+        f"peak {int(peak) / 2**30:.2f} GiB; {int(before) / 2**30:.2f} before the fit"
+    )
