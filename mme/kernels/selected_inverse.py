@@ -1,0 +1,723 @@
+"""Selected inverse of a sparse symmetric matrix from its Cholesky factor, one supernode at a time.
+
+Notation: S of order n, labels such that P S P' = L L' and the elimination tree is postordered, that is
+every parent is larger than its children and subtrees are contiguous.  Z = (P S P')^-1.  A supernode J is a
+run of w columns sharing the row set I (r rows) below; it is stored as a *panel*, row-major of shape
+(m, w) with m = w + r, the first w rows being the columns' own.  Its *front* is the dense symmetric
+Z[JI, JI], shape (m, m).
+
+Takahashi's equations (Takahashi, Fagan & Chen 1973; Erisman & Tinney 1975), in blocks:
+
+    Y    = L_IJ L_JJ^-1
+    Z_IJ = -Z_II Y
+    Z_JJ = (L_JJ L_JJ')^-1 - Y' Z_IJ
+
+Z_II is part of the parent's front, so fronts are visited from the roots down; a front is freed when the
+last of its children has read it.  Elimination tree, postorder, column counts and supernodes: Davis, Direct
+Methods for Sparse Linear Systems, SIAM 2006, chapter 4 (Liu 1990; Gilbert, Ng & Peyton 1994); relaxed
+supernodes: Ashcraft & Grimes 1989.
+"""
+
+import numpy as np
+
+from . import kernel
+
+__all__ = [
+    "column_counts",
+    "elimination_tree",
+    "find_supernodes",
+    "gather_front",
+    "mirror_lower",
+    "permuted_lower",
+    "postorder",
+    "scatter_factor",
+    "schedule",
+    "small_fronts",
+    "supernode_maps",
+    "supernode_rows",
+]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Structure of L, once per pattern
+# ---------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def elimination_tree(n, indptr, indices, label):
+    """Elimination tree of S with row and column i renamed label[i].
+
+    Parameters
+    ----------
+    n : int
+    indptr : ndarray of int64, shape (n + 1,)
+    indices : ndarray of int32, shape (nnz,)
+        Lower triangle of S, CSC.
+    label : ndarray of int64, shape (n,)
+
+    Returns
+    -------
+    parent : ndarray of int64, shape (n,)
+        -1 for roots.
+    """
+    # The tree grows row by row of the renamed lower triangle, so list the columns of each row first.
+    start = np.zeros(n + 1, np.int64)
+    for j in range(n):
+        for k in range(indptr[j], indptr[j + 1]):
+            start[max(label[indices[k]], label[j]) + 1] += 1
+    for i in range(n):
+        start[i + 1] += start[i]
+    fill = start[:-1].copy()
+    columns = np.empty(start[n], np.int32)
+    for j in range(n):
+        for k in range(indptr[j], indptr[j + 1]):
+            a = label[indices[k]]
+            b = label[j]
+            i = max(a, b)
+            columns[fill[i]] = min(a, b)
+            fill[i] += 1
+    parent = np.full(n, -1, np.int64)
+    ancestor = np.full(n, -1, np.int64)
+    for i in range(n):
+        for k in range(start[i], start[i + 1]):
+            j = np.int64(columns[k])
+            while j != -1 and j < i:
+                above = ancestor[j]
+                ancestor[j] = i
+                if above == -1:
+                    parent[j] = i
+                j = above
+    return parent
+
+
+@kernel
+def postorder(parent):
+    """Position of each node in a postorder of the forest; children keep their order.
+
+    Parameters
+    ----------
+    parent : ndarray of int64, shape (n,)
+
+    Returns
+    -------
+    position : ndarray of int64, shape (n,)
+    """
+    n = parent.size
+    head = np.full(n, -1, np.int64)
+    sibling = np.full(n, -1, np.int64)
+    for j in range(n - 1, -1, -1):
+        if parent[j] >= 0:
+            sibling[j] = head[parent[j]]
+            head[parent[j]] = j
+    position = np.empty(n, np.int64)
+    stack = np.empty(n, np.int64)
+    done = 0
+    for root in range(n):
+        if parent[root] >= 0:
+            continue
+        stack[0] = root
+        depth = 1
+        while depth > 0:
+            j = stack[depth - 1]
+            child = head[j]
+            if child >= 0:
+                head[j] = sibling[child]
+                stack[depth] = child
+                depth += 1
+            else:
+                position[j] = done
+                done += 1
+                depth -= 1
+    return position
+
+
+@kernel
+def permuted_lower(n, indptr, indices, label):
+    """Lower triangle of the renamed matrix, CSC with unsorted rows.
+
+    Parameters
+    ----------
+    n, indptr, indices, label
+        As for `elimination_tree`.
+
+    Returns
+    -------
+    ptr : ndarray of int64, shape (n + 1,)
+    rows : ndarray of int32, shape (nnz,)
+    source : ndarray of int64, shape (nnz,)
+        Entry of the original triangle at each place.
+    """
+    ptr = np.zeros(n + 1, np.int64)
+    for j in range(n):
+        for k in range(indptr[j], indptr[j + 1]):
+            ptr[min(label[indices[k]], label[j]) + 1] += 1
+    for i in range(n):
+        ptr[i + 1] += ptr[i]
+    fill = ptr[:-1].copy()
+    rows = np.empty(ptr[n], np.int32)
+    source = np.empty(ptr[n], np.int64)
+    for j in range(n):
+        for k in range(indptr[j], indptr[j + 1]):
+            a = label[indices[k]]
+            b = label[j]
+            c = min(a, b)
+            rows[fill[c]] = max(a, b)
+            source[fill[c]] = k
+            fill[c] += 1
+    return ptr, rows, source
+
+
+@kernel
+def column_counts(ptr, rows, parent):
+    """Entries in each column of L, diagonal included, without forming L.
+
+    Parameters
+    ----------
+    ptr : ndarray of int64, shape (n + 1,)
+    rows : ndarray of int32, shape (nnz,)
+        Lower triangle in postordered labels, CSC.
+    parent : ndarray of int64, shape (n,)
+        Elimination tree in the same labels.
+
+    Returns
+    -------
+    count : ndarray of int64, shape (n,)
+
+    Notes
+    -----
+    Row i of L is a subtree with root i; its leaves are entries of S.  Count each node of every subtree as
+    leaves minus least common ancestors of successive leaves, summed up the tree (Gilbert, Ng & Peyton 1994).
+    In a postorder the descendants of j are first[j]..j, so j is a new leaf of row i exactly if the last
+    leaf of that row lies before first[j].
+    """
+    n = parent.size
+    first = np.arange(n)
+    count = np.zeros(n, np.int64)
+    for j in range(n):
+        if first[j] == j:
+            count[j] = 1
+        p = parent[j]
+        if p >= 0:
+            first[p] = min(first[p], first[j])
+    leaf = np.full(n, -1, np.int64)
+    link = np.arange(n)
+    for j in range(n):
+        p = parent[j]
+        if p >= 0:
+            count[p] -= 1
+        for k in range(ptr[j], ptr[j + 1]):
+            i = rows[k]
+            if i <= j or first[j] <= leaf[i]:
+                continue
+            count[j] += 1
+            if leaf[i] >= 0:
+                # Least common ancestor: the top of the finished part above the last leaf.
+                top = leaf[i]
+                while link[top] != top:
+                    top = link[top]
+                count[top] -= 1
+                q = leaf[i]
+                while link[q] != top and q != top:
+                    above = link[q]
+                    link[q] = top
+                    q = above
+            leaf[i] = j
+        if p >= 0:
+            link[j] = p
+    for j in range(n):
+        if parent[j] >= 0:
+            count[parent[j]] += count[j]
+    return count
+
+
+@kernel
+def find_supernodes(parent, count, slack_narrow, slack_wide):
+    """First columns of the relaxed supernodes, ending with n.
+
+    Parameters
+    ----------
+    parent, count : ndarray of int64, shape (n,)
+        Postordered elimination tree and column counts.
+    slack_narrow, slack_wide : float
+        Share of explicit zeros allowed in a merged panel of up to 16, and of more, columns.
+
+    Returns
+    -------
+    first : ndarray of int64, shape (number of supernodes + 1,)
+    """
+    n = parent.size
+    begin = np.empty(n + 1, np.int64)
+    nonzeros = np.empty(n + 1, np.int64)
+    top = 0
+    j = 0
+    while j < n:
+        # The largest run whose columns have the same rows below.
+        end = j + 1
+        total = count[j]
+        while end < n and parent[end - 1] == end and count[end - 1] == count[end] + 1:
+            total += count[end]
+            end += 1
+        begin[top] = j
+        nonzeros[top] = total
+        height = end - j + count[end - 1] - 1
+        top += 1
+        # Merge into it the child just left of it, and so on, as long as few zeros are stored.
+        while top > 1:
+            start = begin[top - 2]
+            last = begin[top - 1] - 1
+            if parent[last] < 0 or parent[last] >= end:
+                break
+            rows = height + begin[top - 1] - start
+            width = end - start
+            stored = width * rows - width * (width - 1) // 2
+            total = nonzeros[top - 2] + nonzeros[top - 1]
+            zeros = stored - total
+            slack = slack_narrow if width <= 16 else slack_wide
+            if width > 4 and zeros > slack * stored:
+                break
+            top -= 1
+            nonzeros[top - 1] = total
+            height = rows
+        j = end
+    begin[top] = n
+    return begin[: top + 1].copy()
+
+
+@kernel
+def supernode_rows(first, parent, count, ptr, rows):
+    """Tree of supernodes and their rows below the diagonal block.
+
+    Parameters
+    ----------
+    first : ndarray of int64, shape (N + 1,)
+        From `find_supernodes`.
+    parent, count : ndarray of int64, shape (n,)
+    ptr : ndarray of int64, shape (n + 1,)
+    rows : ndarray of int32, shape (nnz,)
+        Lower triangle of S in the same labels.
+
+    Returns
+    -------
+    super_parent : ndarray of int64, shape (N,)
+        -1 for roots.
+    row_ptr : ndarray of int64, shape (N + 1,)
+    row_ind : ndarray of int32, shape (row_ptr[N],)
+        Ascending within a supernode.
+    status : int
+        0, or 1 if the counts do not belong to the pattern.
+    """
+    N = first.size - 1
+    n = parent.size
+    member = np.empty(n, np.int64)
+    row_ptr = np.zeros(N + 1, np.int64)
+    for s in range(N):
+        for j in range(first[s], first[s + 1]):
+            member[j] = s
+        row_ptr[s + 1] = row_ptr[s] + count[first[s + 1] - 1] - 1
+    super_parent = np.full(N, -1, np.int64)
+    head = np.full(N, -1, np.int64)
+    sibling = np.full(N, -1, np.int64)
+    for s in range(N):
+        p = parent[first[s + 1] - 1]
+        if p >= 0:
+            super_parent[s] = member[p]
+            sibling[s] = head[member[p]]
+            head[member[p]] = s
+    row_ind = np.empty(row_ptr[N], np.int32)
+    mark = np.full(n, -1, np.int64)
+    uses = np.zeros(n + 1, np.int64)
+    for s in range(N):
+        last = first[s + 1] - 1
+        at = row_ptr[s]
+        for j in range(first[s], first[s + 1]):
+            for k in range(ptr[j], ptr[j + 1]):
+                i = rows[k]
+                if i > last and mark[i] != s:
+                    if at == row_ptr[s + 1]:
+                        return super_parent, row_ptr, row_ind, 1
+                    mark[i] = s
+                    row_ind[at] = i
+                    at += 1
+        c = head[s]
+        while c >= 0:
+            for k in range(row_ptr[c], row_ptr[c + 1]):
+                i = row_ind[k]
+                if i > last and mark[i] != s:
+                    if at == row_ptr[s + 1]:
+                        return super_parent, row_ptr, row_ind, 1
+                    mark[i] = s
+                    row_ind[at] = i
+                    at += 1
+            c = sibling[c]
+        if at != row_ptr[s + 1]:
+            return super_parent, row_ptr, row_ind, 1
+        for k in range(row_ptr[s], at):
+            uses[row_ind[k] + 1] += 1
+    # Sort all row sets at once by transposing twice: linear time.
+    for i in range(n):
+        uses[i + 1] += uses[i]
+    fill = uses[:-1].copy()
+    owner = np.empty(row_ptr[N], np.int32)
+    for s in range(N):
+        for k in range(row_ptr[s], row_ptr[s + 1]):
+            i = row_ind[k]
+            owner[fill[i]] = s
+            fill[i] += 1
+    at_row = row_ptr[:-1].copy()
+    for i in range(n):
+        for k in range(uses[i], uses[i + 1]):
+            s = owner[k]
+            row_ind[at_row[s]] = i
+            at_row[s] += 1
+    return super_parent, row_ptr, row_ind, 0
+
+
+@kernel
+def supernode_maps(first, super_parent, row_ptr, row_ind, panel_ptr, ptr, rows, source):
+    """Places of a supernode's rows in its parent's front, and of the entries of S in the panels.
+
+    Parameters
+    ----------
+    first, super_parent, row_ptr, row_ind
+        From `find_supernodes` and `supernode_rows`.
+    panel_ptr : ndarray of int64, shape (N + 1,)
+        Start of each panel.
+    ptr, rows, source
+        From `permuted_lower`.
+
+    Returns
+    -------
+    relative : ndarray of int32, shape (row_ptr[N],)
+    place : ndarray of int64, shape (nnz,)
+        Aligned with the original lower triangle of S.
+    """
+    N = super_parent.size
+    n = ptr.size - 1
+    relative = np.empty(row_ind.size, np.int32)
+    place = np.empty(rows.size, np.int64)
+    head = np.full(N, -1, np.int64)
+    sibling = np.full(N, -1, np.int64)
+    for s in range(N):
+        if super_parent[s] >= 0:
+            sibling[s] = head[super_parent[s]]
+            head[super_parent[s]] = s
+    position = np.zeros(n, np.int32)
+    for s in range(N):
+        w = first[s + 1] - first[s]
+        for c in range(w):
+            position[first[s] + c] = c
+        for k in range(row_ptr[s], row_ptr[s + 1]):
+            position[row_ind[k]] = w + k - row_ptr[s]
+        for c in range(w):
+            j = first[s] + c
+            for k in range(ptr[j], ptr[j + 1]):
+                place[source[k]] = panel_ptr[s] + position[rows[k]] * w + c
+        child = head[s]
+        while child >= 0:
+            for k in range(row_ptr[child], row_ptr[child + 1]):
+                relative[k] = position[row_ind[k]]
+            child = sibling[child]
+    return relative, place
+
+
+@kernel
+def schedule(first, super_parent, row_ptr):
+    """Order of visits from the roots down and places of the fronts in one work array.
+
+    Parameters
+    ----------
+    first, super_parent, row_ptr
+        As for `supernode_maps`.
+
+    Returns
+    -------
+    order : ndarray of int64, shape (N,)
+        Parents before children.
+    offset : ndarray of int64, shape (N,)
+        Start of each front: (m, m), or, without children, only Z_II of shape (r, r).
+    size : int
+        Length of the work array.
+
+    Notes
+    -----
+    The child that needs most memory is visited last: once it has read its parent's front, that front is
+    free, so at most about log2(N) fronts wait at a time.  A front and its parent's lie on opposite ends of
+    the array; each end is then last in, first out, although parents leave before children.
+    """
+    N = super_parent.size
+    front = np.empty(N, np.int64)
+    children = np.zeros(N, np.int64)
+    peak = np.zeros(N, np.int64)
+    heavy = np.full(N, -1, np.int64)
+    second = np.zeros(N, np.int64)
+    head = np.full(N, -1, np.int64)
+    sibling = np.full(N, -1, np.int64)
+    for s in range(N):
+        r = row_ptr[s + 1] - row_ptr[s]
+        m = r + first[s + 1] - first[s]
+        h = heavy[s]
+        if h < 0:
+            front[s] = r * r
+            peak[s] = front[s]
+        else:
+            front[s] = m * m
+            peak[s] = max(front[s] + max(second[s], front[h]), peak[h])
+        p = super_parent[s]
+        if p >= 0:
+            children[p] += 1
+            sibling[s] = head[p]
+            head[p] = s
+            if heavy[p] < 0:
+                heavy[p] = s
+            elif peak[s] > peak[heavy[p]]:
+                second[p] = peak[heavy[p]]
+                heavy[p] = s
+            else:
+                second[p] = max(second[p], peak[s])
+    order = np.empty(N, np.int64)
+    offset = np.empty(N, np.int64)
+    side = np.zeros(N, np.int64)
+    used = np.zeros(2, np.int64)
+    stack = np.empty(N, np.int64)
+    done = 0
+    size = 0
+    for root in range(N):
+        if super_parent[root] >= 0:
+            continue
+        stack[0] = root
+        depth = 1
+        while depth > 0:
+            depth -= 1
+            s = stack[depth]
+            order[done] = s
+            done += 1
+            p = super_parent[s]
+            if p >= 0:
+                side[s] = 1 - side[p]
+            e = side[s]
+            # Places at the far end are counted backwards until the size is known.
+            offset[s] = used[0] if e == 0 else -(used[1] + front[s])
+            used[e] += front[s]
+            size = max(size, used[0] + used[1])
+            if p >= 0 and heavy[p] == s:
+                used[1 - e] -= front[p]
+            if heavy[s] < 0:
+                used[e] -= front[s]
+                continue
+            stack[depth] = heavy[s]
+            depth += 1
+            c = head[s]
+            while c >= 0:
+                if c != heavy[s]:
+                    stack[depth] = c
+                    depth += 1
+                c = sibling[c]
+    for s in range(N):
+        if side[s] == 1:
+            offset[s] += size
+    return order, offset, size
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Numbers, once per theta
+# ---------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def scatter_factor(lp, li, lx, scale, label, column, first, row_ptr, row_ind, panel_ptr, panels):
+    """Copy a sparse factor into zeroed panels.
+
+    Parameters
+    ----------
+    lp : ndarray of int64, shape (n + 1,)
+    li : ndarray of int32, shape (nnz,)
+    lx : ndarray of float64, shape (nnz,)
+        Lower-triangular factor, CSC, rows in any order, in the labels of the solver.
+    scale : ndarray of float64, shape (n,)
+        Factor of each column: ones for LL', sqrt(D) for LDL'.
+    label, column : ndarray of int64, shape (n,)
+        Postordered label of each of the solver's labels, and back.
+    first, row_ptr, row_ind, panel_ptr
+        Structure of the panels.
+    panels : ndarray of float64, shape (panel_ptr[N],)
+        Written.
+
+    Returns
+    -------
+    status : int
+        0, or 1 if the factor has a nonzero outside the panels.
+
+    Notes
+    -----
+    Solvers may leave out entries of L that happen to be zero, or store zeros: both are fine here, so no
+    map from L to the panels has to be kept or checked.
+    """
+    n = label.size
+    N = first.size - 1
+    position = np.zeros(n, np.int64)
+    for s in range(N):
+        w = first[s + 1] - first[s]
+        r = row_ptr[s + 1] - row_ptr[s]
+        for c in range(w):
+            position[first[s] + c] = c
+        for k in range(r):
+            position[row_ind[row_ptr[s] + k]] = w + k
+        for c in range(w):
+            j = column[first[s] + c]
+            for k in range(lp[j], lp[j + 1]):
+                i = label[li[k]]
+                at = position[i]
+                # Positions are not reset between supernodes: make sure this one is of s.
+                if at < w:
+                    mine = first[s] + at == i
+                else:
+                    mine = at < w + r and row_ind[row_ptr[s] + at - w] == i
+                if mine:
+                    panels[panel_ptr[s] + at * w + c] = lx[k] * scale[j]
+                elif lx[k] != 0.0:
+                    return 1
+    return 0
+
+
+@kernel
+def gather_front(work, source, source_ld, target, target_ld, relative):
+    """Copy rows and columns `relative` of a symmetric block to another place of `work`.
+
+    Parameters
+    ----------
+    work : ndarray of float64, shape (size,)
+        Changed in place.
+    source, source_ld, target, target_ld : int
+        Start and leading dimension of both blocks.
+    relative : ndarray of int32, shape (r,)
+    """
+    r = relative.size
+    for a in range(r):
+        at = source + relative[a] * source_ld
+        to = target + a * target_ld
+        for b in range(r):
+            work[to + b] = work[at + relative[b]]
+
+
+@kernel
+def mirror_lower(values, start, w, ld):
+    """Copy the lower triangle of a row-major (w, w) block to its upper triangle.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (size,)
+        Changed in place.
+    start, w, ld : int
+        Start, order and leading dimension of the block.
+    """
+    # By tiles, so that the strided side stays in cache.
+    for a0 in range(0, w, 32):
+        for b0 in range(0, a0 + 1, 32):
+            for a in range(a0, min(a0 + 32, w)):
+                for b in range(b0, min(b0 + 32, a)):
+                    values[start + b * ld + a] = values[start + a * ld + b]
+
+
+@kernel
+def small_fronts(
+    visits, first, super_parent, row_ptr, offset, relative, panel_ptr, has_children, work, panels
+):
+    """Takahashi's equations for a run of small supernodes.
+
+    Parameters
+    ----------
+    visits : ndarray of int64, shape (number of visits,)
+        Supernodes in the order of `schedule`.
+    first, super_parent, row_ptr, offset, relative, panel_ptr
+        From `find_supernodes`, `supernode_rows`, `schedule` and `supernode_maps`.
+    has_children : ndarray of bool, shape (N,)
+    work : ndarray of float64, shape (size,)
+        Fronts; those of the parents are filled.
+    panels : ndarray of float64, shape (panel_ptr[N],)
+        L on entry; Z for the supernodes visited on return.
+    """
+    wide = 0
+    area = 0
+    for v in range(visits.size):
+        s = visits[v]
+        w = first[s + 1] - first[s]
+        wide = max(wide, w)
+        area = max(area, w * (row_ptr[s + 1] - row_ptr[s]))
+    G = np.empty(wide * wide)
+    Y = np.empty(area)
+    Z = np.empty(area)
+    for v in range(visits.size):
+        s = visits[v]
+        w = first[s + 1] - first[s]
+        r = row_ptr[s + 1] - row_ptr[s]
+        m = w + r
+        P = panel_ptr[s]
+        B = P + w * w
+        # G = L_JJ^-1, row-major.
+        for d in range(w):
+            pivot = 1.0 / panels[P + d * w + d]
+            for c in range(d):
+                G[d * w + c] = 0.0
+            for e in range(d):
+                x = panels[P + d * w + e] * pivot
+                for c in range(e + 1):
+                    G[d * w + c] -= x * G[e * w + c]
+            G[d * w + d] = pivot
+        # Y = L_IJ L_JJ^-1, kept transposed so that the products below run along rows.
+        for a in range(r):
+            for c in range(w - 1, -1, -1):
+                y = panels[B + a * w + c] * G[c * w + c]
+                for d in range(c):
+                    panels[B + a * w + d] -= y * panels[P + c * w + d]
+                Y[c * r + a] = y
+        # Z_JJ begins as G'G.
+        for c in range(w):
+            for d in range(c + 1):
+                panels[P + c * w + d] = 0.0
+        for e in range(w):
+            for c in range(e + 1):
+                x = G[e * w + c]
+                for d in range(c + 1):
+                    panels[P + c * w + d] += x * G[e * w + d]
+        ld = m if has_children[s] else r
+        F = offset[s]
+        T = F + w * (m + 1) if has_children[s] else F
+        if r > 0:
+            p = super_parent[s]
+            source = offset[p]
+            source_ld = first[p + 1] - first[p] + row_ptr[p + 1] - row_ptr[p]
+            R = row_ptr[s]
+            for a in range(r):
+                at = source + relative[R + a] * source_ld
+                to = T + a * ld
+                for b in range(r):
+                    work[to + b] = work[at + relative[R + b]]
+            # Z_II is symmetric, so the product runs along its rows as sums of rows: no inner product, which
+            # the compiler could not vectorise without reordering it.
+            for k in range(w * r):
+                Z[k] = 0.0
+            for b in range(r):
+                at = T + b * ld
+                for c in range(w):
+                    y = Y[c * r + b]
+                    to = c * r
+                    for a in range(r):
+                        Z[to + a] -= y * work[at + a]
+            for a in range(r):
+                for c in range(w):
+                    y = Y[c * r + a]
+                    for d in range(c + 1):
+                        panels[P + c * w + d] -= y * Z[d * r + a]
+            for a in range(r):
+                for c in range(w):
+                    panels[B + a * w + c] = Z[c * r + a]
+        if has_children[s]:
+            for c in range(w):
+                for d in range(c + 1):
+                    x = panels[P + c * w + d]
+                    work[F + c * m + d] = x
+                    work[F + d * m + c] = x
+                for a in range(r):
+                    x = Z[c * r + a]
+                    work[F + c * m + w + a] = x
+                    work[F + (w + a) * m + c] = x
