@@ -1,0 +1,59 @@
+"""README.md and .ci/run: the Python blocks run, the commands are what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def command(name: str) -> str:
+    """The shell command between the markers, on one line."""
+    block = re.search(rf"<!-- command: {name} -->\n```bash\n(.*?)```\n<!-- end -->", README, re.DOTALL)
+    assert block, f"no command {name!r} in README.md"
+    return block.group(1).replace("\\\n", " ").strip()
+
+
+def test_python_blocks_run(monkeypatch, capsys):
+    """In order and in one namespace, from the top of the repository."""
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    namespace: dict[str, object] = {}
+    for i, block in enumerate(blocks):
+        exec(compile(block, f"README.md, Python block {i + 1}", "exec"), namespace)
+    assert namespace["result"].llf == pytest.approx(-871.8141359792539, abs=1e-8)  # reference/lme4.json
+    assert namespace["same"].llf == pytest.approx(namespace["result"].llf, abs=1e-7)
+    assert "Days" in capsys.readouterr().out
+
+
+def test_fit_command_prints_a_fit():
+    """The last step of the first command, with the Python at hand."""
+    step = shlex.split(command("fit").split("&&")[-1])
+    assert step[:3] == [".venv/bin/python", "-m", "mme"]
+    out = subprocess.run([sys.executable, *step[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    for expected in ("251.405", "10.467", "612.10", "654.94", "Subject", "converged"):
+        assert expected in out.stdout
+
+
+@pytest.mark.parametrize("name", ["fit", "tests"])
+def test_commands_are_one_line_of_valid_shell(name):
+    line = command(name)
+    assert "\n" not in line
+    subprocess.run(["bash", "-n", "-c", line], check=True)
+    assert "python3 -m venv .venv" in line
+
+
+def test_ci_runs_the_test_command():
+    """.ci/run extracts it from this page; nothing is spelled twice."""
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "command: tests" in script
+    assert "pytest" not in script and "pip install" not in script
+    assert command("tests").split("&&")[-1].split()[:3] == [".venv/bin/python", "-m", "pytest"]
