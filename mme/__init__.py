@@ -1,1 +1,44 @@
 """Linear mixed models by Henderson's mixed-model equations over sparse block designs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from . import exceptions
+from .lmer import LinearMixedModel, lmer
+
+__all__ = ["LinearMixedModel", "MixedLM", "data_path", "exceptions", "lmer", "mixedlm"]
+
+# statsmodels' models take long to import; they are fetched when first named
+_LATE = {"MixedLM": "mixed_linear_model", "mixedlm": "mixed_linear_model"}
+
+
+def data_path(name: str) -> Path:
+    """Path of a data file shipped with the package.
+
+    Parameters
+    ----------
+    name : str
+        For example ``"sleepstudy.csv"``.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    DataError
+        No such file; the message lists those there are.
+    """
+    folder = Path(__file__).parent / "data"
+    files = sorted(path.name for path in folder.glob("*.csv"))
+    if name not in files:
+        raise exceptions.DataError(f"mme ships no data file {name!r}; it has {', '.join(files)}.")
+    return folder / name
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

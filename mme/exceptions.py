@@ -2,6 +2,7 @@
 
 __all__ = [
     "ConvergenceError",
+    "ConvergenceWarning",
     "DataError",
     "DesignError",
     "FormulaError",
@@ -44,6 +45,10 @@ class ConvergenceError(MMEError, ArithmeticError):
 
 class MMEWarning(UserWarning):
     """Base class of all warnings raised by mme itself."""
+
+
+class ConvergenceWarning(MMEWarning):
+    """The search ended where the optimality conditions do not hold; the best point found is returned."""
 
 
 class RankDeficientWarning(MMEWarning):

@@ -1,0 +1,203 @@
+"""Formula and data to a `Design`, with the labels that the engine has no use for kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from ..design import Design, RandomTerm
+from ..exceptions import DataError, FormulaError
+from .codes import Factor
+from .frame import ModelFrame, suggest
+from .matrix import MatrixBuilder
+from .parse import Bar, ParsedFormula, names_in, parse_formula
+
+__all__ = ["ModelDesign", "build_design", "make_unique"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDesign:
+    """A design and its labels.
+
+    Attributes
+    ----------
+    design : Design
+        Terms in lme4's order, most levels first.
+    formula : str
+    response : str
+        Text of the response.
+    groups : tuple of str
+        Label of the grouping factor of each term, for example ``"cask:batch"``; may repeat.
+    factors : tuple of Factor
+        Grouping factor of each term; terms that share a factor share the object.
+    index : pandas.Index, shape (n,)
+        The data's labels of the rows in use.
+    dropped : int
+        Rows left out because of missing values.
+    """
+
+    design: Design
+    formula: str
+    response: str
+    groups: tuple[str, ...]
+    factors: tuple[Factor, ...]
+    index: pd.Index
+    dropped: int
+
+
+def build_design(
+    formula: str,
+    data: object,
+    *,
+    weights: object = None,
+    offset: object = None,
+    subset: object = None,
+    missing: str = "none",
+) -> ModelDesign:
+    """Evaluate a mixed-model formula in data.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax; see `mme.lmer`.
+    data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+    weights, offset : array_like, shape (n,), or str, optional
+        Values or the name of a column.
+    subset : array of bool, shape (n,), or str, optional
+        Rows to use; a string is an expression for `DataFrame.eval`.
+    missing : {"none", "drop"}
+        Missing values in columns of the model raise, or their rows are left out of everything.
+
+    Returns
+    -------
+    ModelDesign
+
+    Raises
+    ------
+    FormulaError
+        A formula that cannot be read, or names something the data do not have.
+    DataError
+        Missing, infinite, non-numeric or empty data, lengths that differ.
+    DesignError
+        See `Design`.
+    """
+    if not isinstance(formula, str):
+        raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
+    parsed = parse_formula(formula)
+    frame = ModelFrame(data, subset)
+    used = _used_columns(parsed, frame)
+    extra: dict[str, np.ndarray] = {}
+    by_name: dict[str, str] = {}
+    for label, value in (("weights", weights), ("offset", offset)):
+        if isinstance(value, str):
+            if value not in frame.names:
+                raise DataError(f"{label}={value!r} is not in the data{suggest([value], frame.names)}.")
+            by_name[label] = value
+            used.append(value)
+        elif value is not None:
+            extra[label] = frame.vector(value, label)
+    frame.check_names(used, formula)
+    frame.check_missing(list(dict.fromkeys(used)), missing, extra)
+
+    builder = MatrixBuilder(frame, formula)
+    y = builder.response(parsed.response)
+    X, x_names = builder.matrix(parsed.fixed)
+    vectors = {label: a if frame.rows is None else a[frame.rows] for label, a in extra.items()}
+    for label, name in by_name.items():
+        values = frame.numeric(name)
+        if values is None:
+            raise DataError(f"{label}={name!r} is not numeric (dtype {frame.raw(name).dtype}).")
+        vectors[label] = values
+    if parsed.offsets:
+        vectors["offset"] = vectors.get("offset", 0.0) + builder.offset(parsed.offsets)
+
+    labels, factors, parts = _expand(parsed.bars, builder, frame)
+    order = _lme4_order([factor.n_levels for factor in factors])
+    labels = [labels[t] for t in order]
+    factors = [factors[t] for t in order]
+    terms = []
+    for t, name, factor in zip(order, make_unique(labels), factors, strict=True):
+        columns, names = parts[t]
+        terms.append(RandomTerm(name, factor.codes, factor.n_levels, columns, column_names=names))
+    design = Design(
+        y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=x_names
+    )
+    return ModelDesign(
+        design, formula, parsed.response, tuple(labels), tuple(factors), frame.index, frame.dropped
+    )
+
+
+def make_unique(labels: Sequence[str]) -> list[str]:
+    """Append .1, .2, ... to repeated labels, as lme4 does in its tables of variances."""
+    taken = set(labels)
+    seen: dict[str, int] = {}
+    out = []
+    for label in labels:
+        if label not in seen:
+            seen[label] = 0
+            out.append(label)
+            continue
+        while True:
+            seen[label] += 1
+            candidate = f"{label}.{seen[label]}"
+            if candidate not in taken:
+                break
+        taken.add(candidate)
+        out.append(candidate)
+    return out
+
+
+def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
+    """Every column the formula mentions; unknown names raise."""
+    used: list[str] = []
+    unknown: list[str] = []
+    texts = [parsed.response, *(term for _, term in parsed.fixed.terms), *parsed.offsets]
+    for bar in parsed.bars:
+        texts.extend(term for _, term in bar.part.terms)
+    for text in dict.fromkeys(texts):
+        if text in frame.names:
+            used.append(text)
+            continue
+        known, strange = names_in(text, frame.names)
+        used += known
+        unknown += strange
+    for bar in parsed.bars:
+        used.extend(bar.group.columns)
+    frame.check_names(list(dict.fromkeys(unknown)) + used, parsed.text)
+    return used
+
+
+def _expand(
+    bars: Sequence[Bar], builder: MatrixBuilder, frame: ModelFrame
+) -> tuple[list[str], list[Factor], list[tuple[np.ndarray | None, tuple[str, ...]]]]:
+    """Label, factor and columns of every term, ``||`` taken apart, in the order of the formula."""
+    labels: list[str] = []
+    factors: list[Factor] = []
+    parts: list[tuple[np.ndarray | None, tuple[str, ...]]] = []
+    owner: dict[tuple[frozenset[str], str], str] = {}
+    for bar in bars:
+        for part in builder.split(bar.part) if bar.double else [bar.part]:
+            columns, names = (None, ("(Intercept)",)) if not part.terms else builder.matrix(part)
+            for name in names:
+                earlier = owner.setdefault((frozenset(bar.group.columns), name), bar.text)
+                if earlier is not bar.text:
+                    raise FormulaError(
+                        f"formula {builder.formula!r}: the effect {name!r} of {bar.group.label!r} is in both "
+                        f"{earlier} and {bar.text}, so its two variances cannot be told apart. "
+                        "Leave one out (0 + x removes an intercept)."
+                    )
+            labels.append(bar.group.label)
+            factors.append(frame.factor(bar.group.columns))
+            parts.append((columns, names))
+    return labels, factors, parts
+
+
+def _lme4_order(n_levels: Sequence[int]) -> list[int]:
+    """Order of the terms in lme4's mkReTrms: as written unless the number of levels increases somewhere."""
+    if all(a >= b for a, b in pairwise(n_levels)):
+        return list(range(len(n_levels)))
+    return sorted(range(len(n_levels)), key=lambda t: n_levels[t])[::-1]

@@ -1,0 +1,210 @@
+"""Grouping factors as integer codes, with labels kept aside until someone asks for them.
+
+No Python loop runs over rows or levels: integers are coded by counting, text by hashing, interactions by
+arithmetic on codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import DataError
+
+__all__ = ["Factor", "encode", "interact"]
+
+_INT32 = np.iinfo(np.int32).max
+_EXACT = 2.0**53  # integers beyond it have no exact float
+
+
+class Factor:
+    """Integer codes of a grouping factor.
+
+    Parameters
+    ----------
+    codes : ndarray of int32 (int64 beyond 2**31 levels), shape (n,)
+        Level of every row; 0 <= code < n_levels and every level is present.
+    n_levels : int
+    levels : pandas.Index or sequence of (Factor, ndarray)
+        Labels in the order of the codes; for an interaction the crossed factors with the code of each in
+        every level, from which labels joined by ':' are made on demand.
+    """
+
+    def __init__(
+        self, codes: np.ndarray, n_levels: int, levels: pd.Index | Sequence[tuple[Factor, np.ndarray]]
+    ) -> None:
+        self.codes = codes
+        self.n_levels = n_levels
+        self._levels = levels
+
+    @cached_property
+    def levels(self) -> pd.Index:
+        """Labels, shape (n_levels,): the column's own values, or text joined by ':' for an interaction."""
+        if isinstance(self._levels, pd.Index):
+            return self._levels
+        text: np.ndarray | None = None
+        for factor, codes in self._levels:
+            labels = _as_text(factor.levels)[codes]
+            text = labels if text is None else text + ":" + labels
+        return pd.Index(text, dtype=object)
+
+
+def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
+    """Code one column.
+
+    Parameters
+    ----------
+    values : Series or ndarray, shape (n,)
+        Text, integers, booleans, floats, dates or a Categorical; without missing values.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    Factor
+        Levels sorted, or in the order of the categories of a Categorical; only those present.
+
+    Raises
+    ------
+    DataError
+        Missing labels, or labels of several types that have no order.
+    """
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        codes = np.asarray(values.array.codes if isinstance(values, pd.Series) else values.codes)
+        if codes.size and codes.min() < 0:
+            raise _missing(name, int((codes < 0).sum()))
+        factor = _encode_integers(codes)
+        return Factor(factor.codes, factor.n_levels, dtype.categories[factor._levels])
+    if not isinstance(dtype, np.dtype) and pd.api.types.is_integer_dtype(dtype):
+        if pd.isna(values).any():
+            raise _missing(name, int(pd.isna(values).sum()))
+        values = values.to_numpy(dtype=np.dtype(f"{dtype.kind}8"))
+    elif not isinstance(dtype, np.dtype) and pd.api.types.is_float_dtype(dtype):
+        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if isinstance(values.dtype, np.dtype):
+        kind = values.dtype.kind
+        array = np.asarray(values)
+        if kind == "b":
+            factor = _encode_integers(array.view(np.int8))
+            return Factor(factor.codes, factor.n_levels, pd.Index(np.asarray(factor._levels).astype(bool)))
+        if kind in "iu":
+            return _encode_integers(array)
+        if kind == "f":
+            if np.isnan(array).any():
+                raise _missing(name, int(np.isnan(array).sum()))
+            whole = array.astype(np.int64) if np.abs(array).max(initial=0.0) < _EXACT else None
+            if whole is not None and np.array_equal(whole, array):
+                factor = _encode_integers(whole)
+                levels = pd.Index(np.asarray(factor._levels).astype(array.dtype))
+                return Factor(factor.codes, factor.n_levels, levels)
+    return _encode_hashed(values, name)
+
+
+def interact(factors: Sequence[Factor]) -> Factor:
+    """Cross factors; the first varies slowest, as in R's ``a:b``.
+
+    Parameters
+    ----------
+    factors : sequence of Factor, each of n rows
+
+    Returns
+    -------
+    Factor
+        With the combinations that occur, in lexicographic order.
+    """
+    result = factors[0]
+    parts = [(result, np.arange(result.n_levels))]
+    for factor in factors[1:]:
+        codes, left, right = _cross(result, factor)
+        parts = [(f, c[left]) for f, c in parts] + [(factor, right)]
+        result = Factor(codes, left.size, parts)
+    return result
+
+
+def _cross(a: Factor, b: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of the combinations, and the code of a and of b in each of them."""
+    span = a.n_levels * b.n_levels
+    if span > 4 * a.codes.size + 65536:
+        # a large table: mostly one factor is nested in the other already, and then no hashing is needed
+        inside = _parent(a, b)
+        if inside is not None:
+            return a.codes, np.arange(a.n_levels), inside
+        inside = _parent(b, a)
+        if inside is not None:
+            order = np.lexsort((np.arange(b.n_levels), inside))
+            rank = np.empty(b.n_levels, dtype=np.int32)
+            rank[order] = np.arange(b.n_levels, dtype=np.int32)
+            return rank[b.codes], inside[order], order
+    if span <= _INT32:
+        key = a.codes * np.int32(b.n_levels) + b.codes
+    else:
+        key = a.codes.astype(np.int64) * b.n_levels + b.codes
+    crossed = _encode_integers(key)
+    left, right = np.divmod(np.asarray(crossed._levels), b.n_levels)
+    return crossed.codes, left, right
+
+
+def _parent(child: Factor, parent: Factor) -> np.ndarray | None:
+    """The parent's code of every level of the child if there is only one each, else None."""
+    if child.n_levels < parent.n_levels:
+        return None
+    table = np.empty(child.n_levels, dtype=parent.codes.dtype)
+    table[child.codes] = parent.codes
+    return table if np.array_equal(table[child.codes], parent.codes) else None
+
+
+def _encode_integers(values: np.ndarray) -> Factor:
+    """Code integers, by counting where their range is modest and by hashing where it is not."""
+    n = values.size
+    low, high = (int(values.min()), int(values.max())) if n else (0, -1)
+    span = high - low + 1
+    if span > 4 * n + 65536 or high > np.iinfo(np.int64).max:
+        codes, unique = pd.factorize(values)
+        return _sorted(codes, unique, np.argsort(unique, kind="stable"))
+    shifted = values if low == 0 else np.subtract(values, low, dtype=np.int64, casting="unsafe")
+    seen = np.zeros(span, dtype=bool)
+    seen[shifted] = True
+    present = np.flatnonzero(seen)
+    kind = np.int32 if present.size <= _INT32 else np.int64
+    if present.size == span:
+        codes = shifted.astype(kind)
+    else:
+        codes = (np.cumsum(seen, dtype=kind) - kind(1))[shifted]
+    return Factor(codes, present.size, pd.Index(present + low))
+
+
+def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
+    codes, unique = pd.factorize(values)
+    if codes.size and codes.min() < 0:
+        raise _missing(name, int((codes < 0).sum()))
+    unique = pd.Index(unique)
+    if unique.dtype == object and pd.api.types.infer_dtype(unique, skipna=False).startswith("mixed"):
+        kinds = sorted({type(value).__name__ for value in unique})
+        raise DataError(
+            f"grouping column {name!r} mixes values of type {' and '.join(kinds)}, so that 1 and '1' would "
+            f"be two levels; convert it first, for example data[{name!r}].astype(str)."
+        )
+    return _sorted(codes, unique, np.asarray(unique.argsort()))
+
+
+def _sorted(codes: np.ndarray, unique: np.ndarray | pd.Index, order: np.ndarray) -> Factor:
+    rank = np.empty(order.size, dtype=np.int32 if order.size <= _INT32 else np.int64)
+    rank[order] = np.arange(order.size, dtype=rank.dtype)
+    return Factor(rank[codes], order.size, pd.Index(unique)[order])
+
+
+def _as_text(levels: pd.Index) -> np.ndarray:
+    """Labels as an object array of str; whole floats without their '.0', as R prints them."""
+    if levels.dtype.kind == "f" and np.array_equal(levels, np.trunc(levels)):
+        levels = levels.astype(np.int64)
+    return levels.astype(str).to_numpy(dtype=object)
+
+
+def _missing(name: str, count: int) -> DataError:
+    return DataError(
+        f'grouping column {name!r} has {count} missing labels. Remove those rows, or use missing="drop".'
+    )

@@ -1,0 +1,290 @@
+"""The columns a model uses: looked up, checked for missing and infinite values, and converted once.
+
+The only part of the formula layer that touches pandas' many column types.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import DataError, FormulaError
+from .codes import Factor, encode, interact
+
+__all__ = ["ModelFrame", "as_frame", "suggest"]
+
+_MISSING = ("none", "drop")
+
+
+class ModelFrame:
+    """The data of one model.
+
+    Parameters
+    ----------
+    data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes
+    subset : array of bool, shape (n,), or str, optional
+        Rows to use; a string is an expression for `DataFrame.eval`.
+
+    Attributes
+    ----------
+    data : DataFrame
+        As given, all rows.
+    rows : ndarray of bool, shape (n,), or None
+        Rows in use; None stands for all.
+    dropped : int
+        Rows left out because a value was missing.
+    """
+
+    def __init__(self, data: object, subset: object = None) -> None:
+        self.data = as_frame(data)
+        self.dropped = 0
+        self._columns: dict[str, pd.Series] = {}
+        self._numeric: dict[str, np.ndarray] = {}
+        self._factors: dict[tuple[str, ...], Factor] = {}
+        names = self.data.columns
+        self.names = frozenset(names)
+        self._unique = names.is_unique
+        if len(self.data) == 0:
+            raise DataError("the data are empty: 0 rows.")
+        self.rows = None if subset is None else self._subset(subset)
+
+    @property
+    def n(self) -> int:
+        """Rows in use."""
+        return len(self.data) if self.rows is None else int(np.count_nonzero(self.rows))
+
+    @property
+    def index(self) -> pd.Index:
+        """Labels of the rows in use."""
+        return self.data.index if self.rows is None else self.data.index[self.rows]
+
+    def raw(self, name: str) -> pd.Series:
+        """A column, rows in use."""
+        column = self._columns.get(name)
+        if column is None:
+            column = self.data[name]
+            if self.rows is not None:
+                column = column[self.rows]
+            self._columns[name] = column
+        return column
+
+    def check_names(self, names: Sequence[str], formula: str) -> None:
+        """Raise FormulaError for names that are no columns, with the nearest ones."""
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            listed = ", ".join(repr(name) for name in unknown)
+            raise FormulaError(
+                f"formula {formula!r}: {listed} {'is' if len(unknown) == 1 else 'are'} not in the data"
+                f"{suggest(unknown, self.names)}."
+            )
+        if not self._unique:
+            twice = sorted({n for n in names if isinstance(self.data[n], pd.DataFrame)})
+            if twice:
+                raise DataError(f"the data have several columns named {', '.join(twice)}; rename them.")
+
+    def check_missing(self, names: Sequence[str], missing: str, extra: dict[str, np.ndarray]) -> None:
+        """Apply the rule for missing values to the columns of the model, all at once.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Columns of the data that the model uses.
+        missing : {"none", "drop"}
+            Raise, or leave out every row with a missing value in any of them.
+        extra : dict of str to ndarray of float, shape (rows of the data,)
+            Weights and offset given as arrays.
+
+        Raises
+        ------
+        DataError
+            Missing values under "none", with the counts by column; infinite values always.
+        """
+        if missing not in _MISSING:
+            raise DataError(f"missing={missing!r} is not known; use 'none' (raise) or 'drop'.")
+        absent: dict[str, np.ndarray] = {}
+        infinite: dict[str, int] = {}
+        values = {name: self.raw(name) for name in names}
+        for label, array in extra.items():
+            values[label] = array if self.rows is None else array[self.rows]
+        for label, column in values.items():
+            mask, inf = _missing_and_infinite(column)
+            if mask is not None:
+                absent[label] = mask
+            if inf:
+                infinite[label] = inf
+        if infinite:
+            listed = ", ".join(f"{label} ({count})" for label, count in infinite.items())
+            raise DataError(f"infinite values in columns of the model: {listed}. Remove or replace them.")
+        if not absent:
+            return
+        listed = ", ".join(f"{label} ({np.count_nonzero(mask)})" for label, mask in absent.items())
+        bad = np.logical_or.reduce(list(absent.values()))
+        count = int(np.count_nonzero(bad))
+        if missing == "none":
+            raise DataError(
+                f"missing values in columns of the model: {listed}; {count} of {bad.size} rows have at least "
+                'one. Remove those rows, or use missing="drop".'
+            )
+        if count == bad.size:
+            raise DataError(f"no rows are left after dropping those with missing values: {listed}.")
+        self.dropped = count
+        if self.rows is None:
+            self.rows = ~bad
+        else:
+            rows = self.rows.copy()
+            rows[rows] = ~bad
+            self.rows = rows
+        self._columns.clear()
+
+    def numeric(self, name: str) -> np.ndarray | None:
+        """A column as float64, shape (n,), or None if it is not of a numeric type."""
+        values = self._numeric.get(name)
+        if values is None:
+            values = _as_numeric(self.raw(name))
+            if values is not None:
+                self._numeric[name] = values
+        return values
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether a column is of a numeric or boolean type (numbers in an object column included)."""
+        return self.numeric(name) is not None
+
+    def factor(self, columns: tuple[str, ...]) -> Factor:
+        """Codes of a grouping factor, or of the interaction of several; the same object when asked again."""
+        factor = self._factors.get(columns)
+        if factor is None:
+            if len(columns) == 1:
+                factor = encode(self.raw(columns[0]), columns[0])
+            else:
+                factor = interact([self.factor((name,)) for name in columns])
+            self._factors[columns] = factor
+        return factor
+
+    def clean(self, names: Sequence[str]) -> pd.DataFrame:
+        """A small frame of the columns, in types that a formula engine reads without surprises."""
+        out: dict[str, object] = {}
+        for name in names:
+            column = self.raw(name)
+            if isinstance(column.dtype, pd.CategoricalDtype):
+                out[name] = column.cat.remove_unused_categories().array
+            elif pd.api.types.is_bool_dtype(column.dtype):
+                out[name] = column.to_numpy(dtype=bool)
+            else:
+                values = self.numeric(name)
+                out[name] = column.array if values is None else values
+                if values is not None and pd.api.types.is_integer_dtype(column.dtype):
+                    out[name] = column.to_numpy(dtype=np.int64)  # levels of C(x) then read 2, not 2.0
+        return pd.DataFrame(out, copy=False)
+
+    def vector(self, value: object, label: str) -> np.ndarray:
+        """Weights or an offset as float64 for all rows of the data, from an array or a column's name."""
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{label} is not numeric: {error}.") from error
+        if array.ndim != 1 or array.size != len(self.data):
+            raise DataError(f"{label} has shape {array.shape}; the data have {len(self.data)} rows.")
+        return array
+
+    def _subset(self, subset: object) -> np.ndarray:
+        if isinstance(subset, str):
+            try:
+                subset = self.data.eval(subset)
+            except Exception as error:
+                raise DataError(f"subset={subset!r} cannot be evaluated: {error}.") from error
+        rows = np.asarray(subset)
+        if rows.dtype.kind != "b" or rows.shape != (len(self.data),):
+            raise DataError(
+                f"subset must be {len(self.data)} booleans, one per row, or an expression that gives them; "
+                f"it has dtype {rows.dtype} and shape {rows.shape}."
+            )
+        if not rows.any():
+            raise DataError("subset selects 0 rows.")
+        return rows
+
+
+def as_frame(data: object) -> pd.DataFrame:
+    """Data of any accepted kind as a DataFrame; a DataFrame is returned as it is.
+
+    Raises
+    ------
+    DataError
+        Nothing given, or columns of unequal lengths.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    if data is None:
+        raise DataError("no data given; pass a DataFrame or a dict of arrays.")
+    if isinstance(data, dict):
+        lengths = {name: np.shape(values)[0] for name, values in data.items() if np.ndim(values)}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} ({length})" for name, length in lengths.items())
+            raise DataError(f"the columns of the data have unequal lengths: {listed}.")
+    try:
+        return data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the data cannot be made into a DataFrame: {error}.") from error
+
+
+def suggest(unknown: Sequence[str], names: frozenset[str]) -> str:
+    """'; did you mean ...?', or the names there are when nothing is near."""
+    known = sorted(str(name) for name in names)
+    folded = {name.casefold(): name for name in known}
+    near: dict[str, None] = {}
+    for name in unknown:
+        for match in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6):
+            near[folded[match]] = None
+    if near:
+        return f"; did you mean {', '.join(near)}?".removesuffix("?") + "? (columns are matched exactly)"
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"; its columns are {listed}"
+
+
+def _missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | None, int]:
+    """Mask of the missing rows (None if there are none) and the number of infinite values."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        if dtype.kind in "iub":
+            return None, 0
+        if dtype.kind == "f":
+            values = np.asarray(column)
+            # a finite sum proves every value finite without an n-sized temporary
+            if np.isfinite(values.sum(dtype=np.float64)):
+                return None, 0
+            mask = np.isnan(values)
+            return (mask if mask.any() else None), int(np.isinf(values).sum())
+    mask = np.asarray(pd.isna(column), dtype=bool)
+    infinite = 0
+    if pd.api.types.is_float_dtype(dtype):
+        infinite = int(np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).sum())
+    elif _is_object(dtype) and (values := _as_numeric(column[~mask])) is not None:
+        infinite = int(np.isinf(values).sum())
+    return (mask if mask.any() else None), infinite
+
+
+def _is_object(dtype: object) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _as_numeric(column: pd.Series) -> np.ndarray | None:
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        if dtype.kind in "fiub":
+            return np.asarray(column, dtype=np.float64)
+        if dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) in (
+            "integer",
+            "floating",
+            "mixed-integer-float",
+            "boolean",
+            "decimal",
+        ):
+            return column.astype(np.float64).to_numpy()
+        return None
+    if isinstance(dtype, pd.CategoricalDtype):
+        return None
+    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return None

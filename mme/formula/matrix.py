@@ -1,0 +1,256 @@
+"""Model matrices and responses from formula fragments.
+
+Numeric column names joined by '+' are laid side by side here, because small models are fitted by the
+thousand; everything else is formulaic's work, imported only then.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import DataError, FormulaError
+from .frame import ModelFrame
+from .parse import Part, names_in
+
+__all__ = ["MatrixBuilder", "r_name"]
+
+INTERCEPT = "(Intercept)"
+
+
+class MatrixBuilder:
+    """Builds the matrices of one formula; equal parts share one array.
+
+    Parameters
+    ----------
+    frame : ModelFrame
+        After its missing values were dealt with.
+    formula : str
+        For messages.
+    """
+
+    def __init__(self, frame: ModelFrame, formula: str) -> None:
+        self.frame = frame
+        self.formula = formula
+        self._built: dict[Part, tuple[np.ndarray, tuple[str, ...]]] = {}
+
+    def matrix(self, part: Part) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Model matrix of a part.
+
+        Returns
+        -------
+        matrix : ndarray of float64, shape (n, k)
+        names : tuple of str
+            The intercept is ``(Intercept)``; other names are formulaic's.
+        """
+        built = self._built.get(part)
+        if built is None:
+            names = self._plain(part)
+            built = self._general(part) if names is None else self._side_by_side(part, names)
+            self._built[part] = built
+        return built
+
+    def split(self, part: Part) -> list[Part]:
+        """The independent parts that ``||`` makes of a part: the intercept, then each term without one."""
+        if self._plain(part) is None:
+            terms = [str(term) for term in _formula(self._quoted(part.text))]
+            terms = [term for term in terms if term not in ("0", "1")]
+        else:
+            terms = [term for _, term in part.terms]
+        parts = [Part(True)] if part.intercept else []
+        return parts + [Part(False, (("+", term),)) for term in terms]
+
+    def response(self, text: str) -> np.ndarray:
+        """The response, shape (n,): a column or the value of a Python expression."""
+        name = _bare(text)
+        if name not in self.frame.names:
+            return self._expression(text, "response")
+        values = self.frame.numeric(name)
+        if values is None:
+            dtype = self.frame.raw(name).dtype
+            raise DataError(
+                f"the response {name!r} is not numeric (dtype {dtype}); convert it first, "
+                f"for example data[{name!r}] = pd.to_numeric(data[{name!r}])."
+            )
+        return values
+
+    def offset(self, texts: tuple[str, ...]) -> np.ndarray:
+        """Sum of the arguments of the ``offset()`` terms, shape (n,)."""
+        return np.sum([self._expression(text, "offset") for text in texts], axis=0)
+
+    def _plain(self, part: Part) -> list[str] | None:
+        """Column names if the part is nothing but an intercept and numeric columns."""
+        names = []
+        for sign, term in part.terms:
+            name = _bare(term)
+            if sign == "-" or name not in self.frame.names or not self.frame.is_numeric(name):
+                return None
+            names.append(name)
+        return names
+
+    def _side_by_side(self, part: Part, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+        out = np.empty((self.frame.n, part.intercept + len(names)))
+        if part.intercept:
+            out[:, 0] = 1.0
+        for j, name in enumerate(names, start=int(part.intercept)):
+            out[:, j] = self.frame.numeric(name)
+        return out, (INTERCEPT,) * part.intercept + tuple(names)
+
+    def _quoted(self, text: str) -> str:
+        """Dotted column names in backticks: Python would read them as attributes."""
+        return re.sub(
+            r"(?<![\w.`])[^\W\d]\w*(?:\.\w+)+(?![\w`(])",
+            lambda match: f"`{match[0]}`" if match[0] in self.frame.names else match[0],
+            text,
+        )
+
+    def _general(self, part: Part) -> tuple[np.ndarray, tuple[str, ...]]:
+        from formulaic import model_matrix
+
+        text = self._quoted(part.text)
+        names, _ = names_in(part.text, self.frame.names)
+        self._check_text(text)
+        data = self.frame.clean(names)
+        if not names:
+            data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
+        matrix = self._evaluate(
+            lambda: model_matrix(text, data, context=_context(), na_action="raise", output="numpy"), text
+        )
+        labels = [str(name) for name in matrix.model_spec.column_names]
+        if part.intercept and labels[:1] == ["Intercept"]:
+            labels[0] = INTERCEPT
+        values = np.asarray(matrix, dtype=np.float64)
+        self._check_finite(values, labels)
+        return values, tuple(labels)
+
+    def _expression(self, text: str, what: str) -> np.ndarray:
+        from formulaic import model_matrix
+
+        names, _ = names_in(text, self.frame.names)
+        fragment = "0 + {" + self._quoted(text) + "}"
+        data = self.frame.clean(names)
+        if not names:
+            raise FormulaError(f"formula {self.formula!r}: the {what} {text!r} uses no column of the data.")
+        matrix = self._evaluate(
+            lambda: model_matrix(fragment, data, context=_context(), na_action="ignore", output="numpy"), text
+        )
+        if matrix.shape != (self.frame.n, 1):
+            raise FormulaError(
+                f"formula {self.formula!r}: the {what} {text!r} is not one number per row "
+                f"(it gives {matrix.shape[1]} columns)."
+            )
+        values = np.asarray(matrix, dtype=np.float64)
+        self._check_finite(values, [text])
+        return values[:, 0]
+
+    def _evaluate(self, build: object, text: str) -> object:
+        from formulaic.errors import FormulaicError
+
+        try:
+            with np.errstate(all="ignore"):  # log(0) and the like: non-finite values are named afterwards
+                return build()
+        except (FormulaicError, SyntaxError) as error:
+            reason = re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error)).split("\n")[0]
+            raise FormulaError(f"formula {self.formula!r}: cannot evaluate {text!r}: {reason}") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"formula {self.formula!r}: cannot evaluate {text!r}: {error}") from error
+
+    def _check_finite(self, values: np.ndarray, labels: list[str]) -> None:
+        if np.isfinite(values.sum()):
+            return
+        bad = [
+            f"{label} ({np.isnan(column).sum()} not a number, {np.isinf(column).sum()} infinite)"
+            for label, column in zip(labels, values.T, strict=True)
+            if not np.isfinite(column).all()
+        ]
+        if bad:
+            raise DataError(
+                f"formula {self.formula!r}: finite data give non-finite values of {', '.join(bad)}. "
+                "Check the range of the columns, or use subset= to leave rows out."
+            )
+
+    def _check_text(self, text: str) -> None:
+        """Text that is nearly all numbers is a column read wrongly, not a factor of hundreds of levels."""
+        for term in self._evaluate(lambda: _formula(text), text):
+            for factor in term.factors:
+                name = _bare(str(factor))
+                if name in self.frame.names:
+                    _check_not_numbers(self.frame.raw(name), name)
+
+
+def r_name(name: str) -> str:
+    """R's name of a fixed-effects column, for comparison with results from R.
+
+    Parameters
+    ----------
+    name : str
+        A name of `mme`, for example ``"Machine[T.B]"`` or ``"C(dept)[T.2]:service"``.
+
+    Returns
+    -------
+    str
+        For example ``"MachineB"`` or ``"factor(dept)2:service"``.
+    """
+    if name == "Intercept":
+        return INTERCEPT
+    pieces = re.findall(r"(?:\[[^\]]*\]|\([^)]*\)|[^:\[(])+", name)
+    out = []
+    for piece in pieces:
+        match = re.fullmatch(r"(.*?)(?:\[(?:T\.)?([^\]]*)\])?", piece, re.DOTALL)
+        variable, level = match[1], match[2] or ""
+        variable = re.sub(r"^C\((.*)\)$", r"factor(\1)", variable)
+        variable = re.sub(r"\bnp\.", "", variable).replace(" ** ", "^").replace("**", "^")
+        out.append(variable + level)
+    return ":".join(out)
+
+
+def _bare(text: str) -> str:
+    """A column name without its backticks or Q()."""
+    if text.startswith("`") and text.endswith("`"):
+        return text[1:-1]
+    match = re.fullmatch(r"Q\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)", text) if text.startswith("Q(") else None
+    return (match[1] or match[2] or "") if match else text
+
+
+def _check_not_numbers(column: pd.Series, name: str) -> None:
+    dtype = column.dtype
+    if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
+        return
+    unique = pd.Series(pd.unique(column.to_numpy(dtype=object)))
+    if len(unique) <= 10:
+        return
+    bad = pd.to_numeric(unique, errors="coerce").isna()
+    if bad.mean() > 0.1:
+        return
+    shown = ", ".join(repr(value) for value in unique[bad][:5])
+    raise DataError(
+        f"column {name!r} is text (dtype {dtype}) but {len(unique) - int(bad.sum())} of its {len(unique)} "
+        f"distinct values are numbers{f'; the others begin with {shown}' if shown else ''}. "
+        f"For numbers use pd.to_numeric(data[{name!r}], errors='coerce'); for a factor write C({name})."
+    )
+
+
+@lru_cache(maxsize=256)
+def _formula(text: str) -> object:
+    from formulaic import Formula
+
+    return Formula(text)
+
+
+@lru_cache(maxsize=1)
+def _context() -> dict[str, object]:
+    """Functions known in formulas beside formulaic's own, under R's names."""
+    from formulaic.transforms import TRANSFORMS
+
+    return {
+        "np": np,
+        "pd": pd,
+        "sqrt": np.sqrt,
+        "abs": np.abs,
+        "log1p": np.log1p,
+        "expm1": np.expm1,
+        "factor": TRANSFORMS["C"],
+    }

@@ -1,0 +1,190 @@
+"""The general front door: lme4's formulas, any number of grouping factors."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from .covariance import n_theta
+from .exceptions import ConvergenceWarning, DataError
+from .fit import fit_design
+from .formula import ModelDesign, build_design
+from .results import LinearMixedModelResults
+
+__all__ = ["LinearMixedModel", "lmer"]
+
+
+class LinearMixedModel:
+    """A linear mixed model: a design with labels, fitted as often as wanted.
+
+    y = X b + Z u + e with u ~ N(0, sigma2 Lam Lam') and e ~ N(0, sigma2 W^-1); theta parameterizes Lam.
+
+    Parameters
+    ----------
+    design : ModelDesign
+        Usually made by `from_formula`.
+    """
+
+    def __init__(self, design: ModelDesign) -> None:
+        self.model_design = design
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: object,
+        *,
+        weights: object = None,
+        offset: object = None,
+        subset: object = None,
+        missing: str = "none",
+    ) -> LinearMixedModel:
+        """Evaluate a formula in data; see `lmer` for the parameters.
+
+        Returns
+        -------
+        LinearMixedModel
+        """
+        return cls(
+            build_design(formula, data, weights=weights, offset=offset, subset=subset, missing=missing)
+        )
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.model_design.formula
+
+    def fit(
+        self,
+        reml: bool = True,
+        *,
+        solver: str = "auto",
+        start: object = None,
+        **options: object,
+    ) -> LinearMixedModelResults:
+        """Fit by restricted or full maximum likelihood.
+
+        The model is not changed: two fits are two independent results.
+
+        Parameters
+        ----------
+        reml : bool
+            Restricted (True) or full maximum likelihood.
+        solver : {"auto", "dense", "cholmod", "superlu"}
+            Factorization of the Schur complement.
+        start : array_like, shape (n_theta,), optional
+            Start of the search, in the order of `LinearMixedModelResults.theta`.
+        **options
+            `max_evaluations`, `tol`: see `mme.fit.fit_design`.
+
+        Returns
+        -------
+        LinearMixedModelResults
+
+        Warns
+        -----
+        ConvergenceWarning
+            The optimality conditions do not hold at the best point found.
+        """
+        theta0 = None if start is None else self._split(start)
+        fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
+        record = fit.record
+        if not record.converged:
+            warnings.warn(
+                f"the fit of {self.formula!r} did not converge after {record.evaluations} evaluations "
+                f"(gradient {record.gradient_norm:.2g}): {record.message} "
+                "The estimates are the best point found; try another start or more max_evaluations.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return LinearMixedModelResults(self, fit)
+
+    def _split(self, start: object) -> tuple[np.ndarray, ...]:
+        terms = self.model_design.design.terms
+        sizes = [n_theta(term.k, term.covariance) for term in terms]
+        theta = np.atleast_1d(np.asarray(start, dtype=np.float64))
+        if theta.shape != (sum(sizes),) or not np.isfinite(theta).all():
+            counts = ", ".join(f"{term.name} ({size})" for term, size in zip(terms, sizes, strict=True))
+            raise DataError(
+                f"start must be {sum(sizes)} finite numbers, by term: {counts}; it has shape {theta.shape}."
+            )
+        return tuple(np.split(theta, np.cumsum(sizes)[:-1]))
+
+    def __repr__(self) -> str:
+        design = self.model_design.design
+        return f"<LinearMixedModel {self.formula!r}, {design.n} rows, {len(design.terms)} random terms>"
+
+
+def lmer(
+    formula: str,
+    data: object,
+    reml: bool = True,
+    *,
+    weights: object = None,
+    offset: object = None,
+    subset: object = None,
+    missing: str = "none",
+    solver: str = "auto",
+    start: object = None,
+    **options: object,
+) -> LinearMixedModelResults:
+    """Fit a linear mixed model from a formula in lme4's syntax.
+
+    Parameters
+    ----------
+    formula : str
+        ``response ~ fixed effects + (columns | group) + ...``.  In a bar ``(1 | g)`` is a random intercept,
+        ``(x | g)`` a correlated intercept and slope, ``(x || g)`` the same uncorrelated, ``(0 + x | g)`` a
+        slope alone, ``a:b`` groups by the combinations of two columns and ``(1 | a/b)`` is
+        ``(1 | b:a) + (1 | a)``.  The fixed part is a Wilkinson formula read by formulaic: ``x * z``,
+        ``C(g)``, ``np.log(x)``, ``I(x ** 2)``, names with blanks in backticks or ``Q("...")``, ``offset(z)``.
+    data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+    reml : bool
+        Restricted (True) or full maximum likelihood.
+    weights : array_like, shape (n,), or str, optional
+        Positive prior weights or the name of a column: var(e_i) = sigma2 / weights_i.
+    offset : array_like, shape (n,), or str, optional
+        Known part of the linear predictor, or the name of a column; in the unit of the response.
+    subset : array of bool, shape (n,), or str, optional
+        Rows to use; a string is an expression for `DataFrame.eval`, for example ``"Days >= 2"``.
+    missing : {"none", "drop"}
+        Missing values in columns of the model raise `DataError`, or their rows are left out of everything.
+    solver : {"auto", "dense", "cholmod", "superlu"}
+        Factorization of the Schur complement; "auto" chooses by predicted flops.
+    start : array_like, shape (n_theta,), optional
+        Start of the search, in the order of `theta` of the results.
+    **options
+        `max_evaluations`, `tol`: see `mme.fit.fit_design`.
+
+    Returns
+    -------
+    LinearMixedModelResults
+
+    Raises
+    ------
+    FormulaError
+        A formula that cannot be read, or names something the data do not have.
+    DataError
+        Empty, missing, infinite or non-numeric data, lengths that differ.
+    DesignError
+        A grouping factor with one level or as many levels as rows, a constant response, no random term.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimality conditions do not hold at the best point found.  A singular fit does not warn:
+        see `is_singular` and the summary.
+
+    Examples
+    --------
+    >>> import mme, pandas as pd
+    >>> data = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> results = mme.lmer("Reaction ~ Days + (Days | Subject)", data)
+    >>> round(results.loglik, 4)
+    -871.8141
+    """
+    model = LinearMixedModel.from_formula(
+        formula, data, weights=weights, offset=offset, subset=subset, missing=missing
+    )
+    return model.fit(reml, solver=solver, start=start, **options)

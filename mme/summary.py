@@ -1,0 +1,117 @@
+"""Text tables of results, on statsmodels' summary2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from statsmodels.iolib.summary2 import Summary
+
+    from .results import LinearMixedModelResults
+
+__all__ = ["convergence_lines", "lmm_summary"]
+
+
+def lmm_summary(results: LinearMixedModelResults) -> Summary:
+    """Summary of a linear mixed model.
+
+    Parameters
+    ----------
+    results : LinearMixedModelResults
+
+    Returns
+    -------
+    statsmodels.iolib.summary2.Summary
+        Header, fixed effects (estimate, standard error, t), variances and correlations, and how the fit
+        converged.
+    """
+    from statsmodels.iolib.summary2 import Summary
+
+    out = Summary()
+    out.add_title(f"Linear mixed model fit by {results.method}")
+    model = results.model.model_design
+    groups = ", ".join(f"{group} ({count})" for group, count in results.n_groups.items())
+    out.add_dict(
+        {
+            "Response:": model.response,
+            "No. observations:": str(results.nobs),
+            "Method:": results.method,
+            "Log-likelihood:": f"{results.llf:.4f}",
+            "AIC:": f"{results.aic:.4f}",
+            "BIC:": f"{results.bic:.4f}",
+            "Residual SD:": f"{results.sigma:.5g}",
+            "Parameters:": str(results.n_params),
+        },
+        ncols=2,
+    )
+    if len(results.fe_params):
+        out.add_df(_fixed_table(results), align="r")
+    out.add_df(_variance_table(results), index=False, align="r")
+    lines = [f"Formula: {results.formula}", f"Groups: {groups}"]
+    if model.dropped:
+        lines.append(f"{model.dropped} rows with missing values were left out.")
+    lines += convergence_lines(results.fit.record)
+    for line in lines:
+        out.add_text(line)
+    return out
+
+
+def convergence_lines(record: object) -> list[str]:
+    """How a fit went, one sentence each.
+
+    Parameters
+    ----------
+    record : mme.fit.FitRecord
+
+    Returns
+    -------
+    list of str
+    """
+    state = "Converged" if record.converged else "NOT CONVERGED"
+    seconds = sum(record.seconds.values())
+    lines = [
+        f"{state}: {record.message} {record.evaluations} evaluations in {seconds:.3g} s, "
+        f"solver {record.solver}."
+    ]
+    if record.singular:
+        lines.append(
+            f"Singular: the covariance of {', '.join(record.singular)} has a zero variance or a perfect "
+            "correlation; a simpler random term fits as well."
+        )
+    return lines
+
+
+def _fixed_table(results: LinearMixedModelResults) -> pd.DataFrame:
+    """Estimate, standard error and t of every fixed effect; significant digits, whatever the unit."""
+    return pd.DataFrame(
+        {
+            "Coef.": [f"{value:.6g}" for value in results.fe_params],
+            "Std.Err.": [f"{value:.5g}" for value in results.bse_fe],
+            "t": [f"{value:.3f}" for value in results.tvalues],
+        },
+        index=results.fe_params.index,
+    )
+
+
+def _variance_table(results: LinearMixedModelResults) -> pd.DataFrame:
+    """Group, effect, variance, standard deviation, and correlations with the group's earlier effects."""
+    table = results.varcorr
+    widest = int(table["var2"].notna().groupby(table["grp"]).sum().max())
+    rows = []
+    earlier = ""
+    for row in table[table["var2"].isna()].itertuples():
+        cells = {
+            "Group": row.grp if row.grp != earlier else "",
+            "Effect": row.var1 or "",
+            "Variance": f"{row.vcov:.5g}",
+            "Std.Dev.": f"{row.sdcor:.5g}",
+        }
+        if widest:
+            pairs = table[(table["grp"] == row.grp) & (table["var2"] == row.var1)]
+            cells["Corr."] = " ".join("-" if np.isnan(c) else f"{c:.2f}" for c in pairs["sdcor"])
+        rows.append(cells)
+        earlier = row.grp
+    return pd.DataFrame(rows)
