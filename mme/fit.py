@@ -5,11 +5,18 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from .covariance import theta_to_lam
 from .design import Design
+from .equations import build_equations
+from .objective import Objective
+from .optimizer import TermSpec, minimise
+from .start import moment_start
+from .structure import layout_of
 
 __all__ = ["Fit", "FitRecord", "fit_design"]
 
@@ -134,4 +141,84 @@ def fit_design(
     -------
     Fit
     """
-    raise NotImplementedError  # replaced when the engine lands
+    clock = _Clock()
+    equations = build_equations(design, layout_of(design))
+    clock.lap("equations")
+    objective = Objective(design, reml=reml, solver=solver, equations=equations)
+    clock.lap("structure")
+    start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
+    clock.lap("start")
+    terms = _term_specs(design, objective)
+    minimum = minimise(
+        objective.evaluate,
+        start,
+        terms,
+        tol=tol,
+        max_evaluations=max_evaluations,
+        count=lambda: objective.n_factorizations,
+    )
+    clock.lap("evaluations")
+    solution = objective.solution(minimum.theta)
+    clock.lap("solution")
+    record = FitRecord(
+        converged=minimum.converged,
+        message=minimum.message,
+        evaluations=objective.n_factorizations,
+        iterations=minimum.iterations,
+        gradient_norm=minimum.gradient_norm,
+        newton_decrement=minimum.decrement,
+        solver=objective.solver_name,
+        singular=tuple(design.terms[t].name for t in minimum.singular),
+        seconds=clock.seconds,
+        history=tuple(minimum.history),
+    )
+    return _assemble(design, objective, minimum.theta, solution, record)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _term_specs(design: Design, objective: Objective) -> list[TermSpec]:
+    specs = []
+    for t, (term, place) in enumerate(zip(design.terms, objective.eq.layout.places, strict=True)):
+        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, objective.term_scale(t)))
+    return specs
+
+
+def _assemble(
+    design: Design, objective: Objective, theta: np.ndarray, solution: dict, record: FitRecord
+) -> Fit:
+    kept = objective.eq.fixed.kept
+    beta = np.full(design.p, np.nan)
+    vcov = np.full((design.p, design.p), np.nan)
+    beta[kept] = solution["beta"]
+    vcov[np.ix_(kept, kept)] = solution["vcov"]
+    places = objective.eq.layout.places
+    return Fit(
+        reml=objective.reml,
+        theta=tuple(theta[p.theta] for p in places),
+        lam=tuple(theta_to_lam(theta[p.theta], p.k, p.kind) for p in places),
+        sigma2=solution["sigma2"],
+        deviance=solution["deviance"],
+        loglik=-0.5 * solution["deviance"],
+        beta=beta,
+        vcov_beta=vcov,
+        u=tuple(solution["u"]),
+        kept=kept,
+        n=objective.eq.n,
+        p=objective.eq.p,
+        nu=objective.nu,
+        record=record,
+        objective=objective,
+        design=design,
+    )

@@ -4,7 +4,9 @@ One decorator serves all of them.  ``cache=True``: a user compiles once per inst
 process.  ``nogil=True``: ranges of columns or levels run in Python threads, so that no kernel needs
 Numba's parallel back end (slow to compile) and results do not depend on the number of threads.
 ``error_model="numpy"``: division by zero gives inf, as the surrounding numpy code expects; failures are
-returned as a status.  Every kernel states its signature, so there is one compiled version of each.
+returned as a status.  Callers pass one dtype and layout per argument (float64, int64 pointers, int32
+indices, C order unless said), so that each kernel is compiled once, at its first call: importing mme
+compiles nothing.
 """
 
 from numba import njit
@@ -12,8 +14,13 @@ from numba import njit
 __all__ = ["kernel"]
 
 
-def kernel(*args, **kwargs):
-    """``numba.njit`` with the settings common to all kernels of mme."""
-    options = {"cache": True, "nogil": True, "error_model": "numpy"}
-    options.update(kwargs)
-    return njit(*args, **options)
+def kernel(function_or_signature, **options):
+    """``numba.njit`` with the settings common to all kernels of mme; ``options`` add to them.
+
+    A signature may be stated, ``@kernel("i8(i8, f8[::1])")``: it documents the one combination of types the
+    callers pass, but the kernel is still compiled at its first call, so that importing mme compiles nothing.
+    """
+    options = {"cache": True, "nogil": True, "error_model": "numpy"} | options
+    if isinstance(function_or_signature, str):
+        return njit(**options)
+    return njit(**options)(function_or_signature)

@@ -4,7 +4,7 @@ Notation: S of order n, labels such that P S P' = L L' and the elimination tree 
 every parent is larger than its children and subtrees are contiguous.  Z = (P S P')^-1.  A supernode J is a
 run of w columns sharing the row set I (r rows) below; it is stored as a *panel*, row-major of shape
 (m, w) with m = w + r, the first w rows being the columns' own.  Its *front* is the dense symmetric
-Z[JI, JI], shape (m, m).
+Z[JI, JI], shape (m, m), row-major, of which the lower triangle is valid.
 
 Takahashi's equations (Takahashi, Fagan & Chen 1973; Erisman & Tinney 1975), in blocks:
 
@@ -26,8 +26,8 @@ __all__ = [
     "column_counts",
     "elimination_tree",
     "find_supernodes",
+    "front_cost",
     "gather_front",
-    "mirror_lower",
     "permuted_lower",
     "postorder",
     "scatter_factor",
@@ -231,15 +231,32 @@ def column_counts(ptr, rows, parent):
 
 
 @kernel
-def find_supernodes(parent, count, slack_narrow, slack_wide):
-    """First columns of the relaxed supernodes, ending with n.
+def front_cost(w, r, small):
+    """Estimated nanoseconds for a front of w columns and r rows below, in `small_fronts` or by BLAS.
+
+    Only ratios matter: the price of memory traffic (r^2 to read Z_II, w m for the panel) against that of
+    arithmetic, which is dear in a plain loop and cheap, with a fixed price per front, in BLAS.
+    """
+    operations = w * (2.0 * r * r + 3.0 * r * w + w * w)
+    traffic = 1.5 * r * r + 2.0 * w * (w + r)
+    if operations <= small:
+        return 40.0 + 0.4 * operations + traffic
+    return 40e3 + 0.03 * operations + traffic
+
+
+@kernel
+def find_supernodes(parent, count, small):
+    """First columns of the supernodes, ending with n.
+
+    Columns with the same rows below belong together.  A supernode is then merged with its parent, storing
+    zeros, where that is estimated to be cheaper than two separate fronts (relaxed supernodes).
 
     Parameters
     ----------
     parent, count : ndarray of int64, shape (n,)
         Postordered elimination tree and column counts.
-    slack_narrow, slack_wide : float
-        Share of explicit zeros allowed in a merged panel of up to 16, and of more, columns.
+    small : float
+        Operations up to which a front is left to `small_fronts`.
 
     Returns
     -------
@@ -247,37 +264,27 @@ def find_supernodes(parent, count, slack_narrow, slack_wide):
     """
     n = parent.size
     begin = np.empty(n + 1, np.int64)
-    nonzeros = np.empty(n + 1, np.int64)
+    cost = np.empty(n + 1)
     top = 0
     j = 0
     while j < n:
-        # The largest run whose columns have the same rows below.
         end = j + 1
-        total = count[j]
         while end < n and parent[end - 1] == end and count[end - 1] == count[end] + 1:
-            total += count[end]
             end += 1
+        r = count[end - 1] - 1
         begin[top] = j
-        nonzeros[top] = total
-        height = end - j + count[end - 1] - 1
+        cost[top] = front_cost(end - j, r, small)
         top += 1
-        # Merge into it the child just left of it, and so on, as long as few zeros are stored.
+        # Merge with the child just left of it, and so on.
         while top > 1:
-            start = begin[top - 2]
             last = begin[top - 1] - 1
             if parent[last] < 0 or parent[last] >= end:
                 break
-            rows = height + begin[top - 1] - start
-            width = end - start
-            stored = width * rows - width * (width - 1) // 2
-            total = nonzeros[top - 2] + nonzeros[top - 1]
-            zeros = stored - total
-            slack = slack_narrow if width <= 16 else slack_wide
-            if width > 4 and zeros > slack * stored:
+            merged = front_cost(end - begin[top - 2], r, small)
+            if merged > cost[top - 2] + cost[top - 1]:
                 break
             top -= 1
-            nonzeros[top - 1] = total
-            height = rows
+            cost[top - 1] = merged
         j = end
     begin[top] = n
     return begin[: top + 1].copy()
@@ -580,42 +587,25 @@ def scatter_factor(lp, li, lx, scale, label, column, first, row_ptr, row_ind, pa
 
 
 @kernel
-def gather_front(work, source, source_ld, target, target_ld, relative):
-    """Copy rows and columns `relative` of a symmetric block to another place of `work`.
+def gather_front(work, start, ld, relative, target):
+    """Copy the rows and columns `relative` of a symmetric block, lower triangles only.
 
     Parameters
     ----------
     work : ndarray of float64, shape (size,)
-        Changed in place.
-    source, source_ld, target, target_ld : int
-        Start and leading dimension of both blocks.
+    start, ld : int
+        Start and leading dimension of the block, row-major.
     relative : ndarray of int32, shape (r,)
+        Ascending.
+    target : ndarray of float64, shape (at least r * r,)
+        Written: row-major, leading dimension r.
     """
     r = relative.size
     for a in range(r):
-        at = source + relative[a] * source_ld
-        to = target + a * target_ld
-        for b in range(r):
-            work[to + b] = work[at + relative[b]]
-
-
-@kernel
-def mirror_lower(values, start, w, ld):
-    """Copy the lower triangle of a row-major (w, w) block to its upper triangle.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (size,)
-        Changed in place.
-    start, w, ld : int
-        Start, order and leading dimension of the block.
-    """
-    # By tiles, so that the strided side stays in cache.
-    for a0 in range(0, w, 32):
-        for b0 in range(0, a0 + 1, 32):
-            for a in range(a0, min(a0 + 32, w)):
-                for b in range(b0, min(b0 + 32, a)):
-                    values[start + b * ld + a] = values[start + a * ld + b]
+        at = start + relative[a] * ld
+        to = a * r
+        for b in range(a + 1):
+            target[to + b] = work[at + relative[b]]
 
 
 @kernel
@@ -689,9 +679,10 @@ def small_fronts(
             R = row_ptr[s]
             for a in range(r):
                 at = source + relative[R + a] * source_ld
-                to = T + a * ld
-                for b in range(r):
-                    work[to + b] = work[at + relative[R + b]]
+                for b in range(a + 1):
+                    x = work[at + relative[R + b]]
+                    work[T + a * ld + b] = x
+                    work[T + b * ld + a] = x
             # Z_II is symmetric, so the product runs along its rows as sums of rows: no inner product, which
             # the compiler could not vectorise without reordering it.
             for k in range(w * r):
@@ -714,10 +705,7 @@ def small_fronts(
         if has_children[s]:
             for c in range(w):
                 for d in range(c + 1):
-                    x = panels[P + c * w + d]
-                    work[F + c * m + d] = x
-                    work[F + d * m + c] = x
-                for a in range(r):
-                    x = Z[c * r + a]
-                    work[F + c * m + w + a] = x
-                    work[F + (w + a) * m + c] = x
+                    work[F + c * m + d] = panels[P + c * w + d]
+            for a in range(r):
+                for c in range(w):
+                    work[F + (w + a) * m + c] = panels[B + a * w + c]

@@ -1,0 +1,250 @@
+"""Cross-products [Z X y]'W[Z X y], built once; an evaluation never sees the rows again.
+
+X stands here for its orthonormal basis Q and y for its least-squares residual (see `mme.fixed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from .design import Design
+from .fixed import FixedPart, orthonormalise
+from .kernels import cells as kc
+from .parallel import cut, run
+from .structure import Layout
+
+__all__ = ["Equations", "build_equations"]
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """Cross-products of the leading term (1), the rest (2), the fixed effects (X) and the response (y).
+
+    Attributes
+    ----------
+    layout : Layout
+    fixed : FixedPart
+    n, p : int
+        Rows; rank of X.
+    log_w : float
+        Sum of the logarithms of the weights.
+    A1 : ndarray, shape (q1, k1, k1)
+        Diagonal blocks of Z_1'WZ_1.
+    A1x : ndarray, shape (q1, k1, p + 1)
+        Z_1'W[X y].
+    ptr, idx, val : ndarrays of int64 (q1+1,), int32 (nnz,), float64 (nnz, k1)
+        Cells: the non-zeros of Z_1'WZ_2, level by level.
+    tptr, tlev, tpos : ndarrays of int64 (q2+1,), int32 (nnz,), int64 (nnz,)
+        The cells by column of the rest: level and position.
+    gptr, gidx, gval : ndarrays of int64 (q2+1,), int32, float64
+        Block-lower part of Z_2'WZ_2 by columns.
+    A2x : ndarray, shape (q2, p + 1)
+    Axx : ndarray, shape (p + 1, p + 1)
+    yy_total : float
+        y'Wy before the fixed effects were taken out (about the mean, if they span it): a scale for y.
+    """
+
+    layout: Layout
+    fixed: FixedPart
+    n: int
+    p: int
+    log_w: float
+    A1: np.ndarray
+    A1x: np.ndarray
+    ptr: np.ndarray
+    idx: np.ndarray
+    val: np.ndarray
+    tptr: np.ndarray
+    tlev: np.ndarray
+    tpos: np.ndarray
+    gptr: np.ndarray
+    gidx: np.ndarray
+    gval: np.ndarray
+    A2x: np.ndarray
+    Axx: np.ndarray
+    yy_total: float
+
+    def gram_scale(self) -> list[np.ndarray]:
+        """Mean k x k cross-product per level of every block: the natural scale of its covariance."""
+        lay = self.layout
+        scales = []
+        if lay.has_lead:
+            scales.append(self.A1.mean(axis=0))
+        for r, block in enumerate(lay.rest):
+            start, k = int(lay.offsets[r]), block.k
+            first = self.gptr[start : start + block.q * k].reshape(block.q, k)
+            # the first k rows of each column are the level's own block
+            blocks = self.gval[first[:, :, None] + _own_block(self, start, block.q, k)]
+            scales.append(blocks.mean(axis=0))
+        return scales
+
+
+def _own_block(eq: Equations, start: int, q: int, k: int) -> np.ndarray:
+    # rows are sorted and none precedes the level's first column, so its own rows come first
+    return np.broadcast_to(np.arange(k), (q, k, k))
+
+
+def build_equations(design: Design, layout: Layout) -> Equations:
+    """Form the cross-products in one pass over the rows.
+
+    Parameters
+    ----------
+    design : Design
+    layout : Layout
+        From `mme.structure.layout_of`.
+
+    Returns
+    -------
+    Equations
+    """
+    n = design.n
+    root_w = None if design.weights is None else np.sqrt(design.weights)
+    y = design.y if design.offset is None else design.y - design.offset
+    Q, resid, fixed = orthonormalise(design.X, y, root_w)
+    p = Q.shape[1]
+    xy = np.empty((n, p + 1))
+    xy[:, :p] = Q
+    xy[:, p] = resid
+    Axx = xy.T @ xy
+    centred = y - (y.mean() if p else 0.0)
+    yy_total = (
+        float(np.dot(centred * centred, design.weights)) if root_w is not None else float(centred @ centred)
+    )
+    if p == 0:
+        yy_total = float(Axx[0, 0])
+    q2 = layout.q2
+    rptr, ridx, rval = _rest_rows(design, layout, root_w)
+    A2x = np.zeros((q2, p + 1))
+    if q2:
+        kc.rows_times(rptr, ridx, rval, xy, A2x)
+        gptr, gidx, gval = _gram(layout, rptr, ridx, rval)
+    else:
+        gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
+    if layout.has_lead:
+        A1, A1x, ptr, idx, val = _lead(design, layout, root_w, xy, rptr, ridx, rval)
+    else:
+        A1, A1x = np.zeros((0, 1, 1)), np.zeros((0, 1, p + 1))
+        ptr, idx, val = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 1))
+    tptr, tlev, tpos = kc.transpose_cells(ptr, idx, q2)
+    log_w = 0.0 if design.weights is None else float(np.sum(np.log(design.weights)))
+    return Equations(
+        layout, fixed, n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos, gptr, gidx, gval, A2x, Axx,
+        yy_total,
+    )  # fmt: skip
+
+
+def _columns(design: Design, terms: tuple[int, ...], root_w: np.ndarray | None) -> np.ndarray:
+    """Columns of a block's terms side by side, shape (n, k), C order, times the root weights."""
+    parts = []
+    for t in terms:
+        columns = design.terms[t].columns
+        parts.append(np.ones((design.n, 1)) if columns is None else columns)
+    z = parts[0] if len(parts) == 1 else np.hstack(parts)
+    if root_w is not None:
+        z = z * root_w[:, None]
+    return np.ascontiguousarray(z, dtype=np.float64)
+
+
+def _rest_rows(
+    design: Design, layout: Layout, root_w: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Z_2 by rows: pointers int64 (n+1,), columns int32, values float64."""
+    n = design.n
+    pieces = []
+    general = any(design.terms[b.terms[0]].general for b in layout.rest)
+    grouped_idx, grouped_val = [], []
+    for r, block in enumerate(layout.rest):
+        term = design.terms[block.terms[0]]
+        offset = int(layout.offsets[r])
+        if term.general:
+            Z = sp.csr_array(term.Z, dtype=np.float64)
+            if root_w is not None:
+                Z = sp.csr_array(sp.diags_array(root_w) @ Z)
+            Z.sum_duplicates()
+            pieces.append((r, Z))
+            continue
+        first = np.asarray(term.codes).astype(np.int32) * np.int32(block.k) + np.int32(offset)
+        idx = first[:, None] + np.arange(block.k, dtype=np.int32)
+        val = _columns(design, block.terms, root_w)
+        if general:
+            ptr = np.arange(0, (n + 1) * block.k, block.k)
+            Z = sp.csr_array(
+                (val.ravel(), (idx - np.int32(offset)).ravel(), ptr), shape=(n, block.q * block.k)
+            )
+            pieces.append((r, Z))
+        else:
+            grouped_idx.append(idx)
+            grouped_val.append(val)
+    if general:
+        Z = sp.csr_array(sp.hstack([Z for _, Z in pieces], format="csr"))
+        Z.sort_indices()
+        return Z.indptr.astype(np.int64), Z.indices.astype(np.int32), Z.data
+    if not grouped_idx:
+        return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0)
+    ridx = grouped_idx[0] if len(grouped_idx) == 1 else np.hstack(grouped_idx)
+    rval = grouped_val[0] if len(grouped_val) == 1 else np.hstack(grouped_val)
+    width = ridx.shape[1]
+    return np.arange(0, (n + 1) * width, width, dtype=np.int64), ridx.ravel(), rval.ravel()
+
+
+def _lead(
+    design: Design,
+    layout: Layout,
+    root_w: np.ndarray | None,
+    xy: np.ndarray,
+    rptr: np.ndarray,
+    ridx: np.ndarray,
+    rval: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    block = layout.blocks[0]
+    z = _columns(design, block.terms, root_w)
+    codes = np.ascontiguousarray(design.terms[block.terms[0]].codes, dtype=np.int32)
+    order, rows = kc.counting_sort(codes, block.q)
+    m = xy.shape[1]
+    A1 = np.zeros((block.q, block.k, block.k))
+    A1x = np.zeros((block.q, block.k, m))
+    counts = np.diff(rows)
+    run(
+        lambda _, a, b: kc.level_blocks(a, b, order, rows, z, xy, A1, A1x),
+        cut(counts * (block.k * (block.k + m)), block.q),
+    )
+    ptr = np.zeros(block.q + 1, np.int64)
+    q2 = layout.q2
+    if q2 == 0:
+        return A1, A1x, ptr, np.zeros(0, np.int32), np.zeros((0, block.k))
+    ranges = cut(counts * (4.0 * max(1, ridx.size // max(1, design.n))), block.q)
+    run(lambda _, a, b: kc.count_cells(a, b, order, rows, rptr, ridx, q2, ptr), ranges)
+    np.cumsum(ptr, out=ptr)
+    idx = np.empty(ptr[-1], np.int32)
+    val = np.empty((ptr[-1], block.k))
+    run(lambda _, a, b: kc.fill_cells(a, b, order, rows, rptr, ridx, rval, z, q2, ptr, idx, val), ranges)
+    return A1, A1x, ptr, idx, val
+
+
+def _gram(
+    layout: Layout, rptr: np.ndarray, ridx: np.ndarray, rval: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Block-lower Z_2'Z_2 by columns."""
+    q2, lstart = layout.q2, layout.lstart
+    blocks = layout.rest
+    if len(blocks) == 1 and blocks[0].k == 1 and rptr[-1] == rptr.size - 1:
+        # one scalar grouped term: a diagonal
+        diagonal = np.bincount(ridx, weights=rval * rval, minlength=q2)
+        return np.arange(q2 + 1, dtype=np.int64), np.arange(q2, dtype=np.int32), diagonal
+    tptr, tlev, tpos = kc.transpose_cells(rptr, ridx, q2)
+    n_levels = lstart.size - 1
+    width = ridx.size / max(1, rptr.size - 1)
+    ranges = cut(np.diff(tptr[lstart]) * (2.0 * width), n_levels)
+    gptr = np.zeros(q2 + 1, np.int64)
+    run(lambda _, a, b: kc.count_gram(a, b, lstart, tptr, tlev, rptr, ridx, gptr), ranges)
+    np.cumsum(gptr, out=gptr)
+    gidx = np.empty(gptr[-1], np.int32)
+    gval = np.empty(gptr[-1])
+    run(
+        lambda _, a, b: kc.fill_gram(a, b, lstart, tptr, tlev, tpos, rptr, ridx, rval, gptr, gidx, gval),
+        ranges,
+    )
+    return gptr, gidx, gval

@@ -1,0 +1,126 @@
+"""Fixed-effects design: dependent columns dropped by name, the rest made orthonormal.
+
+The engine works with Q = X T (T upper triangular, Q'Q = I in the metric of the weights) and with the
+response's least-squares residual, so that neither a large mean nor badly scaled columns cost digits.  The
+deviance is unchanged but for log|X'WX|, which is known from T; coefficients return through T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sl
+
+__all__ = ["FixedPart", "orthonormalise"]
+
+_DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own norm
+_SUSPECT = 1e-4  # below this a Gram matrix no longer resolves the ratio: orthogonalise the rows instead
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPart:
+    """X and y in orthonormal coordinates.
+
+    Attributes
+    ----------
+    kept : ndarray of bool, shape (p_all,)
+    T : ndarray, shape (p, p)
+        Upper triangular; Q = sqrt(W) X[:, kept] T.
+    b0 : ndarray, shape (p,)
+        Least-squares coefficients in Q: the response that is passed on is y - Q b0.
+    logdet : float
+        log|X'WX| of the kept columns.
+    """
+
+    kept: np.ndarray
+    T: np.ndarray
+    b0: np.ndarray
+    logdet: float
+
+
+def orthonormalise(
+    X: np.ndarray, y: np.ndarray, root_w: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, FixedPart]:
+    """Orthonormal basis of the columns of sqrt(W) X and the residual of sqrt(W) y on it.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p_all)
+    y : ndarray, shape (n,)
+    root_w : ndarray, shape (n,), or None
+        Square roots of the weights.
+
+    Returns
+    -------
+    Q : ndarray, shape (n, p), C order
+    resid : ndarray, shape (n,)
+    part : FixedPart
+    """
+    if root_w is not None:
+        X = X * root_w[:, None]
+        y = y * root_w
+    p_all = X.shape[1]
+    gram = X.T @ X
+    norm = np.sqrt(np.diag(gram))
+    nonzero = norm > 0
+    scale = np.where(nonzero, norm, 1.0)
+    R, kept, smallest = _sequential_cholesky(gram / np.outer(scale, scale), nonzero)
+    if smallest < _SUSPECT:
+        Q, T, kept = _gram_schmidt(X, scale, nonzero)
+    else:
+        T = sl.solve_triangular(R, np.eye(R.shape[0])) / scale[kept][:, None]
+        Q = (X if kept.all() else X[:, kept]) @ T
+    logdet = -2.0 * float(np.sum(np.log(np.abs(np.diag(T)))))
+    b0 = Q.T @ y
+    resid = y - Q @ b0
+    again = Q.T @ resid  # a second sweep: Q is orthonormal only to the precision of the Gram matrix
+    resid -= Q @ again
+    assert p_all == kept.size
+    return np.ascontiguousarray(Q), resid, FixedPart(kept, T, b0 + again, logdet)
+
+
+def _sequential_cholesky(G: np.ndarray, nonzero: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Cholesky of a unit-diagonal Gram matrix, column by column: R, kept columns, smallest pivot's root."""
+    p = G.shape[0]
+    kept = nonzero.copy()
+    if p and nonzero.all():
+        try:
+            R = np.linalg.cholesky(G).T
+            smallest = float(np.min(np.diag(R)))
+            if smallest >= _SUSPECT:
+                return R, kept, smallest
+        except np.linalg.LinAlgError:
+            pass  # dependent columns: the caller orthogonalises the rows
+        return np.zeros((0, 0)), kept, 0.0
+    return np.zeros((0, 0)), kept, 1.0 if p == 0 else 0.0
+
+
+def _gram_schmidt(
+    X: np.ndarray, scale: np.ndarray, nonzero: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gram-Schmidt with reorthogonalisation; a column that depends on earlier ones is left out."""
+    n, p_all = X.shape
+    kept = np.zeros(p_all, dtype=bool)
+    Q = np.empty((n, p_all), order="F")
+    R = np.zeros((p_all, p_all))
+    r = 0
+    for j in range(p_all):
+        if not nonzero[j]:
+            continue
+        v = X[:, j] / scale[j]
+        c = np.zeros(r)
+        for _ in range(3):
+            d = Q[:, :r].T @ v
+            v = v - Q[:, :r] @ d
+            c += d
+        size = float(np.linalg.norm(v))
+        if size <= _DEPENDENT:
+            continue
+        Q[:, r] = v / size
+        R[:r, r] = c
+        R[r, r] = size
+        kept[j] = True
+        r += 1
+    T = sl.solve_triangular(R[:r, :r], np.eye(r)) / scale[kept][:, None]
+    return Q[:, :r], T, kept

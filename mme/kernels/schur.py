@@ -1,0 +1,511 @@
+"""Elimination of the leading term: Schur complement of the other terms, its traces, products with cells.
+
+Notation: D, lam the relative covariance of the leading term, A_l its k x k cross-products, B_l (k, d_l) its
+cells; per level  W = lam (lam'A lam + I)^-1 lam',  F = (I + A D)^-1,  E = F A.  With the leading term
+integrated out, [Z_2 X y]'V_1^-1 [Z_2 X y] = [Z_2 X y]'[Z_2 X y] - sum_l B_l' W_l B_l.
+
+The other terms' columns come in levels: level t holds the columns lstart[t]:lstart[t+1] and belongs to block
+lblock[t], whose factor is lam2[lblock[t]] (padded to the widest block).
+"""
+
+import numpy as np
+
+from . import kernel
+
+
+@kernel
+def level_factors(l0, l1, A, lam, D, W, F):
+    """Fill W and F for levels l0..l1; returns sum log|lam'A lam + I| (nan if not positive)."""
+    k = A.shape[1]
+    logdet = 0.0
+    if k == 1:
+        d = D[0, 0]
+        prod = 1.0
+        for l in range(l0, l1):  # noqa: E741
+            g = 1.0 + d * A[l, 0, 0]
+            f = 1.0 / g
+            F[l, 0, 0] = f
+            W[l, 0, 0] = d * f
+            prod *= g  # one logarithm for many levels
+            if prod > 1e200:
+                logdet += np.log(prod)
+                prod = 1.0
+            elif g > 1e100:
+                logdet += np.log(prod)
+                prod = 1.0
+        return logdet + np.log(prod)
+    G = np.empty((k, k))
+    H = np.empty((k, k))
+    P = np.empty((k, 2 * k))
+    for l in range(l0, l1):  # noqa: E741
+        # G = lam' A lam + I, H = its Cholesky factor, then G <- H^-1 lam' so that W = G'G
+        for a in range(k):
+            for b in range(k):
+                s = 0.0
+                for c in range(b, k):
+                    s += A[l, a, c] * lam[c, b]
+                H[a, b] = s
+        for a in range(k):
+            for b in range(a + 1):
+                s = 1.0 if a == b else 0.0
+                for c in range(a, k):
+                    s += lam[c, a] * H[c, b]
+                G[a, b] = s
+        for b in range(k):
+            s = G[b, b]
+            for c in range(b):
+                s -= H[b, c] * H[b, c]
+            if not s > 0.0:
+                return np.nan
+            logdet += np.log(s)
+            H[b, b] = np.sqrt(s)
+            for a in range(b + 1, k):
+                s = G[a, b]
+                for c in range(b):
+                    s -= H[a, c] * H[b, c]
+                H[a, b] = s / H[b, b]
+        for b in range(k):
+            for a in range(k):
+                s = lam[b, a]
+                for c in range(a):
+                    s -= H[a, c] * G[c, b]
+                G[a, b] = s / H[a, a]
+        for a in range(k):
+            for b in range(a + 1):
+                s = 0.0
+                for c in range(k):
+                    s += G[c, a] * G[c, b]
+                W[l, a, b] = s
+                W[l, b, a] = s
+        # F = (I + A D)^-1 by elimination with partial pivoting; no cancellation for large A D
+        for a in range(k):
+            for b in range(k):
+                s = 1.0 if a == b else 0.0
+                P[a, k + b] = s
+                for c in range(k):
+                    s += A[l, a, c] * D[c, b]
+                P[a, b] = s
+        for c in range(k):
+            best = c
+            for a in range(c + 1, k):
+                if abs(P[a, c]) > abs(P[best, c]):
+                    best = a
+            if best != c:
+                for b in range(2 * k):
+                    s = P[c, b]
+                    P[c, b] = P[best, b]
+                    P[best, b] = s
+            if P[c, c] == 0.0:
+                return np.nan
+            inv = 1.0 / P[c, c]
+            for b in range(2 * k):
+                P[c, b] *= inv
+            for a in range(k):
+                if a != c:
+                    s = P[a, c]
+                    if s != 0.0:
+                        for b in range(2 * k):
+                            P[a, b] -= s * P[c, b]
+        for a in range(k):
+            for b in range(k):
+                F[l, a, b] = P[a, k + b]
+    return logdet
+
+
+@kernel
+def level_apply(l0, l1, W, Q, out):
+    """out[l] = W[l] @ Q[l]: (k, k) times (k, m) for every level."""
+    k = W.shape[1]
+    m = Q.shape[2]
+    for l in range(l0, l1):  # noqa: E741
+        for a in range(k):
+            for b in range(m):
+                s = 0.0
+                for c in range(k):
+                    s += W[l, a, c] * Q[l, c, b]
+                out[l, a, b] = s
+
+
+@kernel
+def cells_dot(l0, l1, ptr, idx, val, M, out):
+    """out[l] -= B_l M[idx of l]: (k, d) times (d, m), for levels l0..l1."""
+    k = val.shape[1]
+    m = M.shape[1]
+    for l in range(l0, l1):  # noqa: E741
+        for e in range(ptr[l], ptr[l + 1]):
+            j = idx[e]
+            for a in range(k):
+                v = val[e, a]
+                if v != 0.0:
+                    for b in range(m):
+                        out[l, a, b] -= v * M[j, b]
+
+
+@kernel
+def cells_tdot(j0, j1, tptr, tlev, tpos, val, G, out):
+    """out[j] -= sum over levels of B_l[:, j]' G[l]: (q2, m), for columns j0..j1."""
+    k = val.shape[1]
+    m = G.shape[2]
+    for j in range(j0, j1):
+        for f in range(tptr[j], tptr[j + 1]):
+            l = tlev[f]  # noqa: E741
+            e = tpos[f]
+            for a in range(k):
+                v = val[e, a]
+                if v != 0.0:
+                    for b in range(m):
+                        out[j, b] -= v * G[l, a, b]
+
+
+@kernel
+def _eliminated_column(j, off, ptr, idx, val, tptr, tlev, tpos, W, acc, w):
+    """acc[i] -= sum_l B_l[:, i]' W_l B_l[:, j] for rows i from the first column of j's level (off before j)."""
+    k = val.shape[1]
+    if k == 1:
+        for f in range(tptr[j], tptr[j + 1]):
+            l = tlev[f]  # noqa: E741
+            e = tpos[f]
+            c = W[l, 0, 0] * val[e, 0]
+            for s in range(e - off, ptr[l + 1]):
+                acc[idx[s]] -= c * val[s, 0]
+    else:
+        for f in range(tptr[j], tptr[j + 1]):
+            l = tlev[f]  # noqa: E741
+            e = tpos[f]
+            for a in range(k):
+                c = 0.0
+                for b in range(k):
+                    c += W[l, a, b] * val[e, b]
+                w[a] = c
+            for s in range(e - off, ptr[l + 1]):
+                c = 0.0
+                for a in range(k):
+                    c += val[s, a] * w[a]
+                acc[idx[s]] -= c
+
+
+@kernel
+def schur_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpos, W, gptr, gidx, gval, S):
+    """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1; S is (q2, q2) F order."""
+    q2 = S.shape[0]
+    nlev = lstart.size - 1
+    kmax = lam2.shape[1]
+    w = np.empty(val.shape[1])
+    left = np.empty((kmax, kmax))
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        kt = lstart[t + 1] - j0
+        for c in range(kt):
+            acc = S[:, j0 + c]
+            for i in range(j0, q2):
+                acc[i] = 0.0
+            for s in range(gptr[j0 + c], gptr[j0 + c + 1]):
+                acc[gidx[s]] = gval[s]
+            _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc, w)
+        if kmax == 1:
+            scale = lam2[lblock[t], 0, 0]
+            acc = S[:, j0]
+            for s in range(t, nlev):
+                acc[s] *= scale * lam2[lblock[s], 0, 0]
+        else:
+            lt = lam2[lblock[t]]
+            for s in range(t, nlev):
+                i0 = lstart[s]
+                ks = lstart[s + 1] - i0
+                ls = lam2[lblock[s]]
+                for a in range(ks):
+                    for b in range(kt):
+                        v = 0.0
+                        for c in range(b, kt):
+                            v += S[i0 + a, j0 + c] * lt[c, b]
+                        left[a, b] = v
+                for a in range(ks):
+                    for b in range(kt):
+                        v = 0.0
+                        for c in range(a, ks):
+                            v += ls[c, a] * left[c, b]
+                        S[i0 + a, j0 + b] = v
+        for c in range(kt):
+            S[j0 + c, j0 + c] += 1.0
+
+
+@kernel
+def schur_sparse(
+    lev0,
+    lev1,
+    lstart,
+    lblock,
+    clevel,
+    lam2,
+    ptr,
+    idx,
+    val,
+    tptr,
+    tlev,
+    tpos,
+    W,
+    gptr,
+    gidx,
+    gval,
+    sptr,
+    sidx,
+    sval,
+):
+    """As `schur_dense`, on a lower-triangular pattern sptr, sidx whose k x k blocks are whole.
+
+    clevel[i] is the level of column i.
+    """
+    q2 = sptr.size - 1
+    kmax = lam2.shape[1]
+    w = np.empty(val.shape[1])
+    left = np.empty((kmax, kmax))
+    acc = np.zeros((kmax, q2))
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        kt = lstart[t + 1] - j0
+        for c in range(kt):
+            for s in range(gptr[j0 + c], gptr[j0 + c + 1]):
+                acc[c, gidx[s]] = gval[s]
+            _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc[c], w)
+        first = sptr[j0]
+        last = sptr[j0 + 1]
+        lt = lam2[lblock[t]]
+        s = first
+        while s < last:
+            i0 = sidx[s]
+            ks = lstart[clevel[i0] + 1] - i0
+            ls = lam2[lblock[clevel[i0]]]
+            for a in range(ks):
+                for b in range(kt):
+                    v = 0.0
+                    for c in range(b, kt):
+                        v += acc[c, i0 + a] * lt[c, b]
+                    left[a, b] = v
+            for a in range(ks):
+                for b in range(kt):
+                    v = 0.0
+                    for c in range(a, ks):
+                        v += ls[c, a] * left[c, b]
+                    acc[b, i0 + a] = v
+            s += ks
+        for c in range(kt):
+            acc[c, j0 + c] += 1.0
+        for c in range(kt):
+            base = sptr[j0 + c] - (first + c)
+            for s in range(first + c, last):
+                sval[base + s] = acc[c, sidx[s]]
+        for c in range(kt):
+            for s in range(first, last):
+                acc[c, sidx[s]] = 0.0
+
+
+@kernel
+def count_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, counts):
+    """Rows of each column of the lower triangle of S: counts[j+1], for the columns of levels lev0..lev1."""
+    q2 = tptr.size - 1
+    mark = np.full(q2, -1, np.int64)
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        c = 0
+        for s in range(gptr[j0], gptr[j0 + 1]):
+            mark[gidx[s]] = t
+            c += 1
+        for f in range(tptr[j0], tptr[j0 + 1]):
+            l = tlev[f]  # noqa: E741
+            for s in range(tpos[f], ptr[l + 1]):
+                i = idx[s]
+                if mark[i] != t:
+                    mark[i] = t
+                    c += 1
+            if c == q2 - j0:
+                break
+        for j in range(j0, lstart[t + 1]):
+            counts[j + 1] = c - (j - j0)
+
+
+@kernel
+def fill_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, sptr, sidx):
+    """Sorted rows of each column of the lower triangle of S."""
+    q2 = tptr.size - 1
+    mark = np.full(q2, -1, np.int64)
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        top = sptr[j0]
+        for s in range(gptr[j0], gptr[j0 + 1]):
+            mark[gidx[s]] = t
+            sidx[top] = gidx[s]
+            top += 1
+        for f in range(tptr[j0], tptr[j0 + 1]):
+            l = tlev[f]  # noqa: E741
+            for s in range(tpos[f], ptr[l + 1]):
+                i = idx[s]
+                if mark[i] != t:
+                    mark[i] = t
+                    sidx[top] = i
+                    top += 1
+            if top == sptr[j0] + q2 - j0:
+                break
+        part = sidx[sptr[j0] : top]
+        part.sort()
+        for j in range(j0 + 1, lstart[t + 1]):
+            for s in range(sptr[j + 1] - sptr[j]):
+                sidx[sptr[j] + s] = sidx[sptr[j0] + s + (j - j0)]
+
+
+@kernel
+def _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v, j, N, g, h):
+    """N += sum_l sym(F_l B_l V[:, j] (F_l B_l[:, j])'), rows of later levels counted twice."""
+    k = val.shape[1]
+    if k == 1:
+        total = 0.0
+        for f in range(tptr[j], tptr[j + 1]):
+            l = tlev[f]  # noqa: E741
+            e = tpos[f]
+            inner = 0.0
+            for s in range(e - c, e - c + kt):
+                inner += val[s, 0] * v[idx[s]]
+            outer = 0.0
+            for s in range(e - c + kt, ptr[l + 1]):
+                outer += val[s, 0] * v[idx[s]]
+            total += F[l, 0, 0] * F[l, 0, 0] * val[e, 0] * (inner + 2.0 * outer)
+        N[0, 0] += total
+    else:
+        for f in range(tptr[j], tptr[j + 1]):
+            l = tlev[f]  # noqa: E741
+            e = tpos[f]
+            for a in range(k):
+                g[a] = 0.0
+                h[a] = 0.0
+            for s in range(e - c, e - c + kt):
+                x = v[idx[s]]
+                for a in range(k):
+                    g[a] += val[s, a] * x
+            for s in range(e - c + kt, ptr[l + 1]):
+                x = 2.0 * v[idx[s]]
+                for a in range(k):
+                    g[a] += val[s, a] * x
+            for a in range(k):
+                x = 0.0
+                for b in range(k):
+                    x += F[l, a, b] * val[e, b]
+                h[a] = x
+            for a in range(k):
+                x = 0.0
+                for b in range(k):
+                    x += F[l, a, b] * g[b]
+                for b in range(k):
+                    N[a, b] += 0.5 * x * h[b]
+                    N[b, a] += 0.5 * x * h[b]
+
+
+@kernel
+def traces_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpos, F, Sinv, N, T):
+    """Traces of the gradient from S^-1 (lower triangle, F order) for the columns of levels lev0..lev1.
+
+    Adds to N (k, k) the sum over levels of F_l B_l V B_l' F_l', V = lam2 S^-1 lam2', and to T[block] the
+    sum of the k x k diagonal blocks of S^-1.
+    """
+    q2 = Sinv.shape[0]
+    nlev = lstart.size - 1
+    kmax = lam2.shape[1]
+    g = np.empty(val.shape[1])
+    h = np.empty(val.shape[1])
+    left = np.empty((kmax, kmax))
+    v = np.empty((kmax, q2))
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        kt = lstart[t + 1] - j0
+        for a in range(kt):
+            for b in range(kt):
+                T[lblock[t], a, b] += Sinv[j0 + max(a, b), j0 + min(a, b)]
+        if kmax == 1:
+            scale = lam2[lblock[t], 0, 0]
+            for s in range(t, nlev):
+                v[0, s] = scale * lam2[lblock[s], 0, 0] * Sinv[s, j0]
+        else:
+            lt = lam2[lblock[t]]
+            for s in range(t, nlev):
+                i0 = lstart[s]
+                ks = lstart[s + 1] - i0
+                ls = lam2[lblock[s]]
+                for a in range(ks):
+                    for b in range(kt):
+                        x = 0.0
+                        for c in range(b + 1):
+                            x += Sinv[max(i0 + a, j0 + c), min(i0 + a, j0 + c)] * lt[b, c]
+                        left[a, b] = x
+                for a in range(ks):
+                    for b in range(kt):
+                        x = 0.0
+                        for c in range(a + 1):
+                            x += ls[a, c] * left[c, b]
+                        v[b, i0 + a] = x
+        for c in range(kt):
+            _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v[c], j0 + c, N, g, h)
+
+
+@kernel
+def traces_sparse(
+    lev0,
+    lev1,
+    lstart,
+    lblock,
+    clevel,
+    lam2,
+    ptr,
+    idx,
+    val,
+    tptr,
+    tlev,
+    tpos,
+    F,
+    sptr,
+    sidx,
+    sinv,
+    N,
+    T,
+):
+    """As `traces_dense`, from S^-1 on the lower-triangular pattern of S."""
+    q2 = sptr.size - 1
+    kmax = lam2.shape[1]
+    g = np.empty(val.shape[1])
+    h = np.empty(val.shape[1])
+    left = np.empty((kmax, kmax))
+    raw = np.zeros((kmax, q2))
+    v = np.zeros((kmax, q2))
+    for t in range(lev0, lev1):
+        j0 = lstart[t]
+        kt = lstart[t + 1] - j0
+        first = sptr[j0]
+        last = sptr[j0 + 1]
+        for c in range(kt):
+            base = sptr[j0 + c] - (first + c)
+            for s in range(first + c, last):
+                raw[c, sidx[s]] = sinv[base + s]
+        for c in range(kt):
+            for a in range(c):
+                raw[c, j0 + a] = raw[a, j0 + c]
+        for a in range(kt):
+            for b in range(kt):
+                T[lblock[t], a, b] += raw[a, j0 + b]
+        lt = lam2[lblock[t]]
+        s = first
+        while s < last:
+            i0 = sidx[s]
+            ks = lstart[clevel[i0] + 1] - i0
+            ls = lam2[lblock[clevel[i0]]]
+            for a in range(ks):
+                for b in range(kt):
+                    x = 0.0
+                    for c in range(b + 1):
+                        x += raw[c, i0 + a] * lt[b, c]
+                    left[a, b] = x
+            for a in range(ks):
+                for b in range(kt):
+                    x = 0.0
+                    for c in range(a + 1):
+                        x += ls[a, c] * left[c, b]
+                    v[b, i0 + a] = x
+            s += ks
+        for c in range(kt):
+            _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v[c], j0 + c, N, g, h)

@@ -1,0 +1,434 @@
+"""evaluate(theta, order): deviance, its exact gradient and the average information, from the equations.
+
+One assembly and one factorization per theta.  Symbols (DESIGN.md of the project, section 1, and Bates et al. 2015):
+D = lam lam' relative covariance, V = W^-1 + Z D Z', P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, e = P y,
+N_t = d deviance / d D_t = sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l' / sigma2   (V^-1 in place of P under ML).
+
+N is finite and meaningful where lam is zero or singular; the gradient in theta is 2 N lam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sl
+import scipy.sparse as sp
+
+from .covariance import factor_psd, theta_to_lam
+from .design import Design
+from .elimination import Elimination, apply_lam
+from .equations import Equations, build_equations
+from .exceptions import PerfectFitError
+from .plan import make_plan
+from .structure import layout_of
+
+__all__ = ["Evaluation", "Objective"]
+
+# Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
+# D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
+_FLOOR = 1e-8
+# Residual sum of squares left of the response's own below which the fit is perfect to rounding.
+_PERFECT = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Objective at one theta.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n_theta,)
+    deviance : float
+        -2 (restricted) log-likelihood, profiled over the fixed effects and sigma2.
+    sigma2 : float
+    N : list of ndarray, shapes (k_t, k_t), or None
+        Derivative of the deviance with respect to D_t (as a symmetric matrix), per term.
+    gradient : ndarray, shape (n_theta,), or None
+        Derivative with respect to theta.
+    information_D : ndarray, shape (n_theta, n_theta), or None
+        Average information (an approximation to the Hessian of the deviance) in the free entries of D.
+    information : ndarray or None
+        The same in theta.
+    """
+
+    theta: np.ndarray
+    deviance: float
+    sigma2: float
+    N: list[np.ndarray] | None = None
+    gradient: np.ndarray | None = None
+    information_D: np.ndarray | None = None
+    information: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class _State:
+    """Everything one factorization gives; kept for the last theta."""
+
+    theta: np.ndarray
+    lams: list[np.ndarray]
+    lam1: np.ndarray
+    D1: np.ndarray
+    lam2: list[np.ndarray]
+    WA: np.ndarray
+    K2x: np.ndarray
+    U: np.ndarray
+    Y: np.ndarray
+    R: np.ndarray
+    logdet: float
+    b: np.ndarray
+    r2: float
+    deviance: float
+    sigma2: float
+    exact: bool = True
+
+
+class Objective:
+    """Deviance of a design as a function of theta.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    solver : {"auto", "dense", "cholmod", "superlu"}
+    equations : Equations, optional
+        Built before for the same design.
+    """
+
+    def __init__(
+        self, design: Design, reml: bool = True, solver: str = "auto", equations: Equations | None = None
+    ) -> None:
+        if equations is None:
+            equations = build_equations(design, layout_of(design))
+        self.eq = equations
+        self.reml = bool(reml)
+        self.plan = make_plan(equations, solver)
+        self.elimination = Elimination(equations, self.plan)
+        self.nu = equations.n - equations.p if reml else equations.n
+        self.yy = float(equations.Axx[-1, -1])
+        if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
+            raise PerfectFitError(
+                "the fixed effects explain the response exactly; the residual variance is zero and no "
+                "variance ratio can be estimated. Check whether the response is a function of the covariates."
+            )
+        self.n_factorizations = 0
+        self._state: _State | None = None
+        self._A22: sp.csr_array | None = None
+        self.scales = equations.gram_scale()
+
+    # -- public -------------------------------------------------------------------------------------------
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters."""
+        return self.eq.layout.n_theta
+
+    @property
+    def solver_name(self) -> str:
+        """Which factorization serves."""
+        return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
+
+    def term_scale(self, t: int) -> np.ndarray:
+        """Mean cross-product of term t's columns per level, shape (k_t, k_t)."""
+        place = self.eq.layout.places[t]
+        part = slice(place.first, place.first + place.k)
+        return self.scales[place.block][part, part]
+
+    def evaluate(self, theta: np.ndarray, order: int = 0) -> Evaluation:
+        """Evaluate the objective.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+            Free entries of the relative covariance factors of the design's terms, one after another.
+        order : {0, 1, 2}
+            0: deviance; 1: and gradient; 2: and average information.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The mixed-model equations are not positive definite to working precision (theta not finite or
+            enormous).
+        PerfectFitError
+            No residual variation is left.
+        """
+        st = self._value(np.asarray(theta, dtype=np.float64))
+        if order == 0:
+            return Evaluation(st.theta, st.deviance, st.sigma2)
+        Ze = self._residual_products(st)
+        info_D = self._average_information(st, Ze) if order > 1 else None
+        N_blocks = self._derivative(st, Ze)
+        N, gradient, J = [], np.empty(self.n_theta), np.zeros((self.n_theta, self.n_theta))
+        for t, place in enumerate(self.eq.layout.places):
+            part = slice(place.first, place.first + place.k)
+            N_t = N_blocks[place.block][part, part]
+            N.append(N_t)
+            full = 2.0 * N_t @ st.lams[t]
+            gradient[place.theta] = [full[a, b] for a, b in place.entries]
+            if info_D is not None:
+                J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
+        info = None if info_D is None else J.T @ info_D @ J
+        return Evaluation(st.theta, st.deviance, st.sigma2, N, gradient, info_D, info)
+
+    def solution(self, theta: np.ndarray) -> dict[str, object]:
+        """Fixed effects, their covariance and the conditional modes at theta.
+
+        Returns
+        -------
+        dict with
+            beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
+            u: list of (q_t, k_t) random effects on the scale of the data; sigma2; deviance.
+        """
+        st = self._value(np.asarray(theta, dtype=np.float64))
+        eq, lay = self.eq, self.eq.layout
+        fixed = eq.fixed
+        Ze = self._residual_products(st)
+        half = sl.solve_triangular(st.R, np.eye(eq.p), lower=True).T @ np.eye(eq.p) if eq.p else st.R
+        root = fixed.T @ half
+        u: list[np.ndarray] = []
+        for t, place in enumerate(lay.places):
+            ze = Ze[place.block][:, place.first : place.first + place.k]
+            u.append(ze @ (st.lams[t] @ st.lams[t].T))
+        return {
+            "beta": fixed.T @ (st.b + fixed.b0),
+            "vcov": st.sigma2 * (root @ root.T),
+            "u": u,
+            "sigma2": st.sigma2,
+            "deviance": st.deviance,
+        }
+
+    # -- value --------------------------------------------------------------------------------------------
+
+    def _lams(self, theta: np.ndarray) -> list[np.ndarray]:
+        if theta.shape != (self.n_theta,):
+            raise ValueError(f"theta has shape {theta.shape}; expected ({self.n_theta},).")
+        return [theta_to_lam(theta[p.theta], p.k, p.kind) for p in self.eq.layout.places]
+
+    def _block_lams(self, lams: list[np.ndarray]) -> list[np.ndarray]:
+        out = [np.zeros((b.k, b.k)) for b in self.eq.layout.blocks]
+        for lam, place in zip(lams, self.eq.layout.places, strict=True):
+            part = slice(place.first, place.first + place.k)
+            out[place.block][part, part] = lam
+        return out
+
+    def _value(self, theta: np.ndarray) -> _State:
+        st = self._state
+        if st is not None and st.exact and np.array_equal(st.theta, theta):
+            return st
+        self._state = None
+        if not np.all(np.isfinite(theta)):
+            raise np.linalg.LinAlgError("theta is not finite.")
+        self.n_factorizations += 1
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p = eq.p
+        lams = self._lams(theta)
+        blocks = self._block_lams(lams)
+        lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
+        lam2 = blocks[1:] if lay.has_lead else blocks
+        D1 = lam1 @ lam1.T
+        logdet = el.eliminate(lam1, D1)
+        WA = el.level_apply(el.W, eq.A1x)
+        K2x = el.minus_cells_transposed(WA, eq.A2x.copy())
+        m = p + 1
+        Kxx = eq.Axx - eq.A1x.reshape(-1, m).T @ WA.reshape(-1, m)
+        logdet += el.factorize(lam2)
+        U = apply_lam(eq, lam2, K2x, True)
+        Y = el.solve(U)
+        R, b, r2, logdet_x = self._border(Kxx, U, Y)
+        if not np.isfinite(logdet) or not np.isfinite(r2):
+            raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
+        if r2 <= _PERFECT * self.yy:
+            raise PerfectFitError(
+                "the random effects explain the response exactly (residual variance -> 0); variance ratios "
+                "are unbounded. Check for levels with one row each, or a response that is constant in groups."
+            )
+        sigma2 = r2 / self.nu
+        if self.reml:
+            logdet += logdet_x + eq.fixed.logdet
+        deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
+        st = _State(theta.copy(), lams, lam1, D1, lam2, WA, K2x, U, Y, R, logdet, b, r2, deviance, sigma2)
+        self._state = st
+        return st
+
+    def _border(
+        self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """Cholesky of X'V^-1X, b, residual sum of squares, log|X'V^-1X| (in the orthonormal basis)."""
+        p = self.eq.p
+        C = Kxx - U.T @ Y
+        if p == 0:
+            return np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
+        R = np.linalg.cholesky(C[:p, :p])
+        z = sl.solve_triangular(R, C[:p, p], lower=True)
+        b = sl.solve_triangular(R, z, lower=True, trans="T")
+        return R, b, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R))))
+
+    # -- gradient -----------------------------------------------------------------------------------------
+
+    @property
+    def A22(self) -> sp.csr_array:
+        """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
+        if self._A22 is None:
+            eq = self.eq
+            q2 = eq.layout.q2
+            A = sp.csc_array((eq.gval, eq.gidx, eq.gptr), shape=(q2, q2))
+            self._A22 = sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
+        return self._A22
+
+    def _residual_products(self, st: _State) -> list[np.ndarray]:
+        """Z'We = Z'Py per block, shape (q, k) each, in the units of Z'y."""
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p, b = eq.p, st.b
+        d2 = apply_lam(eq, st.lam2, (st.Y[:, p] - st.Y[:, :p] @ b)[:, None], False)
+        out = []
+        d1 = np.zeros((lay.q1, lay.k1, 1))
+        if lay.has_lead:
+            raw = (eq.A1x[:, :, p] - eq.A1x[:, :, :p] @ b)[:, :, None]
+            el.minus_cells(d2, raw)
+            ze = el.level_apply(el.F, raw)
+            out.append(ze[:, :, 0])
+            d1 = np.ascontiguousarray((ze[:, :, 0] @ st.D1)[:, :, None])
+        if lay.q2:
+            raw2 = (eq.A2x[:, p] - eq.A2x[:, :p] @ b)[:, None] - self.A22 @ d2
+            el.minus_cells_transposed(d1, raw2)
+            for r, block in enumerate(lay.rest):
+                part = raw2[int(lay.offsets[r]) : int(lay.offsets[r + 1]), 0]
+                out.append(part.reshape(block.q, block.k))
+        return out
+
+    def _derivative(self, st: _State, Ze: list[np.ndarray]) -> list[np.ndarray]:
+        """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p = eq.p
+        lam2, Y, R = st.lam2, st.Y, st.R
+        floored = self._floored(st)
+        if floored is not None:
+            # the same theta but for singular directions lifted by _FLOOR; W and F of the lead are unchanged
+            lam2 = floored
+            st.exact = False
+            self.n_factorizations += 1
+            el.factorize(lam2)
+            if self.reml and p:
+                U = apply_lam(eq, lam2, st.K2x, True)
+                Y = el.solve(U)
+                m = p + 1
+                Kxx = eq.Axx - eq.A1x.reshape(-1, m).T @ st.WA.reshape(-1, m)
+                R = self._border(Kxx, U, Y)[0]
+        N1, T = el.traces(lam2)
+        out = []
+        # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
+        half = sl.solve_triangular(R, Y[:, :p].T, lower=True).T if self.reml and p else None
+        if lay.has_lead:
+            E = np.einsum("lab,lbc->ac", el.F, eq.A1) if lay.k1 > 1 else np.sum(el.F * eq.A1, axis=0)
+            N = 0.5 * (E + E.T) - 0.5 * (N1 + N1.T)
+            if half is not None:
+                G = np.ascontiguousarray(eq.A1x[:, :, :p])
+                if lay.q2:
+                    el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
+                FG = el.level_apply(el.F, G).transpose(1, 0, 2).reshape(lay.k1 * lay.q1, p)
+                FG = sl.solve_triangular(R, FG.T, lower=True).T.reshape(lay.k1, lay.q1 * p)
+                N = N - FG @ FG.T
+            out.append(N - Ze[0].T @ Ze[0] / st.sigma2)
+        for r, block in enumerate(lay.rest):
+            T_r = T[r].copy()
+            if half is not None:
+                part = half[int(lay.offsets[r]) : int(lay.offsets[r + 1])].reshape(block.q, block.k, p)
+                flat = part.transpose(1, 0, 2).reshape(block.k, -1)
+                T_r += flat @ flat.T
+            # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block
+            mid = block.q * np.eye(block.k) - 0.5 * (T_r + T_r.T)
+            first = sl.solve_triangular(lam2[r], mid, lower=True, trans="T")
+            N = sl.solve_triangular(lam2[r], first.T, lower=True, trans="T")
+            ze = Ze[len(out)]
+            out.append(0.5 * (N + N.T) - ze.T @ ze / st.sigma2)
+        return out
+
+    def _floored(self, st: _State) -> list[np.ndarray] | None:
+        """Factors of the rest with singular directions lifted, or None if all are regular."""
+        lay = self.eq.layout
+        lift = False
+        lams = []
+        for t, (lam, place) in enumerate(zip(st.lams, lay.places, strict=True)):
+            if lay.has_lead and place.block == 0:
+                lams.append(lam)
+                continue
+            scale = np.sqrt(np.diag(self.term_scale(t)))
+            scaled = lam * scale[:, None]
+            smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
+            if smallest**2 < _FLOOR:
+                lift = True
+                D = scaled @ scaled.T + _FLOOR * np.eye(place.k)
+                lam = factor_psd(D) / scale[:, None]
+            lams.append(lam)
+        if not lift:
+            return None
+        blocks = self._block_lams(lams)
+        return blocks[1:] if lay.has_lead else blocks
+
+    # -- average information ------------------------------------------------------------------------------
+
+    def _average_information(self, st: _State, Ze: list[np.ndarray]) -> np.ndarray:
+        """Average information in the free entries of D, sigma2 profiled out (Gilmour et al. 1995).
+
+        For entry (a, b) of D_t the working variate is f = Z_t w, w_l = E_ab (Z'e)_l; the information is
+        f'P f / sigma2 with the direction of sigma2 (f_0 = y, f_0'P y = r2) taken out.
+        """
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p, m = eq.p, self.n_theta
+        w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
+        for place in lay.places:
+            ze = Ze[place.block]
+            for i, (a, b) in enumerate(place.entries, start=place.theta.start):
+                a, b = a + place.first, b + place.first
+                w[place.block][:, a, i] += ze[:, b]
+                if a != b:
+                    w[place.block][:, b, i] += ze[:, a]
+        rest = w[1:] if lay.has_lead else w
+        w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
+        fe = sum((x.reshape(-1, m).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))
+        Xf = eq.A2x[:, :p].T @ w2
+        Kff = np.zeros((m, m))
+        Zf2 = self.A22 @ w2 if lay.q2 else w2
+        if lay.has_lead:
+            w1 = w[0]
+            Zf1 = el.level_apply(eq.A1, w1)
+            if lay.q2:
+                el.minus_cells(-w2, Zf1)
+                el.minus_cells_transposed(-w1, Zf2)
+            Xf = Xf + _flat(eq.A1x[:, :, :p]).T @ w1.reshape(-1, m)
+            Kff += w1.reshape(-1, m).T @ Zf1.reshape(-1, m)
+        Kff += w2.T @ Zf2
+        if lay.has_lead:
+            WZ = el.level_apply(el.W, Zf1)
+            Kff -= Zf1.reshape(-1, m).T @ WZ.reshape(-1, m)
+            Xf = Xf - _flat(eq.A1x[:, :, :p]).T @ WZ.reshape(-1, m)
+            el.minus_cells_transposed(WZ, Zf2)
+        Uf = apply_lam(eq, st.lam2, Zf2, True)
+        Yf = el.solve(Uf)
+        C = Kff - Uf.T @ Yf
+        if p:
+            h = sl.solve_triangular(st.R, Xf - st.U[:, :p].T @ Yf, lower=True)
+            C = C - h.T @ h
+        info = (C - np.outer(fe, fe) / st.r2) / st.sigma2
+        return 0.5 * (info + info.T)
+
+
+def _flat(cube: np.ndarray) -> np.ndarray:
+    # reshape(-1, m) cannot infer the first length when m is 0
+    return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])
+
+
+def _jacobian(lam: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
+    """d (free entries of D = lam lam') / d (free entries of lam)."""
+    m = len(entries)
+    J = np.zeros((m, m))
+    for j, (a, b) in enumerate(entries):
+        d = np.zeros_like(lam)
+        d[a, b] = 1.0
+        dD = d @ lam.T + lam @ d.T
+        J[:, j] = [dD[c, e] for c, e in entries]
+    return J

@@ -1,0 +1,373 @@
+"""Newton steps with the average information on the reliability scale; knows no matrices of the model.
+
+Coordinates.  For a term with mean cross-product A_bar = R'R per level, the *reliability* of its effects is
+
+    rho = I - (I + R D R')^-1,   0 <= rho < I,   D = R^-1 rho (I - rho)^-1 R^-T,
+
+for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Two properties make it the coordinate to take
+Newton steps in: at D = 0 the deviance has a finite slope there (in theta it is stationary by symmetry, a saddle
+more often than not), so zero variances and singular factors are ordinary boundary points; and for balanced data the
+average-information step is exact, since I - rho is then proportional to the inverse of the between-level mean square's
+expectation, in which the deviance is -q log x + SS x.
+
+Every step minimises the quadratic model over the cone rho >= 0 (`mme.cone`); the predicted decrease of the
+undamped model is the Newton decrement with the boundary's conditions in it: it vanishes exactly at points that satisfy the
+first-order conditions, and convergence is declared on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.optimize as so
+
+from .cone import ConeBlock, minimise_over_cone
+from .covariance import lam_to_theta, theta_to_lam
+from .exceptions import ConvergenceError
+
+__all__ = ["Minimum", "TermSpec", "minimise"]
+
+_LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
+_MOST_REJECTIONS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class TermSpec:
+    """What the optimizer knows of a term.
+
+    Attributes
+    ----------
+    k : int
+    kind : str
+        "full" or "diagonal".
+    entries : list of (int, int)
+    q : int
+        Number of levels.
+    scale : ndarray, shape (k, k)
+        Mean cross-product of the term's columns per level.
+    """
+
+    k: int
+    kind: str
+    entries: list[tuple[int, int]]
+    q: int
+    scale: np.ndarray
+
+
+@dataclass
+class Minimum:
+    """Where the search ended.
+
+    Attributes
+    ----------
+    theta : ndarray
+    evaluation : object
+        Evaluation of order 2 at theta.
+    converged : bool
+    message : str
+    iterations : int
+    decrement : float
+        Predicted decrease of the deviance still to be had.
+    gradient_norm : float
+        Largest entry of the projected gradient on the reliability scale.
+    singular : list of int
+        Terms with a singular covariance.
+    history : list of float
+    """
+
+    theta: np.ndarray
+    evaluation: object
+    converged: bool
+    message: str
+    iterations: int
+    decrement: float
+    gradient_norm: float
+    singular: list[int]
+    history: list[float] = field(default_factory=list)
+
+
+class _Coordinates:
+    """theta <-> rho for all terms, with the derivatives between D and rho."""
+
+    def __init__(self, terms: list[TermSpec]) -> None:
+        self.terms = terms
+        self.blocks: list[ConeBlock] = []
+        self.cones: list[ConeBlock] = []
+        self.R: list[np.ndarray] = []
+        self.Ri: list[np.ndarray] = []
+        start = 0
+        for t in terms:
+            block = ConeBlock(start, t.k, t.entries)
+            self.blocks.append(block)
+            if t.kind == "diagonal":
+                self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for a in range(t.k)]
+                R = np.diag(np.sqrt(np.diag(t.scale)))
+            else:
+                self.cones.append(block)
+                d = np.sqrt(np.diag(t.scale))
+                # collinear columns: a small ridge keeps the coordinate defined
+                corr = t.scale / np.outer(d, d) + 1e-6 * np.eye(t.k)
+                R = np.linalg.cholesky(corr).T * d
+            self.R.append(R)
+            self.Ri.append(np.linalg.inv(R))
+            start += block.size
+        self.m = start
+
+    def from_theta(self, theta: np.ndarray) -> np.ndarray:
+        """Reliabilities of theta as a flat vector."""
+        x = np.empty(self.m)
+        for t, b, R in zip(self.terms, self.blocks, self.R, strict=True):
+            lam = R @ theta_to_lam(theta[b.part], t.k, t.kind)
+            # I - (I + l l')^-1 = l (I + l'l)^-1 l'
+            rho = lam @ np.linalg.solve(np.eye(t.k) + lam.T @ lam, lam.T)
+            x[b.part] = rho[b.rows, b.cols]
+        return x
+
+    def to_theta(self, x: np.ndarray) -> np.ndarray:
+        """theta of the reliabilities."""
+        theta = np.empty(self.m)
+        for t, b, Ri in zip(self.terms, self.blocks, self.Ri, strict=True):
+            rho = b.mat(x)
+            if t.kind == "diagonal":
+                r = np.maximum(np.diag(rho), 0.0)
+                lam = np.diag(np.sqrt(r / (1.0 - r)) * np.diag(Ri))
+            else:
+                w, U = np.linalg.eigh(rho)
+                w = np.where(w > 1e-14, w, 0.0)
+                root = Ri @ (U * np.sqrt(w / (1.0 - w)))
+                lam = _triangular(root) if t.k > 1 else np.abs(root)
+            theta[b.part] = lam_to_theta(lam, t.kind)
+        return theta
+
+    def derivatives(self, x: np.ndarray, evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient and average information in rho, and the metric of balanced data (m, m)."""
+        g = np.empty(self.m)
+        J = np.zeros((self.m, self.m))
+        metric = np.zeros((self.m, self.m))
+        for t, b, Ri, N in zip(self.terms, self.blocks, self.Ri, evaluation.N, strict=True):
+            C = np.linalg.inv(np.eye(t.k) - b.mat(x))
+            RC = Ri @ C
+            g[b.part] = b.dual(RC.T @ N @ RC)
+            moved = np.einsum("ab,ebc,dc->ead", RC, b.basis, RC)
+            J[b.part, b.part] = moved[:, b.rows, b.cols].T
+            natural = np.einsum("ab,ebc,cd->ead", C, b.basis, C)
+            metric[b.part, b.part] = t.q * np.stack([b.dual(S) for S in natural], axis=1)
+        H = J.T @ evaluation.information_D @ J
+        return g, 0.5 * (H + H.T), 0.5 * (metric + metric.T)
+
+    def inside(self, x: np.ndarray) -> bool:
+        """Whether every rho is positive semidefinite."""
+        return all(np.linalg.eigvalsh(c.mat(x))[0] >= 0.0 for c in self.cones)
+
+    def limit(self, x: np.ndarray, step: np.ndarray) -> float:
+        """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
+        fraction = 1.0
+        for c in self.cones:
+            Xi = np.eye(c.k) - c.mat(x)
+            L = np.linalg.inv(np.linalg.cholesky(Xi))
+            largest = float(np.linalg.eigvalsh(L @ c.mat(step) @ L.T)[-1])
+            if largest > _LARGEST_DROP:
+                fraction = min(fraction, _LARGEST_DROP / largest)
+        return fraction
+
+    def projected_gradient(self, x: np.ndarray, g: np.ndarray) -> float:
+        """Largest change when x - g is projected back onto the cone, one block at a time."""
+        worst = 0.0
+        for c in self.cones:
+            grad = c.mat(g)
+            off = ~np.eye(c.k, dtype=bool)
+            grad[off] *= 0.5
+            X = c.mat(x)
+            w, U = np.linalg.eigh(X - grad)
+            worst = max(worst, float(np.abs((U * np.maximum(w, 0.0)) @ U.T - X).max()))
+        return worst
+
+    def singular_terms(self, x: np.ndarray) -> list[int]:
+        """Terms whose reliability has a (numerically) zero eigenvalue."""
+        out = []
+        for i, b in enumerate(self.blocks):
+            rho = b.mat(x)
+            smallest = (
+                np.min(np.diag(rho)) if self.terms[i].kind == "diagonal" else np.linalg.eigvalsh(rho)[0]
+            )
+            if smallest < 1e-8:
+                out.append(i)
+        return out
+
+
+def _triangular(root: np.ndarray) -> np.ndarray:
+    """Lower-triangular factor with the same product root root'."""
+    lam = np.linalg.qr(root.T, mode="r").T
+    lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
+    size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
+    return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)
+
+
+def minimise(
+    evaluate: Callable[[np.ndarray, int], object],
+    theta0: np.ndarray,
+    terms: list[TermSpec],
+    *,
+    tol: float = 1e-8,
+    max_evaluations: int = 200,
+    count: Callable[[], int] | None = None,
+    callback: Callable[[int, float, float], None] | None = None,
+) -> Minimum:
+    """Minimise the deviance.
+
+    Parameters
+    ----------
+    evaluate : callable (theta, order) -> Evaluation
+        Orders 0 and 2 are used; raises numpy.linalg.LinAlgError where it cannot be computed.
+    theta0 : ndarray, shape (m,)
+    terms : list of TermSpec
+    tol : float
+        Stop when the predicted decrease of the deviance is below this.
+    max_evaluations : int
+    count : callable, optional
+        Number of factorizations so far.
+    callback : callable (iteration, deviance, decrement), optional
+
+    Returns
+    -------
+    Minimum
+
+    Raises
+    ------
+    ConvergenceError
+        The deviance cannot be computed at the start.
+    """
+    space = _Coordinates(terms)
+    count = count or _Counter()
+    x = space.from_theta(np.asarray(theta0, dtype=np.float64))
+    theta = space.to_theta(x)
+    try:
+        ev = evaluate(theta, 2)
+    except np.linalg.LinAlgError as error:
+        raise ConvergenceError(
+            f"the deviance cannot be computed at the start theta = {theta0}: {error}"
+        ) from error
+    history = [ev.deviance]
+    damping = 0.0
+    iterations = rejections = 0
+    message = ""
+    while True:
+        g, H, metric = space.derivatives(x, ev)
+        newton = _solve_model(space, x, g, H, metric, 0.0)
+        decrement = _decrease(g, H, newton)
+        if callback is not None:
+            callback(iterations, ev.deviance, decrement)
+        noise = 4e-15 * abs(ev.deviance) + 1e-12
+        if decrement <= tol:
+            message = "converged: the predicted decrease of the deviance is below the tolerance"
+            break
+        moved = False
+        while count() < max_evaluations:
+            step = newton if damping == 0.0 else _solve_model(space, x, g, H, metric, damping)
+            step = step * space.limit(x, step)
+            predicted = _decrease(g, H, step)
+            x_new = x + step
+            theta_new = space.to_theta(x_new)
+            try:
+                trial = evaluate(theta_new, 0)
+                actual = ev.deviance - trial.deviance
+            except np.linalg.LinAlgError:
+                actual = -np.inf
+            if actual >= 1e-4 * predicted - noise:
+                ratio = actual / predicted if predicted > 10 * noise else 1.0
+                damping = _next_damping(damping, ratio)
+                moved = True
+                break
+            rejections += 1
+            damping = max(4.0 * damping, 0.25)
+            if rejections >= _MOST_REJECTIONS or np.abs(step).max() < 1e-12:
+                break
+        if not moved:
+            break
+        rejections = 0
+        iterations += 1
+        x, theta = x_new, theta_new
+        ev = evaluate(theta, 2)
+        history.append(ev.deviance)
+    converged = decrement <= tol
+    if not converged:
+        x, theta, ev, message = _fall_back(space, evaluate, x, theta, ev, tol, max_evaluations, count)
+        history.append(ev.deviance)
+        g, H, metric = space.derivatives(x, ev)
+        decrement = _decrease(g, H, _solve_model(space, x, g, H, metric, 0.0))
+        noise = 4e-15 * abs(ev.deviance) + 1e-12
+        converged = decrement <= max(tol, 10 * noise)
+        if converged:
+            message = "converged after a quasi-Newton search"
+    return Minimum(
+        theta,
+        ev,
+        bool(converged),
+        message,
+        iterations,
+        float(decrement),
+        space.projected_gradient(x, g),
+        space.singular_terms(x),
+        history,
+    )
+
+
+class _Counter:
+    def __call__(self) -> int:
+        return 0
+
+
+def _decrease(g: np.ndarray, H: np.ndarray, step: np.ndarray) -> float:
+    return max(0.0, float(-(g @ step) - 0.5 * step @ H @ step))
+
+
+def _next_damping(damping: float, ratio: float) -> float:
+    if ratio > 0.7:
+        damping *= 0.2
+        return damping if damping > 0.02 else 0.0
+    if ratio < 0.25:
+        return max(2.0 * damping, 0.1)
+    return damping
+
+
+def _solve_model(
+    space: _Coordinates, x: np.ndarray, g: np.ndarray, H: np.ndarray, metric: np.ndarray, damping: float
+) -> np.ndarray:
+    """Minimising step of the (damped) quadratic model over the cone."""
+    K = H + (damping + 1e-10) * metric
+    try:
+        step = -np.linalg.solve(K, g)
+        if np.all(np.isfinite(step)) and space.inside(x + step):
+            return step
+    except np.linalg.LinAlgError:
+        K = K + 1e-8 * metric
+    return minimise_over_cone(x, g, K, space.cones) - x
+
+
+def _fall_back(space, evaluate, x, theta, ev, tol, max_evaluations, count):
+    """Quasi-Newton search in theta from the best point; returns the better of the two."""
+    best = {"theta": theta, "deviance": ev.deviance}
+
+    def objective(trial: np.ndarray) -> tuple[float, np.ndarray]:
+        try:
+            e = evaluate(trial, 1)
+        except np.linalg.LinAlgError:
+            return 1e300, np.zeros_like(trial)
+        if e.deviance < best["deviance"]:
+            best.update(theta=trial.copy(), deviance=e.deviance)
+        return e.deviance, e.gradient
+
+    budget = max_evaluations - count()
+    if budget <= 2:
+        return x, theta, ev, f"stopped after {count()} evaluations without convergence"
+    so.minimize(
+        objective, theta, jac=True, method="L-BFGS-B", options={"maxfun": budget, "ftol": 1e-15, "gtol": 1e-9}
+    )
+    theta = best["theta"]
+    x = space.from_theta(theta)
+    message = (
+        "not converged: neither average-information nor quasi-Newton steps decrease the deviance further"
+    )
+    return x, space.to_theta(x), evaluate(space.to_theta(x), 2), message

@@ -1,0 +1,117 @@
+"""Start of the search from moments of the data (analysis-of-variance estimators, Henderson 1953).
+
+For every column c of every term the quadratic form sum_l (Z_c'y)_l^2 / a_cl (y: least-squares residual, a the
+column's sum of squares in the level) is equated to its expectation under uncorrelated effects, together with the residual
+sum of squares.  The equations are linear in the variances; non-negative least squares solves them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize as so
+import scipy.sparse as sp
+
+from .equations import Equations
+
+__all__ = ["moment_start"]
+
+_LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
+_MOST = 0.98
+
+
+def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
+    """Flat theta from moments, with zero correlations; every variance positive.
+
+    Parameters
+    ----------
+    eq : Equations
+    A22 : scipy.sparse.csr_array, shape (q2, q2)
+        Symmetric Z_2'WZ_2.
+
+    Returns
+    -------
+    theta : ndarray, shape (n_theta,)
+    """
+    lay, p = eq.layout, eq.p
+    components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
+    a, r, H = [], [], []
+    diag2 = A22.diagonal() if lay.q2 else np.zeros(0)
+    for i, c in components:
+        if lay.has_lead and i == 0:
+            a.append(eq.A1[:, c, c])
+            moment = eq.A1x[:, c, :]
+        else:
+            columns = _columns_of(eq, i, c)
+            a.append(diag2[columns])
+            moment = eq.A2x[columns]
+        r.append(moment[:, p])
+        H.append(moment[:, :p])
+    m = len(components)
+    F = np.zeros((m + 1, m + 1))
+    rhs = np.zeros(m + 1)
+    inverse = [np.where(v > 0, 1.0 / np.where(v > 0, v, 1.0), 0.0) for v in a]
+    HH = [h.T @ h for h in H]
+    for i in range(m):
+        w = inverse[i]
+        HwH = (H[i] * w[:, None]).T @ H[i]
+        rhs[i] = np.sum(w * r[i] ** 2)
+        F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
+        for j in range(m):
+            squares, AH = _cross(eq, A22, components[i], components[j], w, H[j])
+            F[i, j] = squares - 2.0 * np.sum(w[:, None] * H[i] * AH) + np.sum(HwH * HH[j])
+    rhs[m] = eq.Axx[p, p]
+    F[m, m] = eq.n - p
+    F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
+    variances = _solve(F, rhs)
+    theta = np.zeros(lay.n_theta)
+    for place in lay.places:
+        for e, (row, column) in enumerate(place.entries):
+            if row != column:
+                continue
+            i = components.index((place.block, place.first + row))
+            mean = float(np.mean(a[i]))
+            ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
+            reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
+            reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
+            theta[place.theta.start + e] = np.sqrt(reliability / (1.0 - reliability) / mean)
+    return theta
+
+
+def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+    scale = 1.0 / np.maximum(np.abs(F).max(axis=1), 1e-300)
+    solution = np.linalg.lstsq(F * scale[:, None], rhs * scale, rcond=1e-10)[0]
+    if np.all(solution > 0):
+        return solution
+    return so.nnls(F * scale[:, None], rhs * scale)[0]
+
+
+def _columns_of(eq: Equations, block: int, column: int) -> slice:
+    r = block - int(eq.layout.has_lead)
+    return slice(int(eq.layout.offsets[r]) + column, int(eq.layout.offsets[r + 1]), eq.layout.blocks[block].k)
+
+
+def _cross(
+    eq: Equations,
+    A22: sp.csr_array,
+    first: tuple[int, int],
+    second: tuple[int, int],
+    w: np.ndarray,
+    H: np.ndarray,
+) -> tuple[float, np.ndarray]:
+    """Weighted sum of squares of A = Z_first'Z_second (rows weighted by w), and A H."""
+    lay = eq.layout
+    lead = (lay.has_lead and first[0] == 0, lay.has_lead and second[0] == 0)
+    if lead == (True, True):
+        d = eq.A1[:, first[1], second[1]]
+        return float(np.sum(w * d * d)), d[:, None] * H
+    if lead == (False, False):
+        A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
+    else:
+        block, column = second if lead[0] else first
+        c = first[1] if lead[0] else second[1]
+        full = sp.csr_array((eq.val[:, c], eq.idx, eq.ptr), shape=(lay.q1, lay.q2))
+        A = full if len(lay.rest) == 1 and lay.rest[0].k == 1 else full[:, _columns_of(eq, block, column)]
+        if not lead[0]:
+            A = A.T
+    squares = A.multiply(A)
+    return float(w @ (squares @ np.ones(A.shape[1]))), A @ H
