@@ -185,7 +185,7 @@ def names_in(text: str, columns: Iterable[str]) -> tuple[list[str], list[str]]:
         head = name.split(".", 1)[0]
         if name in columns and not after.startswith("("):
             used[name] = None
-        elif "." in name and head in columns:
+        elif "." in name and head in columns and head not in ("np", "pd"):
             used[head] = None
         elif not after.startswith("(") and head not in _WORDS:
             unknown[name] = None
@@ -351,11 +351,13 @@ def _groups(text: str, bar: str, formula: str) -> list[Group]:
     """``a/b/c`` -> ``c:(b:a)``, ``b:a``, ``a``, the most levels first, labelled as lme4 does."""
     groups: list[Group] = []
     for piece in _split(text, "/", formula):
-        group = _interaction(piece.strip(), bar, formula)
+        piece = piece.strip()
+        group = _interaction(piece, bar, formula)
         if groups:
             outer = groups[0]
+            own = f"({group.label})" if len(group.columns) > 1 and _enclosed(piece, formula) else group.label
             label = f"({outer.label})" if len(outer.columns) > 1 else outer.label
-            group = Group(f"{group.label}:{label}", group.columns + outer.columns)
+            group = Group(f"{own}:{label}", group.columns + outer.columns)
         groups.insert(0, group)
     return groups
 
