@@ -24,7 +24,7 @@ for solver in ("auto", "superlu", "cholmod"):
         warnings.simplefilter("always")
         r = mme.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", data, solver=solver)
     names = [w.category.__name__ for w in caught if issubclass(w.category, mme.exceptions.MMEWarning)]
-    out.append({"asked": solver, "ran": r.fit_info.solver, "llf": float(r.llf), "warnings": names})
+    out.append({"asked": solver, "ran": r.fit_info["solver"], "llf": float(r.llf), "warnings": names})
 print(json.dumps(out))
 """
 

@@ -82,13 +82,13 @@ def test_loglik(name, method):
 @each
 def test_converged_within_bounds(name, method):
     result = fit(name, method)
-    assert result.converged, result.fit_info.message
-    assert result.fit_info.converged
-    assert result.fit_info.evaluations <= 60
+    assert result.converged, result.fit_info["message"]
+    assert result.fit_info["converged"]
+    assert result.fit_info["evaluations"] <= 60
 
 
 def test_median_evaluations():
-    counts = {case: fit(*case).fit_info.evaluations for case in CASES}
+    counts = {case: fit(*case).fit_info["evaluations"] for case in CASES}
     assert np.median(list(counts.values())) <= 12, counts
 
 
