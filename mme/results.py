@@ -137,7 +137,7 @@ class LinearMixedModelResults:
         """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
         return np.concatenate([np.atleast_1d(theta) for theta in self.fit.theta])
 
-    @cached_property
+    @property
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, laid out as lme4's ``as.data.frame(VarCorr(m))``.
 
