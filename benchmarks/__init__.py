@@ -1,0 +1,1 @@
+"""asv benchmarks of mme: fits by structure, single evaluations, start-up and memory."""
