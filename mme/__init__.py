@@ -8,10 +8,28 @@ from pathlib import Path
 from . import exceptions
 from .lmer import LinearMixedModel, lmer
 
-__all__ = ["LinearMixedModel", "MixedLM", "data_path", "exceptions", "lmer", "mixedlm"]
+__all__ = [
+    "LinearMixedModel",
+    "MixedLM",
+    "MixedLMParams",
+    "VCSpec",
+    "data_path",
+    "exceptions",
+    "install",
+    "lmer",
+    "mixedlm",
+    "uninstall",
+]
 
 # statsmodels' models take long to import; they are fetched when first named
-_LATE = {"MixedLM": "mixed_linear_model", "mixedlm": "mixed_linear_model"}
+_LATE = {
+    "MixedLM": "mixed_linear_model",
+    "MixedLMParams": "mixedlm_params",
+    "VCSpec": "vc_design",
+    "install": "compat",
+    "uninstall": "compat",
+    "mixedlm": "mixed_linear_model",
+}
 
 
 def data_path(name: str) -> Path:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
 
 from .covariance import n_theta
-from .exceptions import ConvergenceWarning, DataError
+from .exceptions import ConvergenceWarning, DataError, RankDeficientWarning
 from .fit import fit_design
 from .formula import ModelDesign, build_design
 from .results import LinearMixedModelResults
+from .summary import convergence_lines
 
 __all__ = ["LinearMixedModel", "lmer"]
 
@@ -86,17 +88,23 @@ class LinearMixedModel:
         -----
         ConvergenceWarning
             The optimality conditions do not hold at the best point found.
+        RankDeficientWarning
+            Columns of the fixed part were dropped because they depend on earlier ones.
         """
         theta0 = None if start is None else self._split(start)
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
-        record = fit.record
-        if not record.converged:
-            warnings.warn(
-                f"the fit of {self.formula!r} did not converge after {record.evaluations} evaluations "
-                f"(gradient {record.gradient_norm:.2g}): {record.message} "
+        if not fit.kept.all():
+            names = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
+            _warn(
+                f"fixed-effects columns that depend on earlier ones were dropped: {', '.join(names)}. "
+                "Their coefficients are NaN; leave them out of the formula.",
+                RankDeficientWarning,
+            )
+        if not fit.record.converged:
+            _warn(
+                f"the fit of {self.formula!r} did not converge. {convergence_lines(fit.record)[0]} "
                 "The estimates are the best point found; try another start or more max_evaluations.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return LinearMixedModelResults(self, fit)
 
@@ -114,6 +122,14 @@ class LinearMixedModel:
     def __repr__(self) -> str:
         design = self.model_design.design
         return f"<LinearMixedModel {self.formula!r}, {design.n} rows, {len(design.terms)} random terms>"
+
+
+def _warn(message: str, category: type[Warning]) -> None:
+    """Warn at the caller's line, whichever door it came through."""
+    level = 2
+    while sys._getframe(level - 1).f_globals.get("__name__") == __name__:
+        level += 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def lmer(
@@ -175,6 +191,8 @@ def lmer(
     ConvergenceWarning
         The optimality conditions do not hold at the best point found.  A singular fit does not warn:
         see `is_singular` and the summary.
+    RankDeficientWarning
+        Columns of the fixed part were dropped because they depend on earlier ones.
 
     Examples
     --------

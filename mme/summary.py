@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,10 +72,12 @@ def convergence_lines(record: object) -> list[str]:
     list of str
     """
     state = "Converged" if record.converged else "NOT CONVERGED"
+    # the optimizer's sentence may begin with the state itself
+    reason = re.sub(r"^(not )?converged[:,;]?\s*", "", record.message, flags=re.IGNORECASE).rstrip(". ")
     seconds = sum(record.seconds.values())
     lines = [
-        f"{state}: {record.message} {record.evaluations} evaluations in {seconds:.3g} s, "
-        f"solver {record.solver}."
+        f"{state}{f': {reason}' if reason else ''}. {record.evaluations} evaluations in {seconds:.3g} s, "
+        f"solver: {record.solver}."
     ]
     if record.singular:
         lines.append(

@@ -38,7 +38,7 @@ LABELLED = [
 def _record(**changes: object) -> FitRecord:
     values = {
         "converged": True,
-        "message": "Given.",
+        "message": "converged: given",
         "evaluations": 7,
         "iterations": 6,
         "gradient_norm": 1e-7,
@@ -229,7 +229,7 @@ def test_summary_shows_estimates_and_convergence(sleepstudy):
     text = str(_results_at(SLOPE, sleepstudy, THETA).summary())
     for piece in ("REML", "-871.8141", "251.405", "1.5458", "612.1", "24.741", "0.07", "Subject (18)"):
         assert piece in text
-    assert "Converged: Given. 7 evaluations" in text
+    assert "Converged: given. 7 evaluations" in text
     assert "dense (LAPACK)" in text
     assert "Singular" not in text
 
@@ -237,7 +237,7 @@ def test_summary_shows_estimates_and_convergence(sleepstudy):
 def test_summary_says_singular_and_not_converged(sleepstudy):
     got = _results_at(SLOPE, sleepstudy, THETA, converged=False, singular=("Subject",))
     text = " ".join(str(got.summary()).split())
-    assert "NOT CONVERGED: Given." in text
+    assert "NOT CONVERGED: given." in text
     assert "Singular: the covariance of Subject has a zero variance" in text
     assert got.is_singular
     assert not got.converged
@@ -283,9 +283,12 @@ def test_not_converged_warns(sleepstudy, monkeypatch):
     monkeypatch.setattr(
         lmer_module, "fit_design", lambda design, **_: _oracle_fit(design, THETA, converged=False)
     )
-    with pytest.warns(ConvergenceWarning, match=r"did not converge after 7 evaluations .*Given\."):
+    with pytest.warns(
+        ConvergenceWarning, match=r"did not converge\. NOT CONVERGED: given\. 7 eval"
+    ) as caught:
         results = mme.lmer(SLOPE, sleepstudy)
     assert not results.converged
+    assert caught[0].filename == __file__
 
 
 def test_a_singular_fit_does_not_warn(sleepstudy, monkeypatch):
