@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ..exceptions import SolverFallbackWarning
-from . import cholmod, superlu
+from . import cholmod
 from .base import Factor, NotPositiveDefiniteError
 from .cholmod import CholmodFactor
 from .dense import DenseFactor

@@ -48,7 +48,11 @@ class DenseFactor(Factor):
         NotPositiveDefiniteError
             S is not positive definite or not finite.
         """
-        if S.shape != (self.n, self.n) or S.dtype != np.float64 or not S.flags.farray:
+        if (
+            S.shape != (self.n, self.n)
+            or S.dtype != np.float64
+            or not (S.flags.f_contiguous and S.flags.writeable)
+        ):
             # Anything else would be copied by the wrapper: twice the memory, and S not overwritten.
             raise ValueError(
                 f"S must be a writable Fortran-ordered float64 array of shape {(self.n, self.n)}."
@@ -90,7 +94,7 @@ class DenseFactor(Factor):
         Returns
         -------
         ndarray of float64, shape (n, n), Fortran order
-            Above the diagonal: undefined.  The array belongs to the factor and is overwritten by the next call.
+            Above the diagonal: undefined.  The array belongs to the factor; the next call overwrites it.
         """
         L = self._factor()
         if self._inverse is None:

@@ -65,6 +65,7 @@ class SuperluFactor(Factor):
         # From here on S is handed over in postordered labels, to be factorized as it stands.
         self._label = tree.label
         self._tree = tree
+        # ... so L comes in the labels of the tree.
         tree.from_solver = np.arange(self.n)
         order = np.argsort(tree.label)
         S = full[order][:, order].tocsc()
@@ -74,7 +75,7 @@ class SuperluFactor(Factor):
         self._order = order
 
     def predicted(self) -> tuple[int, float]:
-        """Entries of L, and operations of a Cholesky factorization (n^3/3 if full; SuperLU takes twice that)."""
+        """Entries of L, and operations of a Cholesky factorization (n^3/3 if full; LU takes twice that)."""
         return self._tree.predicted() if self.n else (0, 0.0)
 
     def factorize(self, data: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.blas import dtrsm
+from scipy.linalg.blas import dgemm, dsymm, dtrsm
 from scipy.linalg.lapack import dpotri
 
 from ..kernels import selected_inverse as kernels
@@ -11,9 +11,7 @@ from ..kernels import selected_inverse as kernels
 __all__ = ["EliminationTree", "SelectedInverse"]
 
 # Operations below which a supernode is cheaper in a plain loop than in calls of BLAS from Python.
-SMALL = 200_000.0
-# Share of stored zeros up to which a supernode is merged with its parent: panels of 5-16 columns, wider ones.
-SLACK_NARROW, SLACK_WIDE = 0.5, 0.05
+SMALL = 400_000.0
 
 
 class EliminationTree:
@@ -72,7 +70,7 @@ class SelectedInverse:
 
     def __init__(self, tree: EliminationTree) -> None:
         ptr, rows, source = tree.lower
-        first = kernels.find_supernodes(tree.parent, tree.count, SLACK_NARROW, SLACK_WIDE)
+        first = kernels.find_supernodes(tree.parent, tree.count, SMALL)
         parent, row_ptr, row_ind, status = kernels.supernode_rows(first, tree.parent, tree.count, ptr, rows)
         if status:
             raise AssertionError("column counts do not match the pattern")
@@ -100,9 +98,12 @@ class SelectedInverse:
         self._ones = np.ones(tree.n)
         self._panels: np.ndarray | None = None
         self._work: np.ndarray | None = None
+        self._scratch: np.ndarray | None = None
 
         operations = (2.0 * r * r * w + 3.0 * r * w * w + w * w * w)[order]
         large = np.flatnonzero(operations > SMALL)
+        # A contiguous Z_II for BLAS through scipy, which would copy anything else.
+        self._scratch_size = int((r[order[large]] ** 2).max(initial=0))
         # Alternately a run of small supernodes (maybe empty) and one large one.
         self._steps: list[tuple[np.ndarray, int]] = []
         begin = 0
@@ -114,7 +115,7 @@ class SelectedInverse:
     @property
     def memory(self) -> int:
         """Bytes of the panels and fronts."""
-        return 8 * (int(self._panel_ptr[-1]) + self._work_size)
+        return 8 * (int(self._panel_ptr[-1]) + self._work_size + self._scratch_size)
 
     def compute(
         self, lp: np.ndarray, li: np.ndarray, lx: np.ndarray, scale: np.ndarray | None = None
@@ -137,6 +138,7 @@ class SelectedInverse:
         if self._panels is None:
             self._panels = np.empty(int(self._panel_ptr[-1]))
             self._work = np.empty(self._work_size)
+            self._scratch = np.empty(self._scratch_size)
         panels, work = self._panels, self._work
         panels.fill(0.0)
         status = kernels.scatter_factor(
@@ -173,7 +175,10 @@ class SelectedInverse:
         return panels[self.place]
 
     def _large_front(self, s: int) -> None:
-        """The same equations as kernels.small_fronts for one supernode, by BLAS and LAPACK."""
+        """The same equations as kernels.small_fronts for one supernode, by BLAS and LAPACK.
+
+        scipy's routines throughout: numpy may bring a second BLAS, whose idle threads would get in the way.
+        """
         panels, work = self._panels, self._work
         w = int(self._first[s + 1] - self._first[s])
         lo, hi = int(self._row_ptr[s]), int(self._row_ptr[s + 1])
@@ -181,26 +186,22 @@ class SelectedInverse:
         m = w + r
         at = int(self._panel_ptr[s])
         panel = panels[at : at + m * w].reshape(m, w)
-        inner = bool(self._has_children[s])
         offset = int(self._offset[s])
-        # Row-major lower triangles are Fortran-ordered upper ones: nothing is copied on the way to LAPACK.
-        U = panel[:w].T
+        # Row-major lower triangles are Fortran-ordered upper ones, so LAPACK works on the panel in place.
+        L_JJ, L_IJ = panel[:w].T, panel[w:].T
         if r:
-            Yt = dtrsm(1.0, U, panel[w:].T, side=0, lower=0)
+            Y = dtrsm(1.0, L_JJ, L_IJ, side=0, lower=0)
             p = int(self._parent[s])
-            source_ld = int(self._first[p + 1] - self._first[p] + self._row_ptr[p + 1] - self._row_ptr[p])
-            start, ld = (offset + w * (m + 1), m) if inner else (offset, r)
-            kernels.gather_front(work, int(self._offset[p]), source_ld, start, ld, self._relative[lo:hi])
-            Z_II = np.lib.stride_tricks.as_strided(work[start:], (r, r), (8 * ld, 8))
-            np.matmul(Z_II, Yt.T, out=panel[w:])
-            np.negative(panel[w:], out=panel[w:])
-        dpotri(U, lower=0, overwrite_c=1)
-        if r or inner:
-            kernels.mirror_lower(panels, at, w, w)
+            ld = int(self._first[p + 1] - self._first[p] + self._row_ptr[p + 1] - self._row_ptr[p])
+            scratch = self._scratch
+            kernels.gather_front(work, int(self._offset[p]), ld, self._relative[lo:hi], scratch)
+            Z_II = scratch[: r * r].reshape(r, r)
+            dsymm(-1.0, Z_II.T, Y, beta=0.0, c=L_IJ, side=1, lower=0, overwrite_c=1)
+        dpotri(L_JJ, lower=0, overwrite_c=1)
         if r:
-            panel[:w] -= Yt @ panel[w:]
-        if inner:
+            dgemm(-1.0, Y, L_IJ, beta=1.0, c=L_JJ, trans_b=1, overwrite_c=1)
+        if self._has_children[s]:
             front = work[offset : offset + m * m].reshape(m, m)
-            front[:w, :w] = panel[:w]
-            front[w:, :w] = panel[w:]
-            front[:w, w:] = panel[w:].T
+            front[:, :w] = panel
+            if r:
+                front[w:, w:] = Z_II
