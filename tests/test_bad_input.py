@@ -107,6 +107,24 @@ def test_weights(data):
     _has(_message(DataError, MODEL, data, weights=np.where(data.x > 0, np.nan, 1.0)), "weights (")
 
 
+@pytest.mark.parametrize("label", ["weights", "offset", "subset"])
+def test_a_series_in_another_order(data, label):
+    values = pd.Series(np.arange(1.0, N + 1) if label != "subset" else data.x > 0)
+    _has(_message(DataError, MODEL, data, **{label: values[::-1]}), label, "index differs")
+    shifted = data.set_index(data.index + 1)
+    _has(_message(DataError, MODEL, shifted, **{label: values}), label, "index differs")
+
+
+def test_kinds_of_columns_that_are_no_numbers(data):
+    _has(_message(DataError, MODEL, data.assign(x=data.x + 1j)), "'x'", "complex")
+    _has(_message(DataError, "y ~ np.sqrt(x + 0j) + (1 | g)", data), "complex")
+    _has(_message(DataError, "np.sqrt(x + 0j) ~ (1 | g)", data), "complex")
+    dates = data.assign(x=pd.date_range("2020-01-01", periods=N))
+    _has(_message(DataError, MODEL, dates), "'x'", "dates", "C(x)")
+    _has(_message(DataError, "y ~ z + (1 | g)", dates.assign(y=dates.x)), "'y'", "not numeric")
+    _has(_message(DataError, MODEL, "data.csv"), "read the file first")
+
+
 def test_text_response(data):
     frame = data.assign(y=[f"{value:.3f}" for value in data.y])
     _has(_message(DataError, MODEL, frame), "response 'y'", "pd.to_numeric")

@@ -408,7 +408,7 @@ def test_encode_against_numpy_on_random_integers():
 
 
 def test_encode_refuses_labels_without_an_order():
-    with pytest.raises(DataError, match=r"'g' mixes values of type int and str"):
+    with pytest.raises(DataError, match=r"'g' holds values of type int and str"):
         encode(pd.Series([1, "1", 2, "a"], dtype=object), "g")
 
 

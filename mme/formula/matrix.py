@@ -112,7 +112,7 @@ class MatrixBuilder:
 
         text = self._quoted(part.text)
         names, _ = names_in(part.text, self.frame.names)
-        self._check_text(text)
+        self._check_kinds(text)
         data = self.frame.clean(names)
         if not names:
             data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
@@ -122,7 +122,7 @@ class MatrixBuilder:
         labels = [str(name) for name in matrix.model_spec.column_names]
         if part.intercept and labels[:1] == ["Intercept"]:
             labels[0] = INTERCEPT
-        values = np.asarray(matrix, dtype=np.float64)
+        values = self._real(matrix, text)
         self._check_finite(values, labels)
         return values, tuple(labels)
 
@@ -142,7 +142,7 @@ class MatrixBuilder:
                 f"formula {self.formula!r}: the {what} {text!r} is not one number per row "
                 f"(it gives {matrix.shape[1]} columns)."
             )
-        values = np.asarray(matrix, dtype=np.float64)
+        values = self._real(matrix, text)
         self._check_finite(values, [text])
         return values[:, 0]
 
@@ -158,6 +158,12 @@ class MatrixBuilder:
         except (TypeError, ValueError) as error:
             raise DataError(f"formula {self.formula!r}: cannot evaluate {text!r}: {error}") from error
 
+    def _real(self, matrix: object, text: str) -> np.ndarray:
+        values = np.asarray(matrix)
+        if np.iscomplexobj(values):
+            raise DataError(f"formula {self.formula!r}: {text!r} gives complex numbers.")
+        return values.astype(np.float64, copy=False)
+
     def _check_finite(self, values: np.ndarray, labels: list[str]) -> None:
         if np.isfinite(values.sum()):
             return
@@ -172,13 +178,19 @@ class MatrixBuilder:
                 "Check the range of the columns, or use subset= to leave rows out."
             )
 
-    def _check_text(self, text: str) -> None:
-        """Text that is nearly all numbers is a column read wrongly, not a factor of hundreds of levels."""
+    def _check_kinds(self, text: str) -> None:
+        """Columns used as they are: no dates, and no text that is nearly all numbers."""
         for term in self._evaluate(lambda: _formula(text), text):
             for factor in term.factors:
                 name = _bare(str(factor))
                 if name in self.frame.names:
-                    _check_not_numbers(self.frame.raw(name), name)
+                    column = self.frame.raw(name)
+                    if pd.api.types.is_datetime64_any_dtype(column.dtype) or column.dtype.kind == "m":
+                        raise DataError(
+                            f"column {name!r} holds dates or times ({column.dtype}); convert it to a number, "
+                            f"such as days since the first one, or write C({name}) for a factor."
+                        )
+                    _check_not_numbers(column, name)
 
 
 def r_name(name: str) -> str:
@@ -216,6 +228,7 @@ def _bare(text: str) -> str:
 
 
 def _check_not_numbers(column: pd.Series, name: str) -> None:
+    """Text that is nearly all numbers is a column read wrongly, not a factor of hundreds of levels."""
     dtype = column.dtype
     if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
         return
