@@ -191,7 +191,7 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
         kinds = sorted({type(value).__name__ for value in unique})
         raise DataError(
             f"grouping column {name!r} holds values of type {' and '.join(kinds)}, without a common "
-            f"order (1 and '1' would be two levels); convert it first, for example data[{name!r}].astype(str)."
+            f"order (1 and '1' would be two levels); convert it first: data[{name!r}].astype(str)."
         )
     return _sorted(codes, unique, np.asarray(unique.argsort()))
 

@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     rf"""(?<![\w.])Q\(\s*(?P<q>"[^"]*"|'[^']*')\s*\)
     | `(?P<tick>[^`]*)`
     | (?P<string>"[^"]*"|'[^']*')
-    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[jJ]?)
     | (?P<name>{_NAME})""",
     re.VERBOSE,
 )
