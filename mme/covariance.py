@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["entries", "factor_psd", "lam_to_theta", "n_theta", "theta_to_lam"]
+__all__ = ["entries", "factor_psd", "lam_to_theta", "n_theta", "theta_to_lam", "triangular"]
 
 
 def entries(k: int, kind: str = "full") -> list[tuple[int, int]]:
@@ -61,7 +61,18 @@ def factor_psd(D: np.ndarray) -> np.ndarray:
     safe = np.where(scale > 0, scale, 1.0)
     w, U = np.linalg.eigh(D / np.outer(safe, safe))
     w = np.where(w > 8 * k * np.finfo(float).eps * max(w[-1], 0.0), w, 0.0)
-    # (U sqrt(w))(U sqrt(w))' = D: the R of a QR of the transpose is the Cholesky factor's transpose
-    lam = np.linalg.qr((U * np.sqrt(w)).T, mode="r").T * scale[:, None]
-    lam *= np.where(np.diag(lam) < 0, -1.0, 1.0)
-    return np.tril(lam)
+    return triangular(U * np.sqrt(w)) * scale[:, None]
+
+
+def triangular(root: np.ndarray) -> np.ndarray:
+    """Lower-triangular factor, shape (k, k), non-negative diagonal, with the same product ``root @ root.T``.
+
+    The R of a QR of the transpose, so exact rank deficiency survives; rounding residue (1e-14 of a row) is
+    set to zero.
+    """
+    if root.shape == (1, 1):
+        return np.abs(root)
+    lam = np.linalg.qr(root.T, mode="r").T
+    lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
+    size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
+    return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)

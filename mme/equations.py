@@ -1,6 +1,8 @@
 """Cross-products [Z X y]'W[Z X y], built once; an evaluation never sees the rows again.
 
-X stands here for its orthonormal basis Q and y for its least-squares residual (see `mme.fixed`).
+X stands here for its orthonormal basis Q and y for its least-squares residual (see `mme.fixed`).  The columns
+of a term with correlated effects are likewise replaced by z R^-1, R'R their mean cross-product per level: an
+uncentred covariate (a year, say) costs no digits.  The relative covariance in this basis is R D R'.
 """
 
 from __future__ import annotations
@@ -8,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg as sl
 import scipy.sparse as sp
 
 from .design import Design
 from .fixed import FixedPart, orthonormalise
 from .kernels import cells as kc
 from .parallel import cut, run
-from .structure import Layout
+from .structure import Block, Layout
 
 __all__ = ["Equations", "build_equations"]
 
@@ -27,6 +30,8 @@ class Equations:
     ----------
     layout : Layout
     fixed : FixedPart
+    basis : tuple of ndarray, shapes (k_b, k_b), one per block
+        R of every block (block-diagonal over its terms): z of the design = z here times R.
     n, p : int
         Rows; rank of X.
     log_w : float
@@ -49,6 +54,7 @@ class Equations:
 
     layout: Layout
     fixed: FixedPart
+    basis: tuple[np.ndarray, ...]
     n: int
     p: int
     log_w: float
@@ -116,7 +122,12 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     if p == 0:
         yy_total = float(Axx[0, 0])
     q2 = layout.q2
-    rptr, ridx, rval = _rest_rows(design, layout, root_w)
+    columns, basis = [], []
+    for block in layout.blocks:
+        z, R = _columns(design, block, root_w)
+        columns.append(z)
+        basis.append(R)
+    rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
     A2x = np.zeros((q2, p + 1))
     if q2:
         kc.rows_times(rptr, ridx, rval, xy, A2x)
@@ -124,32 +135,58 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     else:
         gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     if layout.has_lead:
-        A1, A1x, ptr, idx, val = _lead(design, layout, root_w, xy, rptr, ridx, rval)
+        A1, A1x, ptr, idx, val = _lead(design, layout, columns[0], xy, rptr, ridx, rval)
     else:
         A1, A1x = np.zeros((0, 1, 1)), np.zeros((0, 1, p + 1))
         ptr, idx, val = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 1))
     tptr, tlev, tpos = kc.transpose_cells(ptr, idx, q2)
     log_w = 0.0 if design.weights is None else float(np.sum(np.log(design.weights)))
     return Equations(
-        layout, fixed, n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos, gptr, gidx, gval, A2x, Axx,
-        yy_total,
+        layout, fixed, tuple(basis), n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos,
+        gptr, gidx, gval, A2x, Axx, yy_total,
     )  # fmt: skip
 
 
-def _columns(design: Design, terms: tuple[int, ...], root_w: np.ndarray | None) -> np.ndarray:
-    """Columns of a block's terms side by side, shape (n, k), C order, times the root weights."""
-    parts = []
-    for t in terms:
-        columns = design.terms[t].columns
-        parts.append(np.ones((design.n, 1)) if columns is None else columns)
-    z = parts[0] if len(parts) == 1 else np.hstack(parts)
-    if root_w is not None:
-        z = z * root_w[:, None]
-    return np.ascontiguousarray(z, dtype=np.float64)
+def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """A grouped block's columns in its basis, shape (n, k) C order, times the root weights; and the basis."""
+    if design.terms[block.terms[0]].general:
+        return None, np.eye(1)
+    parts, basis = [], np.eye(block.k)
+    start = 0
+    for t in block.terms:
+        term = design.terms[t]
+        z = np.ones((design.n, 1)) if term.columns is None else np.asarray(term.columns, dtype=np.float64)
+        if root_w is not None:
+            z = z * root_w[:, None]
+        if term.k > 1 and term.covariance == "full":
+            z, basis[start : start + term.k, start : start + term.k] = _standardise(z, block.q)
+        parts.append(z)
+        start += term.k
+    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts)), basis
+
+
+def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
+    """z R^-1 and R with R'R = z'z/q; R = I where the columns are dependent to working precision."""
+    k = z.shape[1]
+    R = np.eye(k)
+    for _ in range(2):  # the second sweep repairs what the Gram matrix of the first could not resolve
+        gram = z.T @ z / q
+        try:
+            step = np.linalg.cholesky(gram).T
+        except np.linalg.LinAlgError:
+            break
+        pivots = np.diag(step) / np.sqrt(np.diag(gram))
+        if pivots.min() < 1e-7:
+            break
+        z = z @ sl.solve_triangular(step, np.eye(k))
+        R = step @ R
+        if pivots.min() > 1e-3:
+            break
+    return z, R
 
 
 def _rest_rows(
-    design: Design, layout: Layout, root_w: np.ndarray | None
+    design: Design, layout: Layout, root_w: np.ndarray | None, columns: list[np.ndarray | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Z_2 by rows: pointers int64 (n+1,), columns int32, values float64."""
     n = design.n
@@ -168,7 +205,8 @@ def _rest_rows(
             continue
         first = np.asarray(term.codes).astype(np.int32) * np.int32(block.k) + np.int32(offset)
         idx = first[:, None] + np.arange(block.k, dtype=np.int32)
-        val = _columns(design, block.terms, root_w)
+        val = columns[r + int(layout.has_lead)]
+        assert val is not None
         if general:
             ptr = np.arange(0, (n + 1) * block.k, block.k)
             Z = sp.csr_array(
@@ -193,14 +231,13 @@ def _rest_rows(
 def _lead(
     design: Design,
     layout: Layout,
-    root_w: np.ndarray | None,
+    z: np.ndarray,
     xy: np.ndarray,
     rptr: np.ndarray,
     ridx: np.ndarray,
     rval: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     block = layout.blocks[0]
-    z = _columns(design, block.terms, root_w)
     codes = np.ascontiguousarray(design.terms[block.terms[0]].codes, dtype=np.int32)
     order, rows = kc.counting_sort(codes, block.q)
     m = xy.shape[1]

@@ -191,7 +191,7 @@ class _Clock:
 def _term_specs(design: Design, objective: Objective) -> list[TermSpec]:
     specs = []
     for t, (term, place) in enumerate(zip(design.terms, objective.eq.layout.places, strict=True)):
-        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, objective.term_scale(t)))
+        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, objective.term_root(t)))
     return specs
 
 

@@ -1,6 +1,6 @@
 """evaluate(theta, order): deviance, its exact gradient and the average information, from the equations.
 
-One assembly and one factorization per theta.  Symbols (DESIGN.md of the project, section 1, and Bates et al. 2015):
+One assembly and one factorization per theta.  Symbols (as in Bates et al. 2015, J. Stat. Softw. 67(1)):
 D = lam lam' relative covariance, V = W^-1 + Z D Z', P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, e = P y,
 N_t = d deviance / d D_t = sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l' / sigma2   (V^-1 in place of P under ML).
 
@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 
-from .covariance import factor_psd, theta_to_lam
+from .covariance import factor_psd, theta_to_lam, triangular
 from .design import Design
 from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
@@ -66,7 +66,8 @@ class _State:
     """Everything one factorization gives; kept for the last theta."""
 
     theta: np.ndarray
-    lams: list[np.ndarray]
+    lams: list[np.ndarray]  # of the design's columns
+    inner: list[np.ndarray]  # of the columns in the equations' basis
     lam1: np.ndarray
     D1: np.ndarray
     lam2: list[np.ndarray]
@@ -128,11 +129,25 @@ class Objective:
         """Which factorization serves."""
         return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
 
-    def term_scale(self, t: int) -> np.ndarray:
-        """Mean cross-product of term t's columns per level, shape (k_t, k_t)."""
+    def term_root(self, t: int) -> np.ndarray:
+        """Root R of the mean cross-product R'R of term t's columns per level, shape (k_t, k_t)."""
+        gram = self._term_gram(t)
+        d = np.sqrt(np.diag(gram))
+        if self.eq.layout.places[t].kind == "diagonal":
+            return np.diag(d)
+        # collinear columns: a small ridge keeps the root regular
+        corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
+        return (np.linalg.cholesky(corr).T * d) @ self._basis(t)
+
+    def _term_gram(self, t: int) -> np.ndarray:
         place = self.eq.layout.places[t]
         part = slice(place.first, place.first + place.k)
         return self.scales[place.block][part, part]
+
+    def _basis(self, t: int) -> np.ndarray:
+        place = self.eq.layout.places[t]
+        part = slice(place.first, place.first + place.k)
+        return self.eq.basis[place.block][part, part]
 
     def evaluate(self, theta: np.ndarray, order: int = 0) -> Evaluation:
         """Evaluate the objective.
@@ -165,7 +180,8 @@ class Objective:
         N, gradient, J = [], np.empty(self.n_theta), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
             part = slice(place.first, place.first + place.k)
-            N_t = N_blocks[place.block][part, part]
+            R_t = self._basis(t)
+            N_t = R_t.T @ N_blocks[place.block][part, part] @ R_t
             N.append(N_t)
             full = 2.0 * N_t @ st.lams[t]
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
@@ -191,7 +207,7 @@ class Objective:
         root = fixed.T @ half
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
-            ze = Ze[place.block][:, place.first : place.first + place.k]
+            ze = Ze[place.block][:, place.first : place.first + place.k] @ self._basis(t)
             u.append(ze @ (st.lams[t] @ st.lams[t].T))
         return {
             "beta": fixed.T @ (st.b + fixed.b0),
@@ -226,7 +242,8 @@ class Objective:
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p = eq.p
         lams = self._lams(theta)
-        blocks = self._block_lams(lams)
+        inner = [lam if lam.size == 1 else triangular(self._basis(t) @ lam) for t, lam in enumerate(lams)]
+        blocks = self._block_lams(inner)
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
         lam2 = blocks[1:] if lay.has_lead else blocks
         D1 = lam1 @ lam1.T
@@ -250,7 +267,9 @@ class Objective:
         if self.reml:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
-        st = _State(theta.copy(), lams, lam1, D1, lam2, WA, K2x, U, Y, R, logdet, b, r2, deviance, sigma2)
+        st = _State(
+            theta.copy(), lams, inner, lam1, D1, lam2, WA, K2x, U, Y, R, logdet, b, r2, deviance, sigma2
+        )
         self._state = st
         return st
 
@@ -352,11 +371,11 @@ class Objective:
         lay = self.eq.layout
         lift = False
         lams = []
-        for t, (lam, place) in enumerate(zip(st.lams, lay.places, strict=True)):
+        for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
             if lay.has_lead and place.block == 0:
                 lams.append(lam)
                 continue
-            scale = np.sqrt(np.diag(self.term_scale(t)))
+            scale = np.sqrt(np.diag(self._term_gram(t)))
             scaled = lam * scale[:, None]
             smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
             if smallest**2 < _FLOOR:
@@ -380,13 +399,14 @@ class Objective:
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p, m = eq.p, self.n_theta
         w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
-        for place in lay.places:
-            ze = Ze[place.block]
+        for t, place in enumerate(lay.places):
+            part = slice(place.first, place.first + place.k)
+            R = self._basis(t)
+            ze = Ze[place.block][:, part] @ R
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
-                a, b = a + place.first, b + place.first
-                w[place.block][:, a, i] += ze[:, b]
+                w[place.block][:, part, i] += ze[:, b, None] * R[:, a]
                 if a != b:
-                    w[place.block][:, b, i] += ze[:, a]
+                    w[place.block][:, part, i] += ze[:, a, None] * R[:, b]
         rest = w[1:] if lay.has_lead else w
         w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
         fe = sum((x.reshape(-1, m).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))

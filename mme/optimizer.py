@@ -4,15 +4,15 @@ Coordinates.  For a term with mean cross-product A_bar = R'R per level, the *rel
 
     rho = I - (I + R D R')^-1,   0 <= rho < I,   D = R^-1 rho (I - rho)^-1 R^-T,
 
-for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Two properties make it the coordinate to take
-Newton steps in: at D = 0 the deviance has a finite slope there (in theta it is stationary by symmetry, a saddle
-more often than not), so zero variances and singular factors are ordinary boundary points; and for balanced data the
-average-information step is exact, since I - rho is then proportional to the inverse of the between-level mean square's
-expectation, in which the deviance is -q log x + SS x.
+for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Two properties make it the coordinate
+to take Newton steps in.  At D = 0 the deviance has a finite slope (in theta it is stationary by symmetry, a
+saddle more often than not), so zero variances and singular factors are ordinary boundary points.  And for
+balanced data the average-information step is exact: I - rho is then proportional to the inverse of the expected
+mean square between levels, in which the deviance is -q log x + SS x.
 
 Every step minimises the quadratic model over the cone rho >= 0 (`mme.cone`); the predicted decrease of the
-undamped model is the Newton decrement with the boundary's conditions in it: it vanishes exactly at points that satisfy the
-first-order conditions, and convergence is declared on nothing else.
+undamped model is the Newton decrement with the boundary's conditions in it: it vanishes exactly at points that
+satisfy the first-order conditions, and convergence is declared on nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import scipy.optimize as so
 
 from .cone import ConeBlock, minimise_over_cone
-from .covariance import lam_to_theta, theta_to_lam
+from .covariance import lam_to_theta, theta_to_lam, triangular
 from .exceptions import ConvergenceError
 
 __all__ = ["Minimum", "TermSpec", "minimise"]
@@ -45,15 +45,15 @@ class TermSpec:
     entries : list of (int, int)
     q : int
         Number of levels.
-    scale : ndarray, shape (k, k)
-        Mean cross-product of the term's columns per level.
+    root : ndarray, shape (k, k)
+        R with R'R the mean cross-product of the term's columns per level (diagonal for a diagonal term).
     """
 
     k: int
     kind: str
     entries: list[tuple[int, int]]
     q: int
-    scale: np.ndarray
+    root: np.ndarray
 
 
 @dataclass
@@ -103,15 +103,10 @@ class _Coordinates:
             self.blocks.append(block)
             if t.kind == "diagonal":
                 self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for a in range(t.k)]
-                R = np.diag(np.sqrt(np.diag(t.scale)))
             else:
                 self.cones.append(block)
-                d = np.sqrt(np.diag(t.scale))
-                # collinear columns: a small ridge keeps the coordinate defined
-                corr = t.scale / np.outer(d, d) + 1e-6 * np.eye(t.k)
-                R = np.linalg.cholesky(corr).T * d
-            self.R.append(R)
-            self.Ri.append(np.linalg.inv(R))
+            self.R.append(t.root)
+            self.Ri.append(np.linalg.inv(t.root))
             start += block.size
         self.m = start
 
@@ -137,7 +132,7 @@ class _Coordinates:
                 w, U = np.linalg.eigh(rho)
                 w = np.where(w > 1e-14, w, 0.0)
                 root = Ri @ (U * np.sqrt(w / (1.0 - w)))
-                lam = _triangular(root) if t.k > 1 else np.abs(root)
+                lam = triangular(root) if t.k > 1 else np.abs(root)
             theta[b.part] = lam_to_theta(lam, t.kind)
         return theta
 
@@ -195,14 +190,6 @@ class _Coordinates:
             if smallest < 1e-8:
                 out.append(i)
         return out
-
-
-def _triangular(root: np.ndarray) -> np.ndarray:
-    """Lower-triangular factor with the same product root root'."""
-    lam = np.linalg.qr(root.T, mode="r").T
-    lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
-    size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
-    return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)
 
 
 def minimise(

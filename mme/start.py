@@ -1,8 +1,8 @@
 """Start of the search from moments of the data (analysis-of-variance estimators, Henderson 1953).
 
 For every column c of every term the quadratic form sum_l (Z_c'y)_l^2 / a_cl (y: least-squares residual, a the
-column's sum of squares in the level) is equated to its expectation under uncorrelated effects, together with the residual
-sum of squares.  The equations are linear in the variances; non-negative least squares solves them.
+column's sum of squares in the level) is equated to its expectation under uncorrelated effects, together with
+the residual sum of squares.  The equations are linear in the variances; non-negative least squares solves them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import scipy.optimize as so
 import scipy.sparse as sp
 
+from .covariance import lam_to_theta, triangular
 from .equations import Equations
 
 __all__ = ["moment_start"]
@@ -20,7 +21,7 @@ _MOST = 0.98
 
 
 def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
-    """Flat theta from moments, with zero correlations; every variance positive.
+    """Flat theta from moments, uncorrelated in the equations' basis; every variance positive.
 
     Parameters
     ----------
@@ -65,15 +66,18 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
     variances = _solve(F, rhs)
     theta = np.zeros(lay.n_theta)
     for place in lay.places:
-        for e, (row, column) in enumerate(place.entries):
-            if row != column:
-                continue
-            i = components.index((place.block, place.first + row))
+        sd = np.zeros(place.k)
+        for c in range(place.k):
+            i = components.index((place.block, place.first + c))
             mean = float(np.mean(a[i]))
             ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
             reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
             reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
-            theta[place.theta.start + e] = np.sqrt(reliability / (1.0 - reliability) / mean)
+            sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
+        part = slice(place.first, place.first + place.k)
+        R = eq.basis[place.block][part, part]
+        lam = np.diag(sd) if place.kind == "diagonal" else triangular(np.linalg.solve(R, np.diag(sd)))
+        theta[place.theta] = lam_to_theta(lam, place.kind)
     return theta
 
 
