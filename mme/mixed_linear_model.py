@@ -1,0 +1,636 @@
+"""MixedLM: statsmodels' linear mixed model class on mme's engine.
+
+Signatures, attributes and the meaning of every number are statsmodels'; the numerics are the engine's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.base.model as base
+from statsmodels.formula._manager import FormulaManager
+from statsmodels.formula.formulatools import advance_eval_env
+from statsmodels.tools.data import _to_pandas
+
+from .design import Design, RandomTerm
+from .exceptions import DataError
+from .mixedlm_data import (
+    RichDesign,
+    check_index,
+    clean_arrays,
+    convert_vc,
+    formula_groups,
+    select_rows,
+    subset_positions,
+)
+from .mixedlm_distribution import MixedLMDistribution
+from .mixedlm_fit import fit_model, fit_regularized
+from .mixedlm_groups import GroupIndex
+from .mixedlm_likelihood import Likelihood
+from .mixedlm_params import MixedLMParams
+from .mixedlm_results import MixedLMResultsWrapper
+from .vc_design import LazyVCSpec, VCSpec, components_from_spec
+from .vc_formula import component_from_formula, formula_columns, plain_columns
+
+__all__ = ["MixedLM", "mixedlm"]
+
+
+class MixedLM(base.LikelihoodModel):
+    """Linear mixed model with random effects of one grouping factor and variance components within it.
+
+    y = X b + Z g + sum_k V_k h_k + e, with g ~ N(0, cov_re) for each group, independent h_k with variance
+    vcomp_k and e with variance scale.
+
+    Parameters
+    ----------
+    endog : array_like, shape (n,)
+        Response.
+    exog : array_like, shape (n, k_fe)
+        Fixed-effects design.
+    groups : array_like, shape (n,)
+        Label of each row's group; labels of any kind.  Several columns stand for their combinations.
+    exog_re : array_like, shape (n, k_re), optional
+        Design of the correlated random effects of a group.  By default an intercept per group, or nothing
+        where `exog_vc` is given.
+    exog_vc : VCSpec or dict, optional
+        Variance components; ``exog_vc[name][group]`` is the deprecated dictionary form.
+    use_sqrt : bool
+        Whether packed parameters given to or returned by `loglike` and `score` are on the scale of the
+        Cholesky factor and standard deviations (True), or of covariances and variances (False).
+    missing : {"none", "drop", "raise"}
+        "drop" drops a row from every input; "none" refuses missing values by name.
+
+    Attributes
+    ----------
+    k_fe, k_re, k_re2, k_vc : int
+        Numbers of fixed effects, random effects per group, entries of the lower triangle of ``cov_re``, and
+        variance components.
+    k_params : int
+        ``k_fe + k_re2``.
+    group_labels : list
+        Distinct labels, sorted where they sort.
+    n_groups, nobs, n_totobs : int
+        Number of groups; number of rows (twice).
+    row_indices : dict
+        Rows of each group, by label.
+    endog_li, exog_li, exog_re_li : list of ndarray
+        The data group by group; built when asked for.
+    reml : bool
+        Which likelihood `loglike`, `score` and `hessian` evaluate: that of the last fit, REML before any.
+
+    Notes
+    -----
+    `loglike`, `score` and `hessian` refer to `reml`, `fe_pen`, `cov_pen` and the `free` pattern of the last
+    fit; results never depend on them, so two fits of one model are independent.
+    """
+
+    def __init__(
+        self,
+        endog: Any,
+        exog: Any,
+        groups: Any,
+        exog_re: Any = None,
+        exog_vc: VCSpec | dict | None = None,
+        use_sqrt: bool = True,
+        missing: str = "none",
+        **kwargs: Any,
+    ) -> None:
+        for name in kwargs:
+            if name not in ("missing_idx", "model_spec", "formula"):
+                raise ValueError(f"argument {name} not permitted for MixedLM initialization")
+        self.use_sqrt = use_sqrt
+        self.reml = True
+        self.fe_pen = None
+        self.cov_pen = None
+        self.re_pen = None
+        self._freepat = None
+        if isinstance(exog_vc, dict):
+            warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
+            exog_vc = convert_vc(exog_vc)
+        if groups is None:
+            raise AttributeError("'groups' is required: one label per row.")
+        endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
+        exog, exog_re = _two_dimensional(exog), _two_dimensional(exog_re, "x_re1")
+        endog = np.asarray(endog) if isinstance(endog, list | tuple) else endog
+        for what, values in (("groups", groups), ("exog_re", exog_re)):
+            check_index(what, values, endog if hasattr(endog, "index") else exog)
+        endog, exog, groups, exog_re, exog_vc = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing)
+        super().__init__(endog, exog, groups=groups, exog_re=exog_re, missing="none", **kwargs)
+        self._init_keys.extend(["use_sqrt", "exog_vc"])
+        self._index = GroupIndex.from_labels(groups, len(self.endog))
+        spec = exog_vc if exog_vc is not None else VCSpec([], [], [])
+        self.exog_vc = LazyVCSpec(components_from_spec(spec, self._index), self._index)
+        self.k_vc = len(self.exog_vc.names)
+        self.k_fe = self.exog.shape[1]
+        self.nobs = self.n_totobs = len(self.endog)
+        self._default_re = exog_re is None and self.k_vc == 0
+        self._set_random_effects(exog_re)
+        self.k_params = self.k_fe + self.k_re2
+        if not self._default_re and not self.data._param_names:
+            self._set_names(exog_re)
+
+    def _set_random_effects(self, exog_re: Any) -> None:
+        if self._default_re:
+            self.exog_re = np.ones((self.nobs, 1))
+            self.data.exog_re = self.exog_re
+            self._set_names(["Group"])
+            # an intercept nobody named carries the name of its variance
+            self.data.exog_re_names = ["Group Var"]
+        elif exog_re is not None:
+            self.data.exog_re = exog_re
+            self.exog_re = np.asarray(exog_re, dtype=np.float64)
+        else:
+            self.exog_re = None
+        self.k_re = 0 if self.exog_re is None else self.exog_re.shape[1]
+        self.k_re2 = self.k_re * (self.k_re + 1) // 2
+
+    def _set_names(self, exog_re: Any) -> None:
+        names = _re_names(exog_re)
+        pairs = []
+        for i, name in enumerate(names):
+            pairs.extend(f"{other} x {name} Cov" for other in names[:i])
+            pairs.append(f"{name} Var")
+        vc_names = [f"{name} Var" for name in self.exog_vc.names]
+        self.data.exog_re_names = names
+        self.data.exog_re_names_full = pairs
+        self.data.vcomp_names = list(self.exog_vc.names)
+        self.data.variance_names = pairs + vc_names
+        self.data.param_names = list(self.exog_names) + pairs + vc_names
+
+    def _get_init_kwds(self) -> dict[str, Any]:
+        kwds = super()._get_init_kwds()
+        if self._default_re:
+            kwds["exog_re"] = None
+        return kwds
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: Any,
+        re_formula: str | None = None,
+        vc_formula: dict[str, str] | None = None,
+        subset: Any = None,
+        use_sparse: bool = False,
+        missing: str = "none",
+        *args: Any,
+        **kwargs: Any,
+    ) -> MixedLM:
+        """Build a model from formulas and a data frame.
+
+        Parameters
+        ----------
+        formula : str
+            Response and fixed effects.
+        data : DataFrame
+        re_formula : str, optional
+            One-sided formula of the correlated random effects; by default an intercept per group, or
+            nothing where `vc_formula` is given.
+        vc_formula : dict of str to str, optional
+            One-sided formula of each variance component, meant within each group: labels may be used again
+            in another group.  Write ``"0 + C(x)"`` for random intercepts of the levels of x.
+        subset : optional
+            Rows to use, as in ``data.loc[subset]``.
+        use_sparse : bool
+            Whether ``exog_vc.mats`` are sparse; the fit is the same.
+        missing : {"none", "drop", "raise"}
+            "drop" drops rows with a missing value in any column the formulas or `groups` read.
+        *args, **kwargs
+            Passed on to the constructor; ``eval_env`` says where the formulas look up names.
+        groups : str, list of str or array_like
+            Required keyword: a column, several, or the labels.
+
+        Returns
+        -------
+        MixedLM
+        """
+        if "groups" not in kwargs:
+            raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
+        given = kwargs.pop("groups")
+        data = _to_pandas(data)
+        if not isinstance(data, pd.DataFrame):
+            data = pd.DataFrame(data)
+        groups, group_name = formula_groups(given, data)
+        check_index("groups", groups, data)
+        if len(groups) != len(data):
+            raise DataError(f"groups has {len(groups)} labels but the data have {len(data)} rows.")
+        vc_formula = vc_formula or None
+        used = _formula_columns(data, formula, re_formula, vc_formula)
+        data = plain_columns(data, used)
+        if subset is not None:
+            rows = subset_positions(data, subset)
+            data, groups = data.iloc[rows], select_rows(groups, rows)
+        if missing == "drop":
+            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(_isna_rows(groups))
+            if bad.any():
+                data, groups = data.loc[~bad], select_rows(groups, ~bad)
+            missing = "none"
+        env = _formula_env(kwargs)
+        exog_re = None
+        re_names = [group_name]
+        if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
+            exog_re = np.ones((len(data), 1))
+        elif re_formula is not None:
+            manager = FormulaManager()
+            matrix = manager.get_matrices(re_formula, data, eval_env=env, pandas=True)
+            if len(matrix) != len(data):
+                raise DataError(
+                    f"re_formula {re_formula!r} has missing values in {len(data) - len(matrix)} rows. "
+                    "Remove them, or use missing='drop'."
+                )
+            re_names = [c.replace("Intercept", group_name) for c in matrix.columns]
+            exog_re = matrix.to_numpy(dtype=np.float64)
+        elif vc_formula is not None:
+            re_names = []
+        exog_vc = None
+        if vc_formula is not None:
+            index = GroupIndex.from_labels(groups, len(data))
+            parts = [
+                component_from_formula(
+                    name, vc_formula[name], data, index, env + 2 if isinstance(env, int) else env, use_sparse
+                )
+                for name in sorted(vc_formula)
+            ]
+            exog_vc = LazyVCSpec(parts, index)
+        kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing, subset=None)
+        advance_eval_env(kwargs)
+        model = super().from_formula(formula, data, *args, **kwargs)
+        model._set_names(re_names)
+        return model
+
+    # -- the data group by group ---------------------------------------------------------------
+
+    @property
+    def group_labels(self) -> list:
+        """Distinct group labels, sorted where they sort."""
+        return self._index.labels
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return self._index.n_groups
+
+    @property
+    def row_indices(self) -> dict:
+        """Rows of each group, by label."""
+        return self._index.row_indices
+
+    def group_list(self, array: Any) -> list[np.ndarray] | None:
+        """Split an array with a row per observation into blocks, one per group; None gives None."""
+        return None if array is None else self._index.split(np.asarray(array))
+
+    @property
+    def endog_li(self) -> list[np.ndarray]:
+        """Response of each group."""
+        return self.group_list(self.endog)
+
+    @property
+    def exog_li(self) -> list[np.ndarray]:
+        """Fixed-effects design of each group."""
+        return self.group_list(self.exog)
+
+    @property
+    def exog_re_li(self) -> list[np.ndarray] | None:
+        """Random-effects design of each group; None without `exog_re`."""
+        return self.group_list(self.exog_re)
+
+    # -- the engine's view ---------------------------------------------------------------------
+
+    def _design(self, diagonal: bool = False) -> Design:
+        """The model as plain arrays; `diagonal` for uncorrelated random effects."""
+        key = "_design_diagonal" if diagonal else "_design_full"
+        if key not in self.__dict__:
+            terms = []
+            if self.k_re:
+                ones = self.k_re == 1 and bool(np.all(self.exog_re == 1.0))
+                terms.append(
+                    RandomTerm(
+                        "groups",
+                        self._index.codes,
+                        self.n_groups,
+                        columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),
+                        covariance="diagonal" if diagonal else "full",
+                        column_names=tuple(str(c) for c in self.data.exog_re_names),
+                    )
+                )
+            terms.extend(c.term() for c in self.exog_vc.components)
+            names = tuple(str(c) for c in self.exog_names)
+            self.__dict__[key] = RichDesign(self.endog, self.exog, tuple(terms), x_names=names)
+        return self.__dict__[key]
+
+    @cached_property
+    def _likelihood(self) -> Likelihood:
+        return Likelihood(self._design(), self.k_re, self.k_vc)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what can be built again, factorizations above all, is not stored
+        built = ("_likelihood", "_design_full", "_design_diagonal")
+        state = {k: v for k, v in self.__dict__.items() if k not in built}
+        if self.endog is None and hasattr(self.data, "model_spec"):
+            # a formula's coding is restored from the data; without them it goes too
+            data = object.__new__(type(self.data))
+            data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != "model_spec"})
+            state["data"] = data
+        return state
+
+    def _forget_data(self) -> None:
+        """Drop what grows with the rows; group labels and names stay."""
+        names = {"xnames": self.exog_names, "ynames": self.endog_names}
+        for name in ("_likelihood", "_design_full", "_design_diagonal"):
+            self.__dict__.pop(name, None)
+        row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
+        for owner in (self, self.data):
+            for name in row_wise:
+                if name in owner.__dict__:
+                    setattr(owner, name, None)
+        self.data.__dict__.pop("frame", None)
+        self.data._cache = names
+        self._index = self._index.without_rows()
+        self.exog_vc = self.exog_vc.without_rows(self._index)
+
+    def _unpack(self, params: Any, has_fe: bool) -> MixedLMParams:
+        if hasattr(params, "cov_re") and hasattr(params, "vcomp"):
+            return params
+        return MixedLMParams.from_packed(params, self.k_fe, self.k_re, self.use_sqrt, has_fe)
+
+    def predict(self, params: Any, exog: Any = None) -> np.ndarray:
+        """Mean response from the fixed effects alone.
+
+        Parameters
+        ----------
+        params : MixedLMParams or array_like
+            Only the first `k_fe` entries of a vector are read.
+        exog : array_like, shape (m, k_fe), optional
+            By default the model's.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
+        exog = self.exog if exog is None else exog
+        beta = params.fe_params if hasattr(params, "fe_params") else params[: self.k_fe]
+        beta = np.asarray(beta, dtype=np.float64)
+        return np.dot(exog, np.where(np.isnan(beta), 0.0, beta))
+
+    def get_fe_params(self, cov_re: Any, vcomp: Any, tol: float = 1e-10) -> tuple[np.ndarray, bool]:
+        """Generalized least squares estimate of the fixed effects at given (co)variances (ratio scale).
+
+        Parameters
+        ----------
+        cov_re : array_like, shape (k_re, k_re)
+        vcomp : array_like, shape (k_vc,)
+        tol : float
+            Variances and eigenvalues below this count as zero for the second result.
+
+        Returns
+        -------
+        fe_params : ndarray, shape (k_fe,)
+            NaN where a dependent column of `exog` was dropped.
+        singular : bool
+            Whether the covariance is singular; the estimate is right all the same.
+        """
+        cov_re = np.asarray(cov_re, dtype=np.float64).reshape(self.k_re, self.k_re)
+        vcomp = np.asarray(vcomp, dtype=np.float64)
+        singular = bool(self.k_re and np.linalg.eigvalsh(cov_re)[0] < tol) or bool(np.any(vcomp < tol))
+        if self.k_fe == 0:
+            return np.empty(0), False
+        return self._likelihood.at(cov_re, vcomp).beta, singular
+
+    def get_scale(self, fe_params: Any, cov_re: Any, vcomp: Any) -> float:
+        """Residual variance at given fixed effects and (co)variances (ratio scale); REML if ``reml``."""
+        point = self._likelihood.at(cov_re, vcomp)
+        return point.r2(np.asarray(fe_params, dtype=np.float64)) / point.nu(self.reml)
+
+    def loglike(self, params: Any, profile_fe: bool = True) -> float:
+        """Log-likelihood, residual variance profiled out, less penalties.
+
+        Parameters
+        ----------
+        params : MixedLMParams or array_like
+            Ratio scale; a vector holds the covariance parameters only, packed as `use_sqrt` says.
+        profile_fe : bool
+            Replace the fixed effects by their estimate given the (co)variances.
+
+        Returns
+        -------
+        float
+            With lme4's constants under REML.
+        """
+        params = self._unpack(params, has_fe=False)
+        return self._likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen)
+
+    def score(self, params: Any, profile_fe: bool = True) -> np.ndarray:
+        """Gradient of `loglike` in the parametrization of `use_sqrt`; fixed parameters of ``free`` give 0.
+
+        Parameters
+        ----------
+        params : MixedLMParams or array_like
+            As in `loglike`.
+        profile_fe : bool
+            Leave the fixed effects out (they are at their estimate).
+
+        Returns
+        -------
+        ndarray, shape (k_re2 + k_vc,), or (k_fe + k_re2 + k_vc,) with ``profile_fe=False``
+        """
+        params = self._unpack(params, has_fe=False)
+        if profile_fe:
+            params = MixedLMParams.from_components(
+                self.get_fe_params(params.cov_re, params.vcomp)[0], cov_re=params.cov_re, vcomp=params.vcomp
+            )
+        scores = (self.score_sqrt if self.use_sqrt else self.score_full)(params, calc_fe=not profile_fe)
+        if self._freepat is not None:
+            free = self._freepat
+            masks = (free.fe_params, np.asarray(free.cov_re)[np.tril_indices(self.k_re)], free.vcomp)
+            scores = tuple(s * np.asarray(m) for s, m in zip(scores, masks, strict=True))
+        return np.concatenate(scores[1:] if profile_fe else scores)
+
+    def score_full(self, params: Any, calc_fe: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient with respect to fixed effects, lower triangle of cov_re, vcomp (ratio scale).
+
+        Without `calc_fe` the first is zero.
+        """
+        params = self._unpack(params, has_fe=False)
+        return self._likelihood.score(params, self.reml, calc_fe, self.fe_pen, self.cov_pen)
+
+    def score_sqrt(self, params: Any, calc_fe: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient with respect to fixed effects, Cholesky factor of cov_re, square roots of vcomp (ratio scale).
+
+        Without `calc_fe` the first is zero.
+        """
+        params = self._unpack(params, has_fe=False)
+        score_fe, score_re, score_vc = self.score_full(params, calc_fe)
+        packed = params.get_packed(use_sqrt=True)
+        ix = np.tril_indices(self.k_re)
+        root, slope = np.zeros((self.k_re, self.k_re)), np.zeros((self.k_re, self.k_re))
+        root[ix], slope[ix] = packed[: self.k_re2], score_re / 2
+        # dl = tr(S dD) with D = L L': dl/dL = 2 S L, S symmetric with halved off-diagonal scores
+        score_re = (2 * (slope + slope.T) @ root)[ix]
+        return score_fe, score_re, 2 * packed[self.k_re2 :] * score_vc
+
+    def hessian(self, params: Any) -> tuple[np.ndarray, bool]:
+        """Second derivatives of `loglike` with respect to fe_params, cov_re and vcomp (ratio scale).
+
+        Parameters
+        ----------
+        params : MixedLMParams or array_like
+            A vector begins with the fixed effects and is packed as `use_sqrt` says.
+
+        Returns
+        -------
+        hess : ndarray, shape (k_fe + k_re2 + k_vc,) * 2
+            Penalties included.
+        singular : bool
+            Whether the covariance is singular; the derivatives are then one-sided.
+        """
+        params = self._unpack(params, has_fe=True)
+        return self._likelihood.hessian(params, self.reml, self.fe_pen, self.cov_pen)
+
+    def information(self, params: Any) -> np.ndarray:
+        """Observed information: minus the Hessian (ratio scale)."""
+        return -self.hessian(params)[0]
+
+    def fit(
+        self,
+        start_params: Any = None,
+        reml: bool = True,
+        niter_sa: int = 0,
+        do_cg: bool = True,
+        fe_pen: Any = None,
+        cov_pen: Any = None,
+        free: MixedLMParams | None = None,
+        full_output: bool = False,
+        method: str | list[str] | None = None,
+        **fit_kwargs: Any,
+    ) -> MixedLMResultsWrapper:
+        """Fit by restricted or full maximum likelihood.
+
+        Parameters
+        ----------
+        start_params : MixedLMParams or array_like, optional
+            Start (ratio scale); a vector is packed as `use_sqrt` says, with or without fixed effects.  By
+            default moments of the data.
+        reml : bool
+            Restricted (True) or full maximum likelihood.
+        niter_sa : int
+            Ignored, with a warning.
+        do_cg : bool
+            False returns the results at the start values.
+        fe_pen : statsmodels Penalty, optional
+            Penalty on the fixed effects.
+        cov_pen : statsmodels CovariancePenalty, optional
+            Penalty on cov_re (ratio scale).
+        free : MixedLMParams, optional
+            Pattern of ones (estimated) and zeros (held at the start value).  The identity as ``cov_re``
+            fits uncorrelated random effects.
+        full_output : bool
+            Keep the history of the search in ``hist``.
+        method : str or list of str, optional
+            None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several tried
+            in turn.
+        **fit_kwargs
+            gtol, maxiter, eps, maxcor, ftol, tol, disp, maxls; others are ignored with a warning.
+
+        Returns
+        -------
+        MixedLMResultsWrapper
+        """
+        return fit_model(
+            self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, fit_kwargs
+        )
+
+    def fit_regularized(
+        self,
+        start_params: Any = None,
+        method: Any = "l1",
+        alpha: Any = 0,
+        ceps: float = 1e-4,
+        ptol: float = 1e-6,
+        maxit: int = 200,
+        **fit_kwargs: Any,
+    ) -> MixedLMResultsWrapper:
+        """Fit with penalized fixed effects, the ratios of (co)variances held at the unpenalized fit.
+
+        Minimizes (y - Xb)'V^-1(y - Xb) + sum_j alpha_j |b_j|, V the marginal covariance of the unpenalized
+        fit, by cyclic coordinate descent on the k_fe x k_fe cross-products (Friedman, Hastie & Tibshirani 2010).
+
+        Parameters
+        ----------
+        start_params : ignored
+        method : "l1" or statsmodels Penalty
+            A penalty object is passed to `fit` as `fe_pen` with its alpha set.
+        alpha : float or array_like, shape (k_fe,)
+            Penalty weights.
+        ceps : float
+            Coefficients smaller than this are reported as zero.
+        ptol : float
+            Stop when no coefficient moves by more.
+        maxit : int
+            Most sweeps.
+        **fit_kwargs
+            For the unpenalized fit.
+
+        Returns
+        -------
+        MixedLMResultsWrapper
+            Standard errors are NaN for coefficients at zero.
+        """
+        return fit_regularized(self, method, alpha, ceps, ptol, maxit, fit_kwargs)
+
+    def get_distribution(self, params: Any, scale: float, exog: Any = None) -> MixedLMDistribution:
+        """A generator of responses from the model.
+
+        Parameters
+        ----------
+        params : array_like
+            Packed fixed effects, covariances and variances, the latter two on the ratio scale.
+        scale : float
+            Residual variance.
+        exog : array_like, optional
+            Fixed-effects design; by default the model's.
+        """
+        return MixedLMDistribution(self, params, scale, exog)
+
+
+def _two_dimensional(values: Any, name: str | None = None) -> Any:
+    """Lists as arrays, one column as a matrix of one column; frames stay frames."""
+    if values is None or isinstance(values, pd.DataFrame):
+        return values
+    if isinstance(values, pd.Series):
+        return values.to_frame(values.name if values.name is not None else name)
+    array = np.asarray(values)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _re_names(exog_re: Any) -> list[str]:
+    if exog_re is None:
+        return []
+    if isinstance(exog_re, list):
+        return exog_re
+    if isinstance(exog_re, pd.DataFrame):
+        return exog_re.columns.tolist()
+    return [f"x_re{j + 1}" for j in range(exog_re.shape[1])]
+
+
+def _formula_columns(data: pd.DataFrame, formula: str, re_formula: str | None, vc: dict | None) -> list:
+    text = " ".join([str(formula), re_formula or "", *(vc or {}).values()])
+    return formula_columns(text, data.columns)
+
+
+def _isna_rows(groups: Any) -> np.ndarray:
+    null = np.asarray(pd.isnull(groups if isinstance(groups, pd.DataFrame) else np.asarray(groups)))
+    return null.any(axis=1) if null.ndim == 2 else null
+
+
+def _formula_env(kwargs: dict[str, Any]) -> Any:
+    env = kwargs.get("eval_env")
+    if env is None:
+        return 1
+    return FormulaManager().get_empty_eval_env() if isinstance(env, int) and env == -1 else env
+
+
+mixedlm = MixedLM.from_formula

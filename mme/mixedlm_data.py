@@ -1,0 +1,192 @@
+"""Input of MixedLM at the door: lists, columns, missing rows, lengths, indexes that do not match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.tools.sm_exceptions import MissingDataError
+
+from .design import Design
+from .exceptions import DataError
+from .mixedlm_groups import GroupIndex, factorize
+from .vc_design import LazyVCSpec, VCSpec, drop_rows
+
+__all__ = [
+    "RichDesign",
+    "check_index",
+    "clean_arrays",
+    "convert_vc",
+    "formula_groups",
+    "select_rows",
+    "subset_positions",
+]
+
+
+class RichDesign(Design):
+    """A design that may have more random effects per group than rows.
+
+    With several effects per group their covariance can still be told from the residual variance where the
+    covariates differ from group to group; statsmodels fits such models.  All other checks hold, column by column.
+    """
+
+    def __post_init__(self) -> None:
+        terms, checked = tuple(self.terms), []
+        for term in terms:
+            if term.k > 1 and term.codes is not None and term.n_effects > term.codes.size:
+                names = term.column_names
+                checked.extend(
+                    replace(term, columns=term.columns[:, [j]], column_names=names[j : j + 1])
+                    for j in range(term.k)
+                )
+            else:
+                checked.append(term)
+        object.__setattr__(self, "terms", tuple(checked))
+        super().__post_init__()
+        object.__setattr__(self, "terms", terms)
+
+
+def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
+    """The deprecated dictionary form, ``exog_vc[component][group]``, as a `VCSpec` in sorted order."""
+    groups = {g for mats in exog_vc.values() for g in mats}
+    try:
+        labels = sorted(groups)
+    except TypeError:
+        labels = list(groups)
+    names = sorted(exog_vc)
+    colnames, mats = [], []
+    for name in names:
+        absent = [g for g in labels if g not in exog_vc[name]]
+        if absent:
+            raise DataError(
+                f"variance component '{name}' has no matrix for {len(absent)} groups, the first {absent[0]!r}."
+            )
+        blocks = [exog_vc[name][g] for g in labels]
+        mats.append(blocks)
+        colnames.append(
+            [
+                list(b.columns) if hasattr(b, "columns") else [str(j) for j in range(np.shape(b)[1])]
+                for b in blocks
+            ]
+        )
+    return VCSpec(names, colnames, mats)
+
+
+def check_index(what: str, values: object, reference: object) -> None:
+    """Refuse pandas data whose index is a reordering of the response's: row by row they would not match.
+
+    A default index (0, 1, ...) that is not such a reordering is taken by position, as an array is.
+    """
+    index, expected = getattr(values, "index", None), getattr(reference, "index", None)
+    if not isinstance(index, pd.Index) or not isinstance(expected, pd.Index):
+        return
+    if len(index) != len(expected) or index.equals(expected):
+        return
+    by_position = isinstance(index, pd.RangeIndex) or isinstance(expected, pd.RangeIndex)
+    reordered = index.is_unique and len(index.difference(expected)) == 0
+    if reordered or not by_position:
+        raise DataError(
+            f"the index of {what} does not match that of the response "
+            f"({'the same labels in another order' if reordered else 'other labels'}). "
+            f"Reindex it, or pass {what} as an array to match by position."
+        )
+
+
+def _missing_rows(values: object) -> np.ndarray:
+    null = np.asarray(
+        pd.isnull(values if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values))
+    )
+    return null.any(axis=1) if null.ndim == 2 else null
+
+
+def select_rows(values: Any, keep: np.ndarray) -> Any:
+    """Rows of an array, a series, a frame or a list."""
+    if values is None:
+        return None
+    if isinstance(values, pd.DataFrame | pd.Series):
+        return values.loc[keep] if keep.dtype == bool else values.iloc[keep]
+    return np.asarray(values)[keep]
+
+
+def clean_arrays(
+    endog: Any, exog: Any, groups: Any, exog_re: Any, exog_vc: VCSpec | None, missing: str
+) -> tuple[Any, Any, Any, Any, VCSpec | None]:
+    """Apply the treatment of missing values to all inputs alike.
+
+    Parameters
+    ----------
+    endog, exog, groups, exog_re : array_like or None
+    exog_vc : VCSpec or None
+    missing : {"none", "drop", "raise"}
+        "none" refuses missing values too, later and by name; "raise" raises statsmodels' MissingDataError.
+
+    Returns
+    -------
+    tuple
+        The inputs, without the rows that have a missing value in any of them if ``missing="drop"``.
+    """
+    if missing not in ("none", "drop", "raise"):
+        raise ValueError(f"missing must be 'none', 'drop' or 'raise', not {missing!r}.")
+    n = len(endog)
+    for what, values in (("groups", groups), ("exog", exog), ("exog_re", exog_re)):
+        if values is not None and np.shape(values)[:1] != (n,):
+            raise DataError(f"{what} has {len(values)} rows but the response has {n}.")
+    if missing == "none":
+        return endog, exog, groups, exog_re, exog_vc
+    bad = np.zeros(n, dtype=bool)
+    for values in (endog, exog, groups, exog_re):
+        if values is not None:
+            bad |= _missing_rows(values)
+    full = None
+    if exog_vc is not None and len(exog_vc.names) and not isinstance(exog_vc, LazyVCSpec):
+        codes, labels = factorize(groups, "groups")
+        full = GroupIndex(np.where(codes < 0, len(labels), codes), labels)
+        for mats in exog_vc.mats:
+            for g, matrix in enumerate(mats):
+                block = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
+                bad[full.rows(g)] |= _missing_rows(block)
+    count = int(bad.sum())
+    if count == 0:
+        return endog, exog, groups, exog_re, exog_vc
+    if missing == "raise":
+        raise MissingDataError(f"{count} of {n} rows have missing values in endog, exog, groups or exog_re.")
+    keep = ~bad
+    if full is not None:
+        exog_vc = drop_rows(exog_vc, full, keep)
+    elif exog_vc is not None and len(exog_vc.names):
+        raise DataError("missing='drop' cannot drop rows of an exog_vc taken from another model.")
+    kept = tuple(select_rows(v, keep) for v in (endog, exog, groups, exog_re))
+    return (*kept, exog_vc)
+
+
+def formula_groups(groups: Any, data: pd.DataFrame) -> tuple[Any, str]:
+    """The grouping labels and the name they give to the random intercept.
+
+    Parameters
+    ----------
+    groups : str, list of str, or array_like
+        A column, several columns (their combinations), or the labels themselves.
+    data : DataFrame
+
+    Returns
+    -------
+    values : Series, DataFrame or ndarray
+    name : str
+        ``"Group"`` for labels.
+    """
+    if isinstance(groups, str):
+        if groups not in data.columns:
+            raise DataError(f"groups={groups!r} is not a column of the data.")
+        return data[groups], groups
+    if isinstance(groups, list | tuple) and groups and len(groups) != len(data):
+        if all(isinstance(g, str) and g in data.columns for g in groups):
+            return data[list(groups)], ":".join(groups)
+    return groups, "Group"
+
+
+def subset_positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
+    """Row positions that ``data.loc[subset]`` selects."""
+    marker = pd.Series(np.arange(len(data)), index=data.index)
+    return marker.loc[subset].to_numpy()
