@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from mme import factor
 from mme.exceptions import SolverFallbackWarning
@@ -17,6 +18,13 @@ SOLVERS = [
     ),
     "superlu",
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread():
+    """numpy, scipy and CHOLMOD may each bring a BLAS; on a busy machine their threads wait for one another."""
+    with threadpool_limits(1):
+        yield
 
 
 def pattern(name: str, rng: np.random.Generator) -> np.ndarray:
