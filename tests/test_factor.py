@@ -22,7 +22,7 @@ SOLVERS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def one_blas_thread():
-    """numpy, scipy and CHOLMOD may each bring a BLAS; on a busy machine their threads wait for one another."""
+    """numpy, scipy and CHOLMOD may each bring a BLAS; on a busy machine their threads hold each other up."""
     with threadpool_limits(1):
         yield
 
