@@ -39,7 +39,7 @@ def test_fit_command_prints_a_fit():
     step = shlex.split(command("fit").split("&&")[-1])
     assert step[:3] == [".venv/bin/python", "-m", "mme"]
     out = subprocess.run([sys.executable, *step[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
-    for expected in ("251.405", "10.467", "612.09", "654.94", "Subject", "converged"):
+    for expected in ("251.405", "10.467", "612.09", "654.94", "Subject", "Converged"):
         assert expected in out.stdout
 
 
