@@ -3,8 +3,9 @@
 minimise  g'(x - x0) + (x - x0)'H(x - x0)/2   subject to  mat_t(x) >= 0 for every block t,
 
 by a primal-dual interior-point method (the HKM direction of Helmberg, Rendl, Vanderbei & Wolkowicz 1996, SIAM
-J. Optim. 6, with Mehrotra's predictor-corrector).  A block is a symmetric k x k matrix given by its free entries
-(`mme.covariance.entries`); a "diagonal" block is k one-by-one cones.  Orders are those of covariance parameters: a handful.
+J. Optim. 6, with Mehrotra's predictor-corrector).  A block is a symmetric k x k matrix given by its free
+entries (`mme.covariance.entries`); a "diagonal" term is k one-by-one blocks.  Orders are those of covariance
+parameters: a handful.
 """
 
 from __future__ import annotations
@@ -51,13 +52,95 @@ class ConeBlock:
 
 
 def _max_step(X: np.ndarray, dX: np.ndarray) -> float:
-    """Largest alpha with X + alpha dX >= 0."""
+    """Largest alpha with X + alpha dX >= 0 (0 where X itself is indefinite to working precision)."""
     if X.shape[0] == 1:
         return float(-X[0, 0] / dX[0, 0]) if dX[0, 0] < 0 else np.inf
-    L = np.linalg.cholesky(X)
-    Li = np.linalg.inv(L)
-    smallest = np.linalg.eigvalsh(Li @ dX @ Li.T)[0]
+    w, U = np.linalg.eigh(X)
+    if not w[0] > 0.0:
+        return 0.0
+    root = U / np.sqrt(w)
+    smallest = np.linalg.eigvalsh(root.T @ dX @ root)[0]
     return float(-1.0 / smallest) if smallest < 0 else np.inf
+
+
+class _Interior:
+    """State of the interior-point iteration: primal x with its matrices X, dual matrices Z."""
+
+    def __init__(self, x0: np.ndarray, scale: float, blocks: list[ConeBlock]) -> None:
+        self.blocks = blocks
+        self.order = sum(b.k for b in blocks)
+        self.X = [b.mat(x0) + 1e-2 * np.eye(b.k) for b in blocks]
+        self.x = np.empty(x0.size)
+        for b, Xb in zip(blocks, self.X, strict=True):
+            self.x[b.part] = Xb[b.rows, b.cols]
+        self.Z = [1e-1 * scale * np.eye(b.k) for b in blocks]
+
+    def gap(self) -> float:
+        """Mean complementarity tr(X Z) / order."""
+        return sum(float(np.sum(X * Z)) for X, Z in zip(self.X, self.Z, strict=True)) / self.order
+
+    def prepare(self, H: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """Dual residual; factors the Newton matrix (LinAlgError at the end of precision)."""
+        self.residual = H @ self.x + c
+        self.Xi = [np.linalg.inv(X) for X in self.X]
+        K = H.copy()
+        for b, Xi, Z in zip(self.blocks, self.Xi, self.Z, strict=True):
+            self.residual[b.part] -= b.dual(Z)
+            image = np.einsum("ab,ebc,cd->ead", Xi, b.basis, Z)
+            image = 0.5 * (image + image.transpose(0, 2, 1))
+            K[b.part, b.part] += np.stack([b.dual(S) for S in image], axis=1)
+        self.inverse = np.linalg.inv(np.linalg.cholesky(K))
+        return self.residual
+
+    def direction(self, target: float, corrections: list[np.ndarray] | None) -> tuple:
+        """Newton direction towards complementarity `target`, minus second-order corrections."""
+        rhs = -self.residual
+        constants = []
+        for i, (b, Xi, Z) in enumerate(zip(self.blocks, self.Xi, self.Z, strict=True)):
+            constant = target * Xi - Z
+            if corrections is not None:
+                constant = constant - corrections[i]
+            constants.append(constant)
+            rhs[b.part] += b.dual(constant)
+        dx = self.inverse.T @ (self.inverse @ rhs)
+        dX = [b.mat(dx) for b in self.blocks]
+        dZ = []
+        for constant, Xi, dXb, Z in zip(constants, self.Xi, dX, self.Z, strict=True):
+            move = Xi @ dXb @ Z
+            dZ.append(constant - 0.5 * (move + move.T))
+        return dx, dX, dZ
+
+    def step_lengths(self, dX: list[np.ndarray], dZ: list[np.ndarray], back: float) -> tuple[float, float]:
+        """Primal and dual fractions that stay inside the cones."""
+        primal = min(_max_step(a, b) for a, b in zip(self.X, dX, strict=True))
+        dual = min(_max_step(a, b) for a, b in zip(self.Z, dZ, strict=True))
+        return min(1.0, back * primal), min(1.0, back * dual)
+
+    def advance(self) -> bool:
+        """One predictor-corrector step; False when no progress is possible."""
+        mu = self.gap()
+        _, dX, dZ = self.direction(0.0, None)
+        ap, ad = self.step_lengths(dX, dZ, 1.0)
+        after = sum(
+            float(np.sum((X + ap * a) * (Z + ad * b)))
+            for X, a, Z, b in zip(self.X, dX, self.Z, dZ, strict=True)
+        )
+        sigma = min(1.0, max(1e-6, (after / self.order / mu) ** 3))
+        corrections = []
+        for Xi, a, b in zip(self.Xi, dX, dZ, strict=True):
+            second = Xi @ a @ b
+            corrections.append(0.5 * (second + second.T))
+        dx, dX, dZ = self.direction(sigma * mu, corrections)
+        ap, ad = self.step_lengths(dX, dZ, 0.98)
+        if ap < 1e-10 and ad < 1e-10:
+            return False
+        x = self.x + ap * dx
+        X = [b.mat(x) for b in self.blocks]
+        Z = [0.5 * (z + ad * d + (z + ad * d).T) for z, d in zip(self.Z, dZ, strict=True)]
+        if not all(np.linalg.eigvalsh(S)[0] > 0.0 for S in (*X, *Z)):
+            return False
+        self.x, self.X, self.Z = x, X, Z
+        return True
 
 
 def minimise_over_cone(
@@ -80,83 +163,34 @@ def minimise_over_cone(
         Directions whose multiplier outweighs the remaining eigenvalue are set to zero exactly.
     """
     m = x0.size
-    ridge = 1e-13 * max(float(np.trace(H)) / m, 1e-300)
-    H = H + ridge * np.eye(m)
+    H = H + 1e-13 * max(float(np.trace(H)) / m, 1e-300) * np.eye(m)
     c = g - H @ x0  # objective: c'x + x'Hx/2
     scale = max(1.0, float(np.abs(g).max()))
-    X = [b.mat(x0) + 1e-2 * np.eye(b.k) for b in blocks]
-    x = np.empty(m)
-    for b, Xb in zip(blocks, X, strict=True):
-        x[b.part] = Xb[b.rows, b.cols]
-    Z = [1e-1 * scale * np.eye(b.k) for b in blocks]
-    order = sum(b.k for b in blocks)
+    state = _Interior(x0, scale, blocks)
     for _ in range(max_iterations):
-        residual = H @ x + c
-        for b, Zb in zip(blocks, Z, strict=True):
-            residual[b.part] -= b.dual(Zb)
-        mu = sum(float(np.sum(Xb * Zb)) for Xb, Zb in zip(X, Z, strict=True)) / order
-        if mu < 1e-15 * scale and np.abs(residual).max() < 1e-12 * scale:
-            break
-        Xi = [np.linalg.inv(Xb) for Xb in X]
-        K = H.copy()
-        for b, Xib, Zb in zip(blocks, Xi, Z, strict=True):
-            image = np.einsum("ab,ebc,cd->ead", Xib, b.basis, Zb)
-            image = 0.5 * (image + image.transpose(0, 2, 1))
-            K[b.part, b.part] += np.stack([b.dual(S) for S in image], axis=1)
         try:
-            chol = np.linalg.cholesky(K)
+            residual = state.prepare(H, c)
         except np.linalg.LinAlgError:
-            break  # no further precision to be had
-
-        def direction(target: float, corrections, residual=residual, chol=chol, Xi=Xi):
-            rhs = -residual
-            constants = []
-            for i, (b, Xib, Zb) in enumerate(zip(blocks, Xi, Z, strict=True)):
-                const = target * Xib - Zb
-                if corrections is not None:
-                    const = const - corrections[i]
-                constants.append(const)
-                rhs[b.part] += b.dual(const)
-            dx = np.linalg.solve(chol.T, np.linalg.solve(chol, rhs))
-            dX = [b.mat(dx) for b in blocks]
-            dZ = []
-            for const, Xib, dXb, Zb in zip(constants, Xi, dX, Z, strict=True):
-                move = Xib @ dXb @ Zb
-                dZ.append(const - 0.5 * (move + move.T))
-            return dx, dX, dZ
-
-        _, dX, dZ = direction(0.0, None)
-        ap = min(1.0, *(_max_step(a, b) for a, b in zip(X, dX, strict=True)))
-        ad = min(1.0, *(_max_step(a, b) for a, b in zip(Z, dZ, strict=True)))
-        after = sum(
-            float(np.sum((Xb + ap * dXb) * (Zb + ad * dZb)))
-            for Xb, dXb, Zb, dZb in zip(X, dX, Z, dZ, strict=True)
-        )
-        sigma = min(1.0, max(1e-6, (after / order / mu) ** 3))
-        corrections = []
-        for Xib, dXb, dZb in zip(Xi, dX, dZ, strict=True):
-            second = Xib @ dXb @ dZb
-            corrections.append(0.5 * (second + second.T))
-        dx, dX, dZ = direction(sigma * mu, corrections)
-        ap = min(1.0, 0.98 * min(_max_step(a, b) for a, b in zip(X, dX, strict=True)))
-        ad = min(1.0, 0.98 * min(_max_step(a, b) for a, b in zip(Z, dZ, strict=True)))
-        x_new = x + ap * dx
-        X_new = [b.mat(x_new) for b in blocks]
-        if not all(np.linalg.eigvalsh(Xb)[0] > 0 for Xb in X_new):
+            break  # the Newton matrix is singular to working precision: this is as close as it gets
+        if state.gap() < 1e-15 * scale and np.abs(residual).max() < 1e-12 * scale:
             break
-        x, X = x_new, X_new
-        Z = [0.5 * (Zb + ad * dZb + (Zb + ad * dZb).T) for Zb, dZb in zip(Z, dZ, strict=True)]
-        if not all(np.linalg.eigvalsh(Zb)[0] > 0 for Zb in Z):
+        if not state.advance():
             break
-    for b, Xb, Zb in zip(blocks, X, Z, strict=True):
-        w, V = np.linalg.eigh(Xb)
+    return _rounded(state, H)
+
+
+def _rounded(state: _Interior, H: np.ndarray) -> np.ndarray:
+    """x with the eigenvalues that complementarity sends to zero set to zero."""
+    x = state.x.copy()
+    for b, X, Z in zip(state.blocks, state.X, state.Z, strict=True):
+        w, V = np.linalg.eigh(X)
         for i in range(b.k):
             v = V[:, i]
-            unit = np.zeros(m)
+            unit = np.zeros(x.size)
             unit[b.part] = np.outer(v, v)[b.rows, b.cols]
             curvature = float(unit @ H @ unit)
-            # x z = mu -> 0: either the eigenvalue or the multiplier (as a distance, z / curvature) vanishes
-            if w[i] < 1e-3 and w[i] * curvature < float(v @ Zb @ v):
+            # either the eigenvalue or the multiplier (as a distance, z / curvature) vanishes
+            if w[i] < 1e-3 and w[i] * curvature < float(v @ Z @ v):
                 w[i] = 0.0
         S = (V * w) @ V.T
         x[b.part] = S[b.rows, b.cols]

@@ -239,6 +239,7 @@ def _check_term(term: RandomTerm, n: int) -> None:
             raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
     if term.n_effects > n:
         raise NotEnoughDataError(
-            f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for {n} "
-            "rows; its covariance and the residual variance cannot be told apart. Use fewer columns, or ||."
+            f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for "
+            f"{n} rows; its covariance and the residual variance cannot be told apart. "
+            "Use fewer columns, or ||."
         )

@@ -1,7 +1,7 @@
-"""theta -> eliminated leading term + factored Schur complement of the rest (DESIGN: block elimination).
+"""theta -> eliminated leading term + factored Schur complement of the rest.
 
-With M_11 eliminated level by level, S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I, V_1 = W^-1 + Z_1 D_1 Z_1'.  S is dense or
-sparse, whichever is predicted to cost less; see `mme.plan`.
+With M_11 eliminated level by level, S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I, V_1 = W^-1 + Z_1 D_1 Z_1'.  S is
+dense or sparse, whichever is predicted to cost less; see `mme.plan`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from .equations import Equations
-from .factor.dense import DenseFactor
+from .factor import DenseFactor, Factor
 from .kernels import schur as ks
-from .parallel import cut, run
+from .parallel import blas_threads, cut, run
 from .plan import Plan
 
 __all__ = ["Elimination", "apply_lam"]
@@ -64,11 +64,13 @@ class Elimination:
             per_level = per_level + 0.5 * np.arange(n_levels, 0, -1) * lay.q2 / max(1, n_levels)
         self._rest_ranges = cut(per_level * (1 + k1), n_levels)
         self._k2 = max((b.k for b in lay.rest), default=1)
+        self.factor: Factor
         if plan.dense:
             self.factor = DenseFactor(lay.q2)
             self._S = np.zeros((lay.q2, lay.q2), order="F")
         else:
-            self.factor = plan.make_factor()
+            assert plan.factor is not None
+            self.factor = plan.factor
             self._S = np.empty(plan.sidx.size)
 
     # -- the leading term ---------------------------------------------------------------------------------
@@ -136,14 +138,16 @@ class Elimination:
                 ),
                 self._rest_ranges,
             )
-        self.factor.factorize(self._S)
+        with blas_threads(self.plan.flops):
+            self.factor.factorize(self._S)
         return self.factor.logdet()
 
     def solve(self, B: np.ndarray) -> np.ndarray:
         """S^-1 B, (q2, m) -> (q2, m), for the last factorization."""
         if self.eq.layout.q2 == 0 or B.shape[1] == 0:
             return np.zeros_like(B)
-        return self.factor.solve(B)
+        with blas_threads(2.0 * B.size * self.plan.q2 if self.plan.dense else 0.0):
+            return self.factor.solve(B)
 
     def traces(self, lam2: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Traces for the gradient from the last factorization (which must be of `lam2`).
@@ -160,7 +164,8 @@ class Elimination:
         if lay.q2 == 0:
             return np.zeros((k1, k1)), []
         pad = self.padded(lam2)
-        inverse = self.factor.selected_inverse()
+        with blas_threads(2.0 * self.plan.flops):
+            inverse = self.factor.selected_inverse()
         ranges = self._rest_ranges
         Ns = np.zeros((len(ranges), k1, k1))
         Ts = np.zeros((len(ranges), *pad.shape))

@@ -32,7 +32,7 @@ class NotEnoughDataError(DesignError):
 
 
 class PerfectFitError(DesignError):
-    """The model explains the response exactly: the residual variance, and so every ratio to it, is undefined."""
+    """The model explains the response exactly: no residual variance, so no ratio to it."""
 
 
 class FormulaError(MMEError, ValueError):

@@ -15,6 +15,7 @@ from .design import Design
 from .equations import build_equations
 from .objective import Objective
 from .optimizer import TermSpec, minimise
+from .parallel import single_threaded_blas
 from .start import moment_start
 from .structure import layout_of
 
@@ -141,6 +142,18 @@ def fit_design(
     -------
     Fit
     """
+    with single_threaded_blas():
+        return _fit(design, reml, theta0, solver, max_evaluations, tol)
+
+
+def _fit(
+    design: Design,
+    reml: bool,
+    theta0: tuple[np.ndarray, ...] | None,
+    solver: str,
+    max_evaluations: int,
+    tol: float,
+) -> Fit:
     clock = _Clock()
     equations = build_equations(design, layout_of(design))
     clock.lap("equations")

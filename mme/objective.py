@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sl
 import scipy.sparse as sp
 
 from .covariance import factor_psd, theta_to_lam, triangular
@@ -75,7 +74,7 @@ class _State:
     K2x: np.ndarray
     U: np.ndarray
     Y: np.ndarray
-    R: np.ndarray
+    Ri: np.ndarray  # inverse of the Cholesky factor of X'V^-1X, in the orthonormal basis
     logdet: float
     b: np.ndarray
     r2: float
@@ -203,8 +202,7 @@ class Objective:
         eq, lay = self.eq, self.eq.layout
         fixed = eq.fixed
         Ze = self._residual_products(st)
-        half = sl.solve_triangular(st.R, np.eye(eq.p), lower=True).T @ np.eye(eq.p) if eq.p else st.R
-        root = fixed.T @ half
+        root = fixed.T @ st.Ri.T
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
             ze = Ze[place.block][:, place.first : place.first + place.k] @ self._basis(t)
@@ -255,7 +253,7 @@ class Objective:
         logdet += el.factorize(lam2)
         U = apply_lam(eq, lam2, K2x, True)
         Y = el.solve(U)
-        R, b, r2, logdet_x = self._border(Kxx, U, Y)
+        Ri, b, r2, logdet_x = self._border(Kxx, U, Y)
         if not np.isfinite(logdet) or not np.isfinite(r2):
             raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
         if r2 <= _PERFECT * self.yy:
@@ -268,7 +266,7 @@ class Objective:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
         st = _State(
-            theta.copy(), lams, inner, lam1, D1, lam2, WA, K2x, U, Y, R, logdet, b, r2, deviance, sigma2
+            theta.copy(), lams, inner, lam1, D1, lam2, WA, K2x, U, Y, Ri, logdet, b, r2, deviance, sigma2
         )
         self._state = st
         return st
@@ -276,15 +274,15 @@ class Objective:
     def _border(
         self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float, float]:
-        """Cholesky of X'V^-1X, b, residual sum of squares, log|X'V^-1X| (in the orthonormal basis)."""
+        """Inverse Cholesky factor of X'V^-1X (in the basis Q), b, residual sum of squares, log|X'V^-1X|."""
         p = self.eq.p
         C = Kxx - U.T @ Y
         if p == 0:
             return np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
         R = np.linalg.cholesky(C[:p, :p])
-        z = sl.solve_triangular(R, C[:p, p], lower=True)
-        b = sl.solve_triangular(R, z, lower=True, trans="T")
-        return R, b, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R))))
+        Ri = np.tril(np.linalg.inv(R))
+        z = Ri @ C[:p, p]
+        return Ri, Ri.T @ z, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R))))
 
     # -- gradient -----------------------------------------------------------------------------------------
 
@@ -323,7 +321,7 @@ class Objective:
         """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p = eq.p
-        lam2, Y, R = st.lam2, st.Y, st.R
+        lam2, Y, Ri = st.lam2, st.Y, st.Ri
         floored = self._floored(st)
         if floored is not None:
             # the same theta but for singular directions lifted by _FLOOR; W and F of the lead are unchanged
@@ -336,11 +334,11 @@ class Objective:
                 Y = el.solve(U)
                 m = p + 1
                 Kxx = eq.Axx - eq.A1x.reshape(-1, m).T @ st.WA.reshape(-1, m)
-                R = self._border(Kxx, U, Y)[0]
+                Ri = self._border(Kxx, U, Y)[0]
         N1, T = el.traces(lam2)
         out = []
         # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
-        half = sl.solve_triangular(R, Y[:, :p].T, lower=True).T if self.reml and p else None
+        half = Y[:, :p] @ Ri.T if self.reml and p else None
         if lay.has_lead:
             E = np.einsum("lab,lbc->ac", el.F, eq.A1) if lay.k1 > 1 else np.sum(el.F * eq.A1, axis=0)
             N = 0.5 * (E + E.T) - 0.5 * (N1 + N1.T)
@@ -349,7 +347,7 @@ class Objective:
                 if lay.q2:
                     el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
                 FG = el.level_apply(el.F, G).transpose(1, 0, 2).reshape(lay.k1 * lay.q1, p)
-                FG = sl.solve_triangular(R, FG.T, lower=True).T.reshape(lay.k1, lay.q1 * p)
+                FG = (FG @ Ri.T).reshape(lay.k1, lay.q1 * p)
                 N = N - FG @ FG.T
             out.append(N - Ze[0].T @ Ze[0] / st.sigma2)
         for r, block in enumerate(lay.rest):
@@ -360,8 +358,8 @@ class Objective:
                 T_r += flat @ flat.T
             # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block
             mid = block.q * np.eye(block.k) - 0.5 * (T_r + T_r.T)
-            first = sl.solve_triangular(lam2[r], mid, lower=True, trans="T")
-            N = sl.solve_triangular(lam2[r], first.T, lower=True, trans="T")
+            inverse = np.linalg.inv(lam2[r])
+            N = inverse.T @ mid @ inverse
             ze = Ze[len(out)]
             out.append(0.5 * (N + N.T) - ze.T @ ze / st.sigma2)
         return out
@@ -431,7 +429,7 @@ class Objective:
         Yf = el.solve(Uf)
         C = Kff - Uf.T @ Yf
         if p:
-            h = sl.solve_triangular(st.R, Xf - st.U[:, :p].T @ Yf, lower=True)
+            h = st.Ri @ (Xf - st.U[:, :p].T @ Yf)
             C = C - h.T @ h
         info = (C - np.outer(fe, fe) / st.r2) / st.sigma2
         return 0.5 * (info + info.T)

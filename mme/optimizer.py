@@ -4,15 +4,20 @@ Coordinates.  For a term with mean cross-product A_bar = R'R per level, the *rel
 
     rho = I - (I + R D R')^-1,   0 <= rho < I,   D = R^-1 rho (I - rho)^-1 R^-T,
 
-for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Two properties make it the coordinate
-to take Newton steps in.  At D = 0 the deviance has a finite slope (in theta it is stationary by symmetry, a
-saddle more often than not), so zero variances and singular factors are ordinary boundary points.  And for
-balanced data the average-information step is exact: I - rho is then proportional to the inverse of the expected
-mean square between levels, in which the deviance is -q log x + SS x.
+for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Two properties make it the one for
+Newton steps.  At D = 0 the deviance has a finite slope (in theta it is stationary by symmetry, a saddle
+more often than not), so zero variances and singular factors are ordinary boundary points.  And for balanced
+data the average-information step is exact: I - rho is then proportional to the inverse of the expected mean
+square between levels, in which the deviance is -q log x + SS x.
 
 Every step minimises the quadratic model over the cone rho >= 0 (`mme.cone`); the predicted decrease of the
-undamped model is the Newton decrement with the boundary's conditions in it: it vanishes exactly at points that
-satisfy the first-order conditions, and convergence is declared on nothing else.
+undamped model is the Newton decrement with the boundary's conditions in it: it vanishes exactly at points
+that satisfy the first-order conditions.  Convergence is declared where it is negligible both in the metric of
+the average information and in that of balanced data, which no flat direction of the former can hide.
+
+Where the average information is a poor Hessian (few levels, near-singular terms) its steps converge only
+linearly; a symmetric rank-one secant correction, sized as by Dennis, Gay & Welsch (1981, ACM TOMS 7), is then
+added to it.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ __all__ = ["Minimum", "TermSpec", "minimise"]
 
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _MOST_REJECTIONS = 12
+_RIDGE = 1e-10  # of the metric of balanced data, added to the average information
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,8 @@ class Minimum:
     decrement : float
         Predicted decrease of the deviance still to be had.
     gradient_norm : float
-        Largest entry of the projected gradient on the reliability scale.
+        Length of the projected gradient in the metric of balanced data, where a unit step is about one
+        standard error: dimensionless.
     singular : list of int
         Terms with a singular covariance.
     history : list of float
@@ -167,18 +174,6 @@ class _Coordinates:
                 fraction = min(fraction, _LARGEST_DROP / largest)
         return fraction
 
-    def projected_gradient(self, x: np.ndarray, g: np.ndarray) -> float:
-        """Largest change when x - g is projected back onto the cone, one block at a time."""
-        worst = 0.0
-        for c in self.cones:
-            grad = c.mat(g)
-            off = ~np.eye(c.k, dtype=bool)
-            grad[off] *= 0.5
-            X = c.mat(x)
-            w, U = np.linalg.eigh(X - grad)
-            worst = max(worst, float(np.abs((U * np.maximum(w, 0.0)) @ U.T - X).max()))
-        return worst
-
     def singular_terms(self, x: np.ndarray) -> list[int]:
         """Terms whose reliability has a (numerically) zero eigenvalue."""
         out = []
@@ -240,21 +235,26 @@ def minimise(
     damping = 0.0
     iterations = rejections = 0
     message = ""
+    secant, last = _Secant(), np.inf
     while True:
         g, H, metric = space.derivatives(x, ev)
-        newton = _solve_model(space, x, g, H, metric, 0.0)
-        decrement = _decrease(g, H, newton)
+        H = secant.corrected(x, g, H)
+        newton, decrement = _solve_model(space, x, g, H, metric, _RIDGE)
+        secant.slow = iterations >= 2 and decrement > 0.02 * last
+        last = decrement
+        slope = _natural_gradient(space, x, g, metric)
         if callback is not None:
             callback(iterations, ev.deviance, decrement)
         noise = 4e-15 * abs(ev.deviance) + 1e-12
-        if decrement <= tol:
-            message = "converged: the predicted decrease of the deviance is below the tolerance"
+        converged = _is_converged(decrement, slope, tol)
+        if converged:
+            message = "the predicted decrease of the deviance is below the tolerance"
             break
         moved = False
         while count() < max_evaluations:
-            step = newton if damping == 0.0 else _solve_model(space, x, g, H, metric, damping)
+            step = newton if damping == 0.0 else _solve_model(space, x, g, H, metric, damping)[0]
             step = step * space.limit(x, step)
-            predicted = _decrease(g, H, step)
+            predicted = max(0.0, float(-(g @ step) - 0.5 * step @ H @ step))
             x_new = x + step
             theta_new = space.to_theta(x_new)
             try:
@@ -278,16 +278,16 @@ def minimise(
         x, theta = x_new, theta_new
         ev = evaluate(theta, 2)
         history.append(ev.deviance)
-    converged = decrement <= tol
     if not converged:
-        x, theta, ev, message = _fall_back(space, evaluate, x, theta, ev, tol, max_evaluations, count)
+        x, theta, ev, message = _fall_back(space, evaluate, x, theta, ev, max_evaluations, count)
         history.append(ev.deviance)
         g, H, metric = space.derivatives(x, ev)
-        decrement = _decrease(g, H, _solve_model(space, x, g, H, metric, 0.0))
+        decrement = _solve_model(space, x, g, H, metric, _RIDGE)[1]
+        slope = _natural_gradient(space, x, g, metric)
         noise = 4e-15 * abs(ev.deviance) + 1e-12
-        converged = decrement <= max(tol, 10 * noise)
+        converged = _is_converged(decrement, slope, max(tol, 10 * noise))
         if converged:
-            message = "converged after a quasi-Newton search"
+            message = "the predicted decrease is below the tolerance, after a quasi-Newton search"
     return Minimum(
         theta,
         ev,
@@ -295,9 +295,9 @@ def minimise(
         message,
         iterations,
         float(decrement),
-        space.projected_gradient(x, g),
+        float(slope),
         space.singular_terms(x),
-        history,
+        [float(d) for d in history],
     )
 
 
@@ -306,8 +306,53 @@ class _Counter:
         return 0
 
 
-def _decrease(g: np.ndarray, H: np.ndarray, step: np.ndarray) -> float:
-    return max(0.0, float(-(g @ step) - 0.5 * step @ H @ step))
+class _Secant:
+    """Correction of the average information towards the Hessian from successive gradients.
+
+    Set `slow` after an iteration whose decrement has hardly fallen; only then is it built and used.
+    The corrected matrix is kept between a tenth and ten times the average information.
+    """
+
+    def __init__(self) -> None:
+        self.slow = False
+        self.x: np.ndarray | None = None
+        self.g: np.ndarray | None = None
+        self.E: np.ndarray | None = None
+
+    def corrected(self, x: np.ndarray, g: np.ndarray, H: np.ndarray) -> np.ndarray:
+        """H plus the correction; remembers x and g for the next call."""
+        previous, self.x, old_g, self.g = self.x, x, self.g, g
+        if not self.slow or previous is None or old_g is None:
+            self.E = None
+            return H
+        s, y = x - previous, g - old_g
+        wanted = float(s @ (y - H @ s))
+        E = np.zeros_like(H) if self.E is None else self.E
+        present = float(s @ E @ s)
+        if present != 0.0:
+            E = E * min(1.0, abs(wanted / present))
+        r = y - (H + E) @ s
+        rs = float(r @ s)
+        if abs(rs) > 1e-8 * float(np.linalg.norm(r) * np.linalg.norm(s)):
+            E = E + np.outer(r, r) / rs
+        self.E = E
+        w, V = np.linalg.eigh(H)
+        w = np.maximum(w, max(1e-12 * w[-1], 1e-300))
+        root, inverse = (V * np.sqrt(w)) @ V.T, (V / np.sqrt(w)) @ V.T
+        c, U = np.linalg.eigh(inverse @ E @ inverse)
+        factor = root @ U
+        return (factor * (1.0 + np.clip(c, -0.9, 9.0))) @ factor.T
+
+
+def _is_converged(decrement: float, slope: float, tol: float) -> bool:
+    # the metric of balanced data overstates the information of unbalanced or partly confounded terms, so its
+    # decrement is the smaller one: a factor in hand
+    return decrement <= tol and slope <= 100.0 * np.sqrt(tol)
+
+
+def _natural_gradient(space: _Coordinates, x: np.ndarray, g: np.ndarray, metric: np.ndarray) -> float:
+    """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""
+    return float(np.sqrt(2.0 * _solve_model(space, x, g, metric, metric, 0.0)[1]))
 
 
 def _next_damping(damping: float, ratio: float) -> float:
@@ -321,19 +366,28 @@ def _next_damping(damping: float, ratio: float) -> float:
 
 def _solve_model(
     space: _Coordinates, x: np.ndarray, g: np.ndarray, H: np.ndarray, metric: np.ndarray, damping: float
-) -> np.ndarray:
-    """Minimising step of the (damped) quadratic model over the cone."""
-    K = H + (damping + 1e-10) * metric
-    try:
-        step = -np.linalg.solve(K, g)
-        if np.all(np.isfinite(step)) and space.inside(x + step):
-            return step
-    except np.linalg.LinAlgError:
-        K = K + 1e-8 * metric
-    return minimise_over_cone(x, g, K, space.cones) - x
+) -> tuple[np.ndarray, float]:
+    """Minimising step of the (damped) quadratic model over the cone, and its decrease.
+
+    In units in which the metric is the identity, so that directions of all terms and sizes compare; negative
+    eigenvalues of H (rounding: the average information is positive semidefinite) count as zero.
+    """
+    unit = 1.0 / np.sqrt(np.diag(metric))
+    K = (H + damping * metric) * np.outer(unit, unit)
+    w, V = np.linalg.eigh(0.5 * (K + K.T))
+    floor = max(_RIDGE, 1e-13 * w[-1])
+    if w[0] < floor:
+        w = np.maximum(w, floor)
+        K = (V * w) @ V.T
+    step = -(V @ ((V.T @ (g * unit)) / w)) * unit
+    if not space.inside(x + step):
+        K = K / np.outer(unit, unit)
+        step = minimise_over_cone(x, g, K, space.cones) - x
+        return step, max(0.0, float(-(g @ step) - 0.5 * step @ K @ step))
+    return step, max(0.0, float(-0.5 * (g @ step)))
 
 
-def _fall_back(space, evaluate, x, theta, ev, tol, max_evaluations, count):
+def _fall_back(space, evaluate, x, theta, ev, max_evaluations, count):
     """Quasi-Newton search in theta from the best point; returns the better of the two."""
     best = {"theta": theta, "deviance": ev.deviance}
 
@@ -354,7 +408,5 @@ def _fall_back(space, evaluate, x, theta, ev, tol, max_evaluations, count):
     )
     theta = best["theta"]
     x = space.from_theta(theta)
-    message = (
-        "not converged: neither average-information nor quasi-Newton steps decrease the deviance further"
-    )
+    message = "neither average-information nor quasi-Newton steps decrease the deviance further"
     return x, space.to_theta(x), evaluate(space.to_theta(x), 2), message

@@ -6,13 +6,17 @@ of the pieces: results are the same whatever the number of threads.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
+import threadpoolctl
 
-__all__ = ["cut", "n_threads", "run"]
+__all__ = ["blas_threads", "cut", "n_threads", "refresh_blas", "run", "single_threaded_blas"]
 
 _PIECE = 2_000_000  # elementary operations worth handing to another thread (about 2 ms)
 _MAX_PIECES = 32
@@ -59,7 +63,7 @@ def cut(costs: np.ndarray | None, n_items: int, total: float | None = None) -> l
         marks = total * np.arange(1, pieces) / pieces
         edges = np.r_[0, np.searchsorted(cumulative, marks, side="left") + 1, n_items]
         edges = np.minimum(np.maximum.accumulate(edges), n_items)
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
 
 
 def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int]]) -> list:
@@ -72,3 +76,84 @@ def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int
     if pool is None:
         pool = _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="mme")
     return list(pool.map(lambda item: function(item[0], *item[1]), enumerate(ranges)))
+
+
+class _Blas:
+    """The BLAS libraries of this process and how many threads they may use.
+
+    A fit makes thousands of small BLAS calls, for which waking other threads costs far more than it gains,
+    and a few large ones.  All run on one thread unless `blas_threads` says otherwise.  Nested and concurrent
+    fits are counted: the first in remembers the user's setting, the last out restores it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.libraries: list | None = None
+        self.before: list[int] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.libraries is None:
+                self.libraries = _blas_libraries()
+            if self.users == 0:
+                self.before = [lib.get_num_threads() for lib in self.libraries]
+                self.set(1)
+            self.users += 1
+
+    def refresh(self) -> None:
+        """Take in libraries loaded since: SuiteSparse brings a BLAS of its own."""
+        with self.lock:
+            known = {lib.filepath for lib in self.libraries or []}
+            new = [lib for lib in _blas_libraries() if lib.filepath not in known]
+            self.libraries = (self.libraries or []) + new
+            self.before += [lib.get_num_threads() for lib in new]
+            if self.users:
+                self.set(1)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.set(None)
+
+    def set(self, threads: int | None) -> None:
+        for lib, before in zip(self.libraries or [], self.before, strict=True):
+            if before is not None and before > 1:
+                lib.set_num_threads(before if threads is None else min(threads, before))
+
+
+def _blas_libraries() -> list:
+    controller = threadpoolctl.ThreadpoolController()
+    return [lib for lib in controller.lib_controllers if lib.user_api == "blas"]
+
+
+_blas = _Blas()
+
+
+def refresh_blas() -> None:
+    """Call once after a library with its own BLAS was loaded."""
+    _blas.refresh()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Run small linear algebra on the calling thread; restores the user's setting."""
+    _blas.enter()
+    try:
+        yield
+    finally:
+        _blas.leave()
+
+
+@contextmanager
+def blas_threads(flops: float) -> Iterator[None]:
+    """Inside `single_threaded_blas`: all threads for a call of this many flops, if it is worth it."""
+    if flops < 2e7 or _blas.users != 1 or n_threads() == 1:
+        yield
+        return
+    _blas.set(n_threads())
+    try:
+        yield
+    finally:
+        _blas.set(1)

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from .equations import Equations
+from .factor import Factor, make_sparse
 from .kernels import schur as ks
-from .parallel import cut, run
+from .parallel import cut, refresh_blas, run
 
 __all__ = ["Plan", "make_plan"]
 
 _ALWAYS_DENSE = 64  # order up to which a dense factor is never slower
-# Rates relative to dense LAPACK on the same machine, measured on grids and crossed designs (see benchmarks):
-# one flop of a sparse Cholesky plus its share of the selected inverse costs about this many dense flops.
-_SPARSE_COST = 12.0
+# Measured against dpotrf + dpotri on crossed designs of order 1,500 to 5,000: the supernodal factor and
+# selected inverse break even at about half of the dense flops.
+_SPARSE_COST = 2.0
+
+
+_refreshed = False
+
+
+def _make_sparse(q2: int, sptr: np.ndarray, sidx: np.ndarray, solver: str) -> Factor:
+    global _refreshed
+    factor = make_sparse(q2, sptr, sidx, solver)
+    if not _refreshed:
+        refresh_blas()
+        _refreshed = True
+    return factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +48,8 @@ class Plan:
         Predicted non-zeros and flops of the factor.
     why : str
         One line for people.
+    factor : Factor
+        The analysed sparse factor (sparse plans only).
     """
 
     dense: bool
@@ -45,13 +60,7 @@ class Plan:
     nnz_factor: float
     flops: float
     why: str
-    factor: object = field(default=None)
-
-    def make_factor(self):
-        """A sparse factor on the plan's pattern."""
-        from .factor import make_sparse
-
-        return make_sparse(self.q2, self.sptr, self.sidx, self.solver)
+    factor: Factor | None = None
 
 
 def make_plan(eq: Equations, solver: str = "auto") -> Plan:
@@ -91,21 +100,10 @@ def make_plan(eq: Equations, solver: str = "auto") -> Plan:
         return Plan(True, solver, q2, *empty, full, dense_flops, f"order {q2}, {density:.0%} non-zero: dense")
     sidx = np.empty(sptr[-1], np.int32)
     run(lambda _, a, b: ks.fill_schur(a, b, *pattern, sptr, sidx), ranges)
-    if solver == "auto":
-        from .factor import predicted
-
-        nnz, flops = predicted(q2, sptr, sidx)
-        if _SPARSE_COST * flops > dense_flops and q2 * q2 * 16 < 4e9:
-            why = f"order {q2}: predicted {flops:.2g} sparse flops against {dense_flops:.2g} dense"
-            return Plan(True, solver, q2, *empty, full, dense_flops, why)
-        return Plan(
-            False,
-            solver,
-            q2,
-            sptr,
-            sidx,
-            nnz,
-            flops,
-            f"order {q2}, {nnz:.3g} non-zeros in the factor: sparse",
-        )
-    return Plan(False, solver, q2, sptr, sidx, np.nan, np.nan, f"order {q2}: sparse, as asked")
+    factor = _make_sparse(q2, sptr, sidx, solver)
+    nnz, flops = factor.predicted()
+    why = f"order {q2}, {nnz:.3g} non-zeros in the factor: sparse"
+    if solver == "auto" and _SPARSE_COST * flops > dense_flops and q2 * q2 * 16 < 4e9:
+        why = f"order {q2}: predicted {flops:.2g} sparse flops against {dense_flops:.2g} dense"
+        return Plan(True, solver, q2, *empty, full, dense_flops, why)
+    return Plan(False, solver, q2, sptr, sidx, nnz, flops, why, factor)

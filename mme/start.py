@@ -2,7 +2,8 @@
 
 For every column c of every term the quadratic form sum_l (Z_c'y)_l^2 / a_cl (y: least-squares residual, a the
 column's sum of squares in the level) is equated to its expectation under uncorrelated effects, together with
-the residual sum of squares.  The equations are linear in the variances; non-negative least squares solves them.
+the residual sum of squares.  The equations are linear in the variances; non-negative least squares solves
+them.
 """
 
 from __future__ import annotations

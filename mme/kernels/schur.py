@@ -159,7 +159,7 @@ def cells_tdot(j0, j1, tptr, tlev, tpos, val, G, out):
 
 @kernel
 def _eliminated_column(j, off, ptr, idx, val, tptr, tlev, tpos, W, acc, w):
-    """acc[i] -= sum_l B_l[:, i]' W_l B_l[:, j] for rows i from the first column of j's level (off before j)."""
+    """acc[i] -= sum_l B_l[:, i]' W_l B_l[:, j] for rows i >= j - off, the level's first column."""
     k = val.shape[1]
     if k == 1:
         for f in range(tptr[j], tptr[j + 1]):
@@ -186,7 +186,7 @@ def _eliminated_column(j, off, ptr, idx, val, tptr, tlev, tpos, W, acc, w):
 
 @kernel
 def schur_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpos, W, gptr, gidx, gval, S):
-    """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1; S is (q2, q2) F order."""
+    """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1, (q2, q2) F order."""
     q2 = S.shape[0]
     nlev = lstart.size - 1
     kmax = lam2.shape[1]
