@@ -23,9 +23,13 @@ from .mixedlm_data import (
     check_index,
     clean_arrays,
     convert_vc,
+    formula_env,
     formula_groups,
+    isna_rows,
+    re_names,
     select_rows,
     subset_positions,
+    two_dimensional,
 )
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
@@ -114,7 +118,7 @@ class MixedLM(base.LikelihoodModel):
         if groups is None:
             raise AttributeError("'groups' is required: one label per row.")
         endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
-        exog, exog_re = _two_dimensional(exog), _two_dimensional(exog_re, "x_re1")
+        exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")
         endog = np.asarray(endog) if isinstance(endog, list | tuple) else endog
         for what, values in (("groups", groups), ("exog_re", exog_re)):
             check_index(what, values, endog if hasattr(endog, "index") else exog)
@@ -149,7 +153,7 @@ class MixedLM(base.LikelihoodModel):
         self.k_re2 = self.k_re * (self.k_re + 1) // 2
 
     def _set_names(self, exog_re: Any) -> None:
-        names = _re_names(exog_re)
+        names = re_names(exog_re)
         pairs = []
         for i, name in enumerate(names):
             pairs.extend(f"{other} x {name} Cov" for other in names[:i])
@@ -219,19 +223,20 @@ class MixedLM(base.LikelihoodModel):
         if len(groups) != len(data):
             raise DataError(f"groups has {len(groups)} labels but the data have {len(data)} rows.")
         vc_formula = vc_formula or None
-        used = _formula_columns(data, formula, re_formula, vc_formula)
+        text = [str(formula), re_formula or "", *(vc_formula or {}).values()]
+        used = formula_columns(" ".join(text), data.columns)
         data = plain_columns(data, used)
         if subset is not None:
             rows = subset_positions(data, subset)
             data, groups = data.iloc[rows], select_rows(groups, rows)
         if missing == "drop":
-            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(_isna_rows(groups))
+            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(isna_rows(groups))
             if bad.any():
                 data, groups = data.loc[~bad], select_rows(groups, ~bad)
             missing = "none"
-        env = _formula_env(kwargs)
+        env = formula_env(kwargs)
         exog_re = None
-        re_names = [group_name]
+        names = [group_name]
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
@@ -242,10 +247,10 @@ class MixedLM(base.LikelihoodModel):
                     f"re_formula {re_formula!r} has missing values in {len(data) - len(matrix)} rows. "
                     "Remove them, or use missing='drop'."
                 )
-            re_names = [c.replace("Intercept", group_name) for c in matrix.columns]
+            names = [c.replace("Intercept", group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
-            re_names = []
+            names = []
         exog_vc = None
         if vc_formula is not None:
             index = GroupIndex.from_labels(groups, len(data))
@@ -259,7 +264,7 @@ class MixedLM(base.LikelihoodModel):
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing, subset=None)
         advance_eval_env(kwargs)
         model = super().from_formula(formula, data, *args, **kwargs)
-        model._set_names(re_names)
+        model._set_names(names)
         return model
 
     # -- the data group by group ---------------------------------------------------------------
@@ -269,14 +274,11 @@ class MixedLM(base.LikelihoodModel):
         """Distinct group labels, sorted where they sort."""
         return self._index.labels
 
-    @property
-    def n_groups(self) -> int:
-        """Number of groups."""
-        return self._index.n_groups
+    n_groups = property(lambda self: self._index.n_groups, doc="Number of groups.")
 
     @property
     def row_indices(self) -> dict:
-        """Rows of each group, by label."""
+        """Rows of each group."""
         return self._index.row_indices
 
     def group_list(self, array: Any) -> list[np.ndarray] | None:
@@ -421,7 +423,7 @@ class MixedLM(base.LikelihoodModel):
             With lme4's constants under REML.
         """
         params = self._unpack(params, has_fe=False)
-        return self._likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen)
+        return self._likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen, refine=True)
 
     def score(self, params: Any, profile_fe: bool = True) -> np.ndarray:
         """Gradient of `loglike` in the parametrization of `use_sqrt`; fixed parameters of ``free`` give 0.
@@ -458,7 +460,7 @@ class MixedLM(base.LikelihoodModel):
         return self._likelihood.score(params, self.reml, calc_fe, self.fe_pen, self.cov_pen)
 
     def score_sqrt(self, params: Any, calc_fe: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient with respect to fixed effects, Cholesky factor of cov_re, square roots of vcomp (ratio scale).
+        """Gradient with respect to fixed effects, Cholesky factor of cov_re, roots of vcomp (ratio scale).
 
         Without `calc_fe` the first is zero.
         """
@@ -556,13 +558,13 @@ class MixedLM(base.LikelihoodModel):
         """Fit with penalized fixed effects, the ratios of (co)variances held at the unpenalized fit.
 
         Minimizes (y - Xb)'V^-1(y - Xb) + sum_j alpha_j |b_j|, V the marginal covariance of the unpenalized
-        fit, by cyclic coordinate descent on the k_fe x k_fe cross-products (Friedman, Hastie & Tibshirani 2010).
+        fit, by cyclic coordinate descent on the k_fe x k_fe cross-products (Friedman, Hastie &
+        Tibshirani 2010).
 
         Parameters
         ----------
-        start_params : ignored
         method : "l1" or statsmodels Penalty
-            A penalty object is passed to `fit` as `fe_pen` with its alpha set.
+            A penalty object is passed to `fit` as `fe_pen` with its alpha set.  `start_params` is ignored.
         alpha : float or array_like, shape (k_fe,)
             Penalty weights.
         ceps : float
@@ -594,43 +596,6 @@ class MixedLM(base.LikelihoodModel):
             Fixed-effects design; by default the model's.
         """
         return MixedLMDistribution(self, params, scale, exog)
-
-
-def _two_dimensional(values: Any, name: str | None = None) -> Any:
-    """Lists as arrays, one column as a matrix of one column; frames stay frames."""
-    if values is None or isinstance(values, pd.DataFrame):
-        return values
-    if isinstance(values, pd.Series):
-        return values.to_frame(values.name if values.name is not None else name)
-    array = np.asarray(values)
-    return array[:, None] if array.ndim == 1 else array
-
-
-def _re_names(exog_re: Any) -> list[str]:
-    if exog_re is None:
-        return []
-    if isinstance(exog_re, list):
-        return exog_re
-    if isinstance(exog_re, pd.DataFrame):
-        return exog_re.columns.tolist()
-    return [f"x_re{j + 1}" for j in range(exog_re.shape[1])]
-
-
-def _formula_columns(data: pd.DataFrame, formula: str, re_formula: str | None, vc: dict | None) -> list:
-    text = " ".join([str(formula), re_formula or "", *(vc or {}).values()])
-    return formula_columns(text, data.columns)
-
-
-def _isna_rows(groups: Any) -> np.ndarray:
-    null = np.asarray(pd.isnull(groups if isinstance(groups, pd.DataFrame) else np.asarray(groups)))
-    return null.any(axis=1) if null.ndim == 2 else null
-
-
-def _formula_env(kwargs: dict[str, Any]) -> Any:
-    env = kwargs.get("eval_env")
-    if env is None:
-        return 1
-    return FormulaManager().get_empty_eval_env() if isinstance(env, int) and env == -1 else env
 
 
 mixedlm = MixedLM.from_formula

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statsmodels.formula._manager import FormulaManager
 from statsmodels.tools.sm_exceptions import MissingDataError
 
 from .design import Design
@@ -19,9 +20,13 @@ __all__ = [
     "check_index",
     "clean_arrays",
     "convert_vc",
+    "formula_env",
     "formula_groups",
+    "isna_rows",
+    "re_names",
     "select_rows",
     "subset_positions",
+    "two_dimensional",
 ]
 
 
@@ -29,7 +34,8 @@ class RichDesign(Design):
     """A design that may have more random effects per group than rows.
 
     With several effects per group their covariance can still be told from the residual variance where the
-    covariates differ from group to group; statsmodels fits such models.  All other checks hold, column by column.
+    covariates differ from group to group; statsmodels fits such models.  All other checks hold, column by
+    column.
     """
 
     def __post_init__(self) -> None:
@@ -61,7 +67,8 @@ def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
         absent = [g for g in labels if g not in exog_vc[name]]
         if absent:
             raise DataError(
-                f"variance component '{name}' has no matrix for {len(absent)} groups, the first {absent[0]!r}."
+                f"variance component '{name}' has no matrix for {len(absent)} groups, "
+                f"the first {absent[0]!r}."
             )
         blocks = [exog_vc[name][g] for g in labels]
         mats.append(blocks)
@@ -190,3 +197,38 @@ def subset_positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
     """Row positions that ``data.loc[subset]`` selects."""
     marker = pd.Series(np.arange(len(data)), index=data.index)
     return marker.loc[subset].to_numpy()
+
+
+def two_dimensional(values: Any, name: str | None = None) -> Any:
+    """Lists as arrays, one column as a matrix of one column; frames stay frames."""
+    if values is None or isinstance(values, pd.DataFrame):
+        return values
+    if isinstance(values, pd.Series):
+        return values.to_frame(values.name if values.name is not None else name)
+    array = np.asarray(values)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def re_names(exog_re: Any) -> list[str]:
+    """Names of the random effects: given, from the columns, or numbered."""
+    if exog_re is None:
+        return []
+    if isinstance(exog_re, list):
+        return exog_re
+    if isinstance(exog_re, pd.DataFrame):
+        return exog_re.columns.tolist()
+    return [f"x_re{j + 1}" for j in range(exog_re.shape[1])]
+
+
+def isna_rows(groups: Any) -> np.ndarray:
+    """Rows without a group."""
+    null = np.asarray(pd.isnull(groups if isinstance(groups, pd.DataFrame) else np.asarray(groups)))
+    return null.any(axis=1) if null.ndim == 2 else null
+
+
+def formula_env(kwargs: dict[str, Any]) -> Any:
+    """Where a formula evaluated by the caller of this function looks up names: frames up, or a mapping."""
+    env = kwargs.get("eval_env")
+    if env is None:
+        return 1
+    return FormulaManager().get_empty_eval_env() if isinstance(env, int) and env == -1 else env

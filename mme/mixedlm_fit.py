@@ -1,4 +1,4 @@
-"""How a MixedLM is fitted: by the engine, or over packed parameters where penalties or fixed values ask for it."""
+"""How a MixedLM is fitted: by the engine, or over packed parameters (penalties, fixed values)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWa
 
 from . import fit as engine
 from .covariance import lam_to_theta
+from .exceptions import RankDeficientWarning
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
 
@@ -243,7 +244,7 @@ def _by_scipy(
     methods: list[str],
     options: dict[str, Any],
 ) -> Outcome:
-    """Maximize over the packed parameters that are free, fixed effects among them where they are penalized."""
+    """Maximize over the free packed parameters, fixed effects among them where they are penalized."""
     likelihood = model._likelihood
     joint = fe_pen is not None or _fixed_fe(free)
     begin = start if start is not None else _natural_start(model, free)
@@ -345,7 +346,7 @@ def _to_sqrt(
     scores: tuple[np.ndarray, np.ndarray, np.ndarray],
     joint: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores in the factor that was unpacked (its diagonal may be negative), not in the Cholesky factor of D."""
+    """Scores in the factor that was unpacked (its diagonal may be negative), not in D's Cholesky factor."""
     packed = packed0.copy()
     packed[mask] = values
     rest = packed[model.k_fe :] if joint else packed
@@ -411,12 +412,23 @@ def _results(
 
 
 def _report(results: MixedLMResults, outcome: Outcome) -> None:
-    """One warning at most per matter: a singular covariance, a search that did not converge."""
+    """One warning at most per matter: dropped columns, a singular covariance, no convergence."""
+    dropped = [
+        str(n) for n, b in zip(results.model.exog_names, results.fe_params, strict=True) if np.isnan(b)
+    ]
+    if dropped:
+        warnings.warn(
+            f"the fixed-effects design is rank deficient: dropped {', '.join(dropped)}, which depend"
+            f"{'s' if len(dropped) == 1 else ''} on earlier columns. Coefficients there are NaN.",
+            RankDeficientWarning,
+            stacklevel=4,
+        )
     names = results.boundary
     if names:
         warnings.warn(
-            "The random effects covariance matrix is singular: the MLE may be on the boundary of the parameter "
-            f"space ({', '.join(names)}). Estimates and the log-likelihood are right; a simpler model fits as well.",
+            "The random effects covariance matrix is singular: the MLE may be on the boundary of the "
+            f"parameter space ({', '.join(names)}). Estimates and log-likelihood are right; a simpler model "
+            "fits as well.",
             BoundaryWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Grouping rows by codes: labels in sorted order, the rows of each group, blocks of arrays; no loop over rows."""
+"""Grouping rows by codes: labels in sorted order, the rows of each group, blocks of arrays."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The log-likelihood of a MixedLM and its derivatives, in statsmodels' parameters, asked of the engine.
 
 Parameters are (b, D, v): fixed effects, covariance of the random effects and variance components, the latter
-two divided by the residual variance, which is profiled out.  With V = I + Z D Z', r = y - X b, q = r'V^-1 r and
-nu = n - p (REML) or n (ML),
+two divided by the residual variance, which is profiled out.  With V = I + Z D Z', r = y - X b, q = r'V^-1 r
+and nu = n - p (REML) or n (ML),
 
     l = -1/2 { log|V| [+ log|X'V^-1 X|] + nu (1 + log(2 pi q / nu)) } - penalties.
 
-The engine gives dl/dD at the best b as a matrix that is finite where D is singular; another b changes only the
-quadratic forms Z'V^-1 r.
+The engine gives dl/dD at the best b as a matrix that is finite where D is singular; another b changes only
+the quadratic forms Z'V^-1 r.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from .objective import Evaluation, Objective
 
 __all__ = ["Likelihood", "Point"]
 
-# Steps of the differences behind the Hessian, relative to the size of the parameters.  Two-sided: the
-# truncation error is h^4 and the rounding error eps/h, both below 1e-10.  One-sided (singular covariance): the
-# engine's scores there are good to 1e-8 only, hence the longer step.
+# Steps of the differences behind the Hessian, relative to the size of the parameters or to their distance
+# from a singular covariance.  Two-sided: truncation 4 h^4 and rounding eps/h are both near 1e-11.  One-sided
+# (covariance singular to within _SINGULAR): the engine's scores are good to 1e-8 there, hence longer.
 _STEP = 1e-3
 _STEP_ONE_SIDED = 2e-2
+_SINGULAR = 1e-7
 
 
 class Point:
@@ -49,7 +50,9 @@ class Point:
         self._theta = np.concatenate([lam_to_theta(lam, p.kind) for lam, p in zip(lams, places, strict=True)])
         state = self._objective._value(self._theta)
         fixed = self._objective.eq.fixed
-        self._b, self._R, self._r2, self._logdet = state.b, state.R, state.r2, state.logdet
+        self._b, self._r2, self._logdet = state.b, state.r2, state.logdet
+        # Cholesky factor of X'V^-1X in the engine's orthonormal basis
+        self._R = np.linalg.inv(state.Ri)
         self.beta = np.full(fixed.kept.size, np.nan)
         self.beta[fixed.kept] = fixed.T @ (state.b + fixed.b0)
 
@@ -70,10 +73,32 @@ class Point:
         step = self._R.T @ (self._coordinates(beta) - self._b)
         return self._r2 + float(step @ step)
 
-    def loglike(self, beta: np.ndarray | None = None) -> float:
-        """Log-likelihood without penalties."""
+    def refined_r2(self, beta: np.ndarray | None = None) -> float:
+        """The same from the rows, as |r - Z L u|^2 + |u|^2 with u = L'Z'V^-1 r, D = L L'.
+
+        A sum of squares, stationary in u: no digits are lost where the random effects explain most of r.
+        """
+        design = self._owner.design
+        full = self.beta if beta is None else np.asarray(beta, dtype=np.float64)
+        resid = design.y - design.X @ np.where(np.isnan(full), 0.0, full)
+        total = 0.0
+        for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
+            u = z @ lam
+            total += float(np.sum(u * u))
+            w = u @ lam.T
+            if term.general:
+                resid -= term.Z @ w[:, 0]
+            elif term.columns is None:
+                resid -= w[term.codes, 0]
+            else:
+                resid -= np.einsum("ij,ij->i", term.columns, w[term.codes])
+        return total + float(resid @ resid)
+
+    def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:
+        """Log-likelihood without penalties; `refine` passes over the rows for the last digits."""
         nu = self._objective.nu
-        return -0.5 * (self._logdet + nu * (1.0 + np.log(2.0 * np.pi * self.r2(beta) / nu)))
+        r2 = self.refined_r2(beta) if refine else self.r2(beta)
+        return -0.5 * (self._logdet + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu)))
 
     def xvx(self) -> np.ndarray:
         """X'V^-1 X over the kept columns, shape (rank, rank)."""
@@ -214,7 +239,13 @@ class Likelihood:
         return Point(self, self.factors(cov_re, vcomp), reml)
 
     def loglike(
-        self, params: MixedLMParams, reml: bool, profile_fe: bool, fe_pen: Any = None, cov_pen: Any = None
+        self,
+        params: MixedLMParams,
+        reml: bool,
+        profile_fe: bool,
+        fe_pen: Any = None,
+        cov_pen: Any = None,
+        refine: bool = False,
     ) -> float:
         """Log-likelihood less penalties; minus infinity where the covariance is not positive semidefinite."""
         try:
@@ -226,7 +257,7 @@ class Likelihood:
         self.objective(reml)
         point = Point(self, lams, reml)
         beta = None if profile_fe else np.asarray(params.fe_params, dtype=np.float64)
-        value = point.loglike(beta)
+        value = point.loglike(beta, refine)
         if cov_pen is not None and self.k_re:
             value -= cov_pen.func(params.cov_re, _inverse(params.cov_re))
         if fe_pen is not None:
@@ -269,9 +300,9 @@ class Likelihood:
         """Second derivatives with respect to b, the lower triangle of D, and v.
 
         The blocks with b are exact.  The block of the (co)variances is the derivative of the exact score by
-        fourth-order differences along feasible directions (rank-one changes of D, each v): two-sided, relative
-        error about 1e-9; one-sided where the covariance is singular, about 1e-5.  With `stationary` the
-        terms with X'V^-1 r are left out: a penalty outside the likelihood balances them.
+        fourth-order differences along feasible directions (rank-one changes of D, each v): two-sided,
+        relative error about 1e-9; one-sided where the covariance is singular, about 1e-5.  With
+        `stationary` the terms with X'V^-1 r are left out: a penalty outside the likelihood balances them.
 
         Returns
         -------
@@ -330,12 +361,13 @@ class Likelihood:
             def along(step: float, E: np.ndarray = E, e: np.ndarray = e) -> np.ndarray:
                 return slope(cov_re + step * E, vcomp + step * e)
 
-            if room >= 2.0 * _STEP:
-                h = _STEP
+            if room > _SINGULAR:
+                # the likelihood is singular at a distance `room` at the nearest: a step is a share of that
+                h = _STEP * min(1.0, room)
                 near, far = along(h) - along(-h), along(2 * h) - along(-2 * h)
                 derivative = (8.0 * near - far) / (12.0 * h)
             else:
-                singular = singular or room <= 1e-10
+                singular = True
                 h = _STEP_ONE_SIDED
                 f = [along(i * h) for i in range(5)]
                 derivative = (-25 * f[0] + 48 * f[1] - 36 * f[2] + 16 * f[3] - 3 * f[4]) / (12 * h)
@@ -350,7 +382,7 @@ class Likelihood:
     def _directions(
         self, cov_re: np.ndarray, vcomp: np.ndarray
     ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Changes of (D, v) of natural size that span the parameters, and how far back each may be followed."""
+        """Changes of (D, v) of natural size that span the parameters, and the room behind each."""
         out = []
         none, still = np.zeros(self.k_vc), np.zeros((self.k_re, self.k_re))
         if self.k_re:

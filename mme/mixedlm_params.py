@@ -1,7 +1,7 @@
-"""Parameters of a MixedLM as one object: fixed effects, covariance of the random effects, variance components.
+"""Parameters of a MixedLM: fixed effects, covariance of the random effects, variance components.
 
 The packed layout is statsmodels': fixed effects, then the lower triangle of ``cov_re`` row by row, then the
-variance components.  The engine orders the entries of a triangle column by column; `tril_order` converts.
+variance components.
 """
 
 from __future__ import annotations
@@ -10,19 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .covariance import entries, factor_psd
+from .covariance import factor_psd
 
-__all__ = ["MixedLMParams", "tril_order"]
-
-
-def tril_order(k: int) -> np.ndarray:
-    """Position in the engine's column-by-column triangle of each entry of the row-by-row triangle.
-
-    ``theta[tril_order(k)]`` is the row-by-row triangle, shape (k (k + 1) / 2,).
-    """
-    position = {ab: i for i, ab in enumerate(entries(k))}
-    rows, cols = np.tril_indices(k)
-    return np.array([position[ab] for ab in zip(rows.tolist(), cols.tolist(), strict=True)], dtype=np.intp)
+__all__ = ["MixedLMParams"]
 
 
 class MixedLMParams:

@@ -26,8 +26,8 @@ def profile_variance(
 ) -> np.ndarray:
     """See `MixedLMResults.profile_re`.
 
-    The variance itself is held, not its ratio to the residual variance s: the search runs over s and the other
-    covariance parameters, from the estimate outwards, each point starting where its neighbour ended.
+    The variance itself is held, not its ratio to the residual variance s: the search runs over s and the
+    other covariance parameters, from the estimate outwards, each point starting where its neighbour ended.
     """
     if vtype not in ("re", "vc"):
         raise ValueError(f"vtype must be 're' or 'vc', not {vtype!r}.")

@@ -34,8 +34,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     Attributes
     ----------
     params : ndarray, shape (k_fe + k_re2 + k_vc,)
-        Fixed effects; lower triangle of cov_re / scale, row by row; vcomp / scale.  **Ratio scale**, and so are
-        ``bse``, ``tvalues``, ``pvalues``, ``conf_int()`` and ``cov_params()``.
+        Fixed effects; lower triangle of cov_re / scale, row by row; vcomp / scale.  **Ratio scale**, and so
+        are ``bse``, ``tvalues``, ``pvalues``, ``conf_int()`` and ``cov_params()``.
     fe_params : ndarray, shape (k_fe,)
         Fixed effects; NaN where a dependent column was dropped.
     bse_fe : ndarray, shape (k_fe,)
@@ -185,8 +185,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         if flat.size:
             names = [str(self.model.data.param_names[i]) for i in flat]
             warnings.warn(
-                f"The information is singular in the direction of {', '.join(names)}: their standard errors are "
-                "NaN. The variances cannot be told apart, or are on the boundary.",
+                f"The information is singular in the direction of {', '.join(names)}: their standard errors "
+                "are NaN. The variances cannot be told apart, or are on the boundary.",
                 SingularMatrixWarning,
                 stacklevel=3,
             )
@@ -313,7 +313,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         if transform and exog is not None and hasattr(self.model, "formula"):
             if getattr(self.model.data, "model_spec", None) is None:
                 raise DataError(
-                    "the formula's coding was removed with the data; pass the design matrix with transform=False."
+                    "the formula's coding was removed with the data; pass the design matrix with "
+                    "transform=False."
                 )
         return super().predict(exog, transform, *args, **kwargs)
 
@@ -485,7 +486,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
 
 def _invert(information: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse over the active parameters; NaN elsewhere and for parameters in flat or wrongly curved directions."""
+    """Inverse over the active parameters; NaN elsewhere and in flat or wrongly curved directions."""
     out = np.full(information.shape, np.nan)
     left = np.flatnonzero(active)
     flat: list[int] = []

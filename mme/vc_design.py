@@ -206,8 +206,8 @@ def _check_finite(name: str, values: np.ndarray) -> None:
         nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
         if nan or inf:
             raise DataError(
-                f"variance component '{name}' has {nan} missing and {inf} infinite values. Remove those rows, "
-                "or use missing='drop' for the missing ones."
+                f"variance component '{name}' has {nan} missing and {inf} infinite values. Remove those "
+                "rows, or use missing='drop' for the missing ones."
             )
 
 
@@ -217,7 +217,8 @@ def components_from_spec(spec: VCSpec, groups: GroupIndex) -> tuple[VarianceComp
     Raises
     ------
     DataError
-        A component with a matrix too few or too many, or whose rows are not those of its group; non-finite values.
+        A component with a matrix too few or too many, or whose rows are not those of its group; non-finite
+        values.
     """
     if isinstance(spec, LazyVCSpec) and spec.fits(groups):
         return spec.components
@@ -230,8 +231,8 @@ def _component_from_matrices(
 ) -> VarianceComponent:
     if len(mats) != groups.n_groups:
         raise DataError(
-            f"variance component '{name}' has {len(mats)} matrices for {groups.n_groups} groups; it needs one "
-            "per group, in the order of the sorted labels."
+            f"variance component '{name}' has {len(mats)} matrices for {groups.n_groups} groups; it needs "
+            "one per group, in the order of the sorted labels."
         )
     any_sparse = any(sp.issparse(m) for m in mats)
     blocks = [m if sp.issparse(m) else _two_dimensional(np.asarray(m, dtype=np.float64)) for m in mats]
@@ -241,8 +242,8 @@ def _component_from_matrices(
     if wrong.size:
         g = wrong[0]
         raise DataError(
-            f"variance component '{name}': the matrix of group {groups.labels[g]!r} has {heights[g]} rows but "
-            f"the group has {groups.sizes[g]}."
+            f"variance component '{name}': the matrix of group {groups.labels[g]!r} has {heights[g]} rows "
+            f"but the group has {groups.sizes[g]}."
         )
     column_starts = np.concatenate(([0], np.cumsum(widths)))
     column_group = np.repeat(np.arange(groups.n_groups), widths)
@@ -335,7 +336,7 @@ def _rows_of(matrix: Any, mask: np.ndarray) -> Any:
 
 
 class LazyVCSpec(VCSpec):
-    """Variance components held as sparse designs; ``mats`` and ``colnames`` are built group by group on demand."""
+    """Variance components as sparse designs; ``mats`` and ``colnames`` are built group by group on demand."""
 
     def __init__(self, components: Sequence[VarianceComponent], groups: GroupIndex) -> None:
         self.components = tuple(components)

@@ -195,8 +195,8 @@ def _factor_of(code: str, data: pd.DataFrame) -> Hashable | None:
 def _separable(terms: list[tuple[str, ...]], data: pd.DataFrame) -> bool:
     """Whether every factor keeps one column per level, whatever the group.
 
-    A factor is treatment-coded, and then relative to the first level of each group, exactly where another term
-    spans the same numeric part (an intercept, a second factor).
+    A factor is treatment-coded, and then relative to the first level of each group, exactly where another
+    term spans the same numeric part (an intercept, a second factor).
     """
     if not terms:
         return False

@@ -2,7 +2,8 @@
 
     pytest -p tests.statsmodels_plugin --pyargs statsmodels.regression.tests.test_lme
 
-It installs mme before the tests are imported, so that ``from statsmodels... import MixedLM`` binds mme's class.
+It installs mme before the tests are imported, so that ``from statsmodels... import MixedLM`` binds mme's
+class.
 `DIFFERS` lists the tests that assert a fault of statsmodels, each with its reason; they are expected to fail.
 """
 
@@ -10,7 +11,12 @@ import pytest
 
 import mme
 
-DIFFERS: dict[str, str] = {}
+DIFFERS: dict[str, str] = {
+    "test_lme.py::test_singular": (
+        "asserts that the search ends at variance 0 with a warning; the optimum is inside (ratio 0.0005), "
+        "with a finite and higher log-likelihood (COMPAT, FIX 2)"
+    ),
+}
 
 
 def pytest_configure(config):

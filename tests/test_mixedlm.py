@@ -1,0 +1,279 @@
+"""MixedLM's likelihood and fits: against dense formulas, central differences and statsmodels itself."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg as sl
+from numpy.testing import assert_allclose
+from statsmodels.base import _penalties as penalties
+from statsmodels.regression.mixed_linear_model import MixedLM as Original
+from statsmodels.regression.mixed_linear_model import MixedLMParams as OriginalParams
+from support import load_data
+
+import mme
+from mme import MixedLMParams
+
+
+def _data(k_re, k_vc, seed=0, groups=12):
+    """Unbalanced groups, shuffled rows, a component of two columns and two of one, as matrices per group."""
+    rng = np.random.default_rng(seed)
+    codes = rng.permutation(np.repeat(np.arange(groups), rng.integers(4, 9, size=groups)))
+    n = codes.size
+    X = np.column_stack([np.ones(n), rng.normal(size=n)])
+    Z = rng.normal(size=(n, max(k_re, 1))) + 1.0
+    V = rng.normal(size=(n, 4))
+    y = X @ [1.0, 2.0] + rng.normal(size=n)
+    y += np.sum(Z * rng.normal(size=(groups, Z.shape[1]))[codes], axis=1)
+    y += np.sum(V * rng.normal(size=(groups, 4))[codes], axis=1)
+    widths = [2, 1, 1][:k_vc]
+    names, colnames, mats, start = [], [], [], 0
+    for name, width in zip("abc", widths, strict=False):
+        names.append(name)
+        mats.append([V[codes == g, start : start + width] for g in range(groups)])
+        colnames.append([[f"{name}{j}" for j in range(width)] for _ in range(groups)])
+        start += width
+    spec = (names, colnames, mats) if names else None
+    return y, X, codes, Z if k_re else None, spec
+
+
+def _pair(k_re, k_vc, use_sqrt=True, seed=0):
+    """The same model, mme's and statsmodels'."""
+    from statsmodels.regression.mixed_linear_model import VCSpec as OriginalSpec
+
+    y, X, codes, Z, spec = _data(k_re, k_vc, seed)
+    kwargs = {"exog_re": Z, "use_sqrt": use_sqrt}
+    ours = mme.MixedLM(y, X, codes, exog_vc=mme.VCSpec(*spec) if spec else None, **kwargs)
+    theirs = Original(y, X, codes, exog_vc=OriginalSpec(*spec) if spec else None, **kwargs)
+    theirs.cov_pen, theirs._freepat, theirs._cov_sing = None, None, 0
+    return ours, theirs
+
+
+def _random(model, rng, cls=MixedLMParams):
+    root = rng.normal(size=(model.k_re, model.k_re)) + np.eye(model.k_re)
+    return cls.from_components(
+        rng.normal(size=model.k_fe), cov_re=root @ root.T, vcomp=rng.uniform(0.1, 2.0, size=model.k_vc)
+    )
+
+
+def _dense_loglike(model, params, reml):
+    """Log-likelihood from the marginal covariance over the rows."""
+    n, p = model.exog.shape
+    V = np.eye(n)
+    for g, label in enumerate(model.group_labels):
+        rows = model.row_indices[label]
+        block = np.zeros((rows.size, rows.size))
+        if model.k_re:
+            z = model.exog_re[rows]
+            block += z @ params.cov_re @ z.T
+        for mats, v in zip(model.exog_vc.mats, params.vcomp, strict=True):
+            block += v * mats[g] @ mats[g].T
+        V[np.ix_(rows, rows)] += block
+    L = np.linalg.cholesky(V)
+    r = sl.solve_triangular(L, model.endog - model.exog @ params.fe_params, lower=True)
+    X = sl.solve_triangular(L, model.exog, lower=True)
+    nu = n - p if reml else n
+    value = 2 * np.log(np.diag(L)).sum() + nu * (1 + np.log(2 * np.pi * (r @ r) / nu))
+    if reml:
+        value += np.linalg.slogdet(X.T @ X)[1]
+    return -0.5 * value
+
+
+MODELS = [(1, 0), (2, 0), (3, 0), (0, 1), (0, 3), (1, 1), (1, 3), (2, 2), (3, 1)]
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
+def test_loglike_against_dense(k_re, k_vc, reml):
+    model, _ = _pair(k_re, k_vc)
+    model.reml = reml
+    params = _random(model, np.random.default_rng(1))
+    got = model.loglike(params, profile_fe=False)
+    assert_allclose(got, _dense_loglike(model, params, reml), rtol=1e-12)
+    beta, singular = model.get_fe_params(params.cov_re, params.vcomp)
+    assert not singular
+    best = MixedLMParams.from_components(beta, cov_re=params.cov_re, vcomp=params.vcomp)
+    assert_allclose(model.loglike(params), _dense_loglike(model, best, reml), rtol=1e-12)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("use_sqrt", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
+def test_against_statsmodels(k_re, k_vc, use_sqrt, reml):
+    ours, theirs = _pair(k_re, k_vc, use_sqrt)
+    ours.reml = theirs.reml = reml
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        p = _random(ours, rng)
+        q = OriginalParams.from_components(p.fe_params.copy(), cov_re=p.cov_re, vcomp=p.vcomp)
+        for profile in (False, True):
+            assert_allclose(ours.loglike(p, profile), theirs.loglike(q, profile), rtol=1e-10)
+            got, expected = ours.score(p, profile), theirs.score(q.copy(), profile)
+            assert_allclose(got, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
+        for got, expected in zip(ours.score_full(p, True), theirs.score_full(q, True), strict=True):
+            assert_allclose(got, expected, rtol=1e-8, atol=1e-8)
+        assert_allclose(
+            ours.get_scale(p.fe_params, p.cov_re, p.vcomp), theirs.get_scale(*_args(q)), rtol=1e-10
+        )
+        # statsmodels leaves out what vanishes at the best fixed effects: compare there
+        q.fe_params = p.fe_params = ours.get_fe_params(p.cov_re, p.vcomp)[0]
+        got, expected = ours.hessian(p)[0], theirs.hessian(q)[0]
+        size = np.sqrt(np.abs(np.diag(expected)))
+        # differences of exact scores: 1e-8 on the scale of the diagonal
+        assert np.max(np.abs(got - expected) / np.outer(size, size)) < 1e-8
+
+
+def _args(params):
+    return params.fe_params, params.cov_re, params.vcomp
+
+
+def _difference(f, x, h=1e-4):
+    """Fourth-order central differences of f (scalar or vector) at x."""
+    columns = []
+    for j in range(x.size):
+        e = np.zeros(x.size)
+        e[j] = h * max(abs(x[j]), 0.1)
+        step = e[j]
+        columns.append((8 * (f(x + e) - f(x - e)) - (f(x + 2 * e) - f(x - 2 * e))) / (12 * step))
+    return np.array(columns)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("penalized", [False, True])
+@pytest.mark.parametrize("use_sqrt", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), [(2, 1), (1, 0), (0, 2)])
+def test_score_and_hessian_against_differences(k_re, k_vc, use_sqrt, penalized, reml):
+    model, _ = _pair(k_re, k_vc, use_sqrt)
+    model.reml = reml
+    if penalized:
+        model.fe_pen, model.cov_pen = penalties.L2(), penalties.PSD(0.7)
+    params = _random(model, np.random.default_rng(3))
+    k_fe = model.k_fe
+
+    def unpack(x, sqrt):
+        return MixedLMParams.from_packed(x, k_fe, k_re, sqrt, True)
+
+    x = params.get_packed(use_sqrt=use_sqrt, has_fe=True)
+    expected = _difference(lambda v: model.loglike(unpack(v, use_sqrt), profile_fe=False), x)
+    got = model.score(params, profile_fe=False)
+    assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    x = params.get_packed(use_sqrt=False, has_fe=True)
+    expected = _difference(lambda v: np.concatenate(model.score_full(unpack(v, False), True)), x)
+    got, singular = model.hessian(params)
+    assert not singular
+    assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    assert_allclose(model.information(params), -got)
+
+
+def test_profile_score_against_differences():
+    model, _ = _pair(2, 1)
+    params = _random(model, np.random.default_rng(4))
+    x = params.get_packed(use_sqrt=True)
+    assert_allclose(model.score(x), _difference(model.loglike, x), rtol=1e-6)
+
+
+def test_free_pattern_zeroes_the_score():
+    model, _ = _pair(2, 1)
+    free = MixedLMParams.from_components(np.ones(2), cov_re=np.eye(2), vcomp=np.ones(1))
+    model._freepat = free
+    got = model.score(_random(model, np.random.default_rng(5)))
+    assert got[1] == 0.0 and np.all(got[[0, 2, 3]] != 0)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), [(1, 0), (2, 0), (0, 1), (1, 1), (2, 2)])
+def test_fit_is_no_worse_than_statsmodels(k_re, k_vc, reml):
+    ours, theirs = _pair(k_re, k_vc, seed=7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what statsmodels says about its own search is not tested here
+        expected = theirs.fit(reml=reml, gtol=1e-9)
+    got = ours.fit(reml=reml)
+    assert got.converged
+    assert got.llf >= expected.llf - 1e-8
+    # both within 1e-3 standard errors of the optimum; statsmodels' search is what limits this
+    assert np.max(np.abs(got.params - expected.params) / expected.bse) < 1e-3
+    assert_allclose(got.bse, expected.bse, rtol=1e-3)
+    assert_allclose(got.scale, expected.scale, rtol=1e-4)
+    assert_allclose(got.fittedvalues, expected.fittedvalues, atol=1e-3 * np.sqrt(got.scale))
+    assert_allclose(got.resid, ours.endog - got.fittedvalues)
+    for label in ours.group_labels:
+        a, b = got.random_effects[label], expected.random_effects[label]
+        assert list(a.index) == list(b.index)
+        assert_allclose(a, b, atol=1e-3 * np.sqrt(got.scale))
+        A, B = got.random_effects_cov[label], expected.random_effects_cov[label]
+        assert_allclose(A, B, atol=1e-3 * got.scale)
+
+
+@pytest.mark.parametrize("method", [None, "bfgs", "lbfgs", "cg", ["nm", "powell"]])
+def test_methods_agree(method):
+    d = load_data("sleepstudy")
+    model = mme.MixedLM.from_formula("Reaction ~ Days", d, groups="Subject", re_formula="~Days")
+    got = model.fit(method=method, gtol=1e-7, maxiter=2000)
+    # the best value any implementation reached (tests/reference/lme4.json agrees)
+    assert_allclose(got.llf, -871.8141359, atol=1e-4)
+    assert got.converged
+
+
+def test_labels_and_names():
+    d = load_data("sleepstudy")
+    r = mme.mixedlm("Reaction ~ Days", d, groups="Subject", re_formula="~Days").fit()
+    names = ["Intercept", "Days", "Subject Var", "Subject x Days Cov", "Days Var"]
+    for series in (r.params, r.bse, r.tvalues, r.pvalues):
+        assert list(series.index) == names
+    assert list(r.cov_params().index) == list(r.conf_int().index) == names
+    assert list(r.fe_params.index) == list(r.bse_fe.index) == names[:2]
+    assert list(r.cov_re.index) == list(r.cov_re_unscaled.columns) == ["Subject", "Days"]
+    assert list(r.bse_re.index) == names[2:]
+    assert list(r.summary().tables[1].index) == names
+    assert_allclose(np.asarray(r.cov_re), r.scale * np.asarray(r.cov_re_unscaled))
+
+
+def test_pastes_variance_component():
+    d = load_data("Pastes")
+    kwargs = {"groups": "batch", "re_formula": "1", "vc_formula": {"cask": "0 + C(cask)"}}
+    model = mme.MixedLM.from_formula("strength ~ 1", d, **kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = Original.from_formula("strength ~ 1", d, **kwargs).fit(gtol=1e-9)
+    got = model.fit()
+    assert list(got.params.index) == list(theirs.params.index) == ["Intercept", "batch Var", "cask Var"]
+    assert got.llf >= theirs.llf - 1e-8
+    assert_allclose(got.params, theirs.params, rtol=1e-3)
+    label = model.group_labels[0]
+    assert list(got.random_effects[label].index) == list(theirs.random_effects[label].index)
+    assert_allclose(got.random_effects[label], theirs.random_effects[label], rtol=1e-3)
+
+
+def test_independent_effects_two_ways():
+    y, X, codes, Z, _ = _data(2, 0)
+    free = MixedLMParams.from_components(np.ones(2), cov_re=np.eye(2), vcomp=np.empty(0))
+    one = mme.MixedLM(y, X, codes, exog_re=Z).fit(free=free)
+    groups = range(codes.max() + 1)
+    mats = [[Z[codes == g, j : j + 1] for g in groups] for j in (0, 1)]
+    names = [[["z"]] * len(groups)] * 2
+    two = mme.MixedLM(y, X, codes, exog_vc=mme.VCSpec(["a", "b"], names, mats)).fit()
+    assert_allclose(one.llf, two.llf, rtol=1e-12)
+    assert_allclose(np.diag(one.cov_re), two.vcomp, rtol=1e-6)
+    assert one.cov_re[0, 1] == 0.0
+    assert_allclose(one.bse[[0, 1, 2, 4]], two.bse, rtol=1e-4)
+    assert one.bse[3] == 0.0
+
+
+def test_fixed_value_is_held():
+    model, _ = _pair(1, 1)
+    free = MixedLMParams.from_components(np.ones(2), cov_re=np.ones((1, 1)), vcomp=np.zeros(1))
+    start = MixedLMParams.from_components(np.zeros(2), cov_re=np.eye(1), vcomp=np.array([0.37]))
+    got = model.fit(start_params=start, free=free)
+    assert_allclose(got.params[-1], 0.37)
+    assert got.bse[-1] == 0.0
+    # the free variance is at its conditional optimum
+    around = [model.loglike(np.sqrt([v, 0.37])) for v in got.params[2] * np.array([0.99, 1.0, 1.01])]
+    assert around[1] >= max(around[0], around[2])
+
+
+def test_missing_groups():
+    with pytest.raises(AttributeError, match="groups"):
+        mme.MixedLM.from_formula("y ~ 1", pd.DataFrame({"y": [1.0, 2.0]}))
