@@ -20,6 +20,7 @@ __all__ = ["blas_threads", "cut", "n_threads", "refresh_blas", "run", "single_th
 
 _PIECE = 2_000_000  # elementary operations worth handing to another thread (about 2 ms)
 _MAX_PIECES = 32
+_THREADED_FLOPS = 5e9
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -148,8 +149,12 @@ def single_threaded_blas() -> Iterator[None]:
 
 @contextmanager
 def blas_threads(flops: float) -> Iterator[None]:
-    """Inside `single_threaded_blas`: all threads for a call of this many flops, if it is worth it."""
-    if flops < 2e7 or _blas.users != 1 or n_threads() == 1:
+    """Inside `single_threaded_blas`: all threads for a call of this many flops, if it is worth it.
+
+    Threaded BLAS waits by spinning, so on a busy machine it can be many times slower than one thread (20 times,
+    order 1,500, load 4 on 2 processors); it is kept for calls of a tenth of a second and more.
+    """
+    if flops < _THREADED_FLOPS or _blas.users != 1 or n_threads() == 1:
         yield
         return
     _blas.set(n_threads())
