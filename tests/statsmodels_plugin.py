@@ -1,6 +1,6 @@
 """Pytest plugin that runs statsmodels' own tests on mme's MixedLM.
 
-    pytest -p tests.statsmodels_plugin --pyargs statsmodels.regression.tests.test_lme
+    PYTHONPATH=tests pytest -p statsmodels_plugin --pyargs statsmodels.regression.tests.test_lme
 
 It installs mme before the tests are imported, so that ``from statsmodels... import MixedLM`` binds mme's
 class.
@@ -20,6 +20,8 @@ DIFFERS: dict[str, str] = {
 
 
 def pytest_configure(config):
+    for mark in ("slow", "smoke", "high_memory"):
+        config.addinivalue_line("markers", f"{mark}: statsmodels' own")
     mme.install()
 
 
@@ -29,6 +31,6 @@ def pytest_unconfigure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        reason = DIFFERS.get(item.nodeid.rsplit("/", 1)[-1])
+        reason = DIFFERS.get(f"{item.path.name}::{item.name}")
         if reason is not None:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
