@@ -23,6 +23,7 @@ from .mixedlm_data import (
     check_index,
     clean_arrays,
     convert_vc,
+    explain_missing,
     formula_env,
     formula_groups,
     isna_rows,
@@ -33,7 +34,7 @@ from .mixedlm_data import (
 )
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
-from .mixedlm_groups import GroupIndex
+from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
@@ -43,7 +44,7 @@ from .vc_formula import component_from_formula, formula_columns, plain_columns
 __all__ = ["MixedLM", "mixedlm"]
 
 
-class MixedLM(base.LikelihoodModel):
+class MixedLM(GroupedData, base.LikelihoodModel):
     """Linear mixed model with random effects of one grouping factor and variance components within it.
 
     y = X b + Z g + sum_k V_k h_k + e, with g ~ N(0, cov_re) for each group, independent h_k with variance
@@ -263,47 +264,19 @@ class MixedLM(base.LikelihoodModel):
             exog_vc = LazyVCSpec(parts, index)
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing, subset=None)
         advance_eval_env(kwargs)
-        model = super().from_formula(formula, data, *args, **kwargs)
+        try:
+            model = super().from_formula(formula, data, *args, **kwargs)
+        except Exception as error:
+            explain_missing(data, used, error)
+            raise
         model._set_names(names)
         return model
-
-    # -- the data group by group ---------------------------------------------------------------
-
-    @property
-    def group_labels(self) -> list:
-        """Distinct group labels, sorted where they sort."""
-        return self._index.labels
-
-    n_groups = property(lambda self: self._index.n_groups, doc="Number of groups.")
-
-    @property
-    def row_indices(self) -> dict:
-        """Rows of each group."""
-        return self._index.row_indices
-
-    def group_list(self, array: Any) -> list[np.ndarray] | None:
-        """Split an array with a row per observation into blocks, one per group; None gives None."""
-        return None if array is None else self._index.split(np.asarray(array))
-
-    @property
-    def endog_li(self) -> list[np.ndarray]:
-        """Response of each group."""
-        return self.group_list(self.endog)
-
-    @property
-    def exog_li(self) -> list[np.ndarray]:
-        """Fixed-effects design of each group."""
-        return self.group_list(self.exog)
-
-    @property
-    def exog_re_li(self) -> list[np.ndarray] | None:
-        """Random-effects design of each group; None without `exog_re`."""
-        return self.group_list(self.exog_re)
 
     # -- the engine's view ---------------------------------------------------------------------
 
     def _design(self, diagonal: bool = False) -> Design:
         """The model as plain arrays; `diagonal` for uncorrelated random effects."""
+        self._need_data()
         key = "_design_diagonal" if diagonal else "_design_full"
         if key not in self.__dict__:
             terms = []
@@ -327,6 +300,10 @@ class MixedLM(base.LikelihoodModel):
     @cached_property
     def _likelihood(self) -> Likelihood:
         return Likelihood(self._design(), self.k_re, self.k_vc)
+
+    def _need_data(self) -> None:
+        if self.endog is None:
+            raise DataError("the data of this model were removed (remove_data); build the model again.")
 
     def __getstate__(self) -> dict[str, Any]:
         # what can be built again, factorizations above all, is not stored
@@ -373,7 +350,9 @@ class MixedLM(base.LikelihoodModel):
         -------
         ndarray, shape (m,)
         """
-        exog = self.exog if exog is None else exog
+        if exog is None:
+            self._need_data()
+            exog = self.exog
         beta = params.fe_params if hasattr(params, "fe_params") else params[: self.k_fe]
         beta = np.asarray(beta, dtype=np.float64)
         return np.dot(exog, np.where(np.isnan(beta), 0.0, beta))

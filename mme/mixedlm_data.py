@@ -20,6 +20,7 @@ __all__ = [
     "check_index",
     "clean_arrays",
     "convert_vc",
+    "explain_missing",
     "formula_env",
     "formula_groups",
     "isna_rows",
@@ -224,6 +225,18 @@ def isna_rows(groups: Any) -> np.ndarray:
     """Rows without a group."""
     null = np.asarray(pd.isnull(groups if isinstance(groups, pd.DataFrame) else np.asarray(groups)))
     return null.any(axis=1) if null.ndim == 2 else null
+
+
+def explain_missing(data: pd.DataFrame, used: list, error: Exception) -> None:
+    """Where a formula failed on data with missing values, say so: columns and counts."""
+    counts = data[used].isna().sum()
+    counts = counts[counts > 0]
+    if isinstance(error, MissingDataError) or counts.empty:
+        return
+    listed = ", ".join(f"{c!r} ({k})" for c, k in counts.items())
+    raise DataError(
+        f"missing values in columns {listed} of {len(data)} rows. Remove those rows, or use missing='drop'."
+    ) from error
 
 
 def formula_env(kwargs: dict[str, Any]) -> Any:

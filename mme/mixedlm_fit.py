@@ -70,12 +70,16 @@ class Outcome:
     retvals : dict
         evaluations, iterations, gradient_norm, newton_decrement, message, converged.
     history : list
+    scale, llf : float, optional
+        Residual variance and log-likelihood there, where the search knows them.
     """
 
     params: MixedLMParams
     converged: bool
     retvals: dict[str, Any]
     history: list
+    scale: float | None = None
+    llf: float | None = None
 
 
 def check_kwargs(fit_kwargs: dict[str, Any], stacklevel: int = 4) -> dict[str, Any]:
@@ -105,6 +109,7 @@ def fit_model(
     fit_kwargs: dict[str, Any],
 ) -> MixedLMResultsWrapper:
     """See `MixedLM.fit`."""
+    model._need_data()
     options = check_kwargs(fit_kwargs)
     methods = [method] if isinstance(method, str) else list(method or [])
     for name in methods:
@@ -206,7 +211,8 @@ def _by_engine(
         "seconds": record.seconds,
     }
     params = MixedLMParams.from_components(fit.beta, cov_re=cov_re, vcomp=vcomp)
-    return Outcome(params, record.converged, retvals, [{"deviance": list(record.history), **retvals}])
+    history = [{"deviance": list(record.history), **retvals}]
+    return Outcome(params, record.converged, retvals, history, fit.sigma2, fit.loglik)
 
 
 def scipy_minimize(
@@ -390,13 +396,14 @@ def _results(
     keep_fe: bool,
 ) -> MixedLMResults:
     """Results object at the parameters found."""
-    params = outcome.params
-    likelihood = model._likelihood
-    point = likelihood.at(params.cov_re, params.vcomp, reml)
-    if not keep_fe:
-        params = MixedLMParams.from_components(point.beta, cov_re=params.cov_re, vcomp=params.vcomp)
-    scale = point.r2(params.fe_params) / point.nu(reml)
-    llf = likelihood.loglike(params, reml, not keep_fe, fe_pen, cov_pen)
+    params, scale, llf = outcome.params, outcome.scale, outcome.llf
+    if scale is None or llf is None:
+        likelihood = model._likelihood
+        point = likelihood.at(params.cov_re, params.vcomp, reml)
+        if not keep_fe:
+            params = MixedLMParams.from_components(point.beta, cov_re=params.cov_re, vcomp=params.vcomp)
+        scale = point.r2(params.fe_params) / point.nu(reml)
+        llf = likelihood.loglike(params, reml, not keep_fe, fe_pen, cov_pen)
     return MixedLMResults(
         model,
         params,

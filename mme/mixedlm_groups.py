@@ -10,7 +10,7 @@ import pandas as pd
 
 from .exceptions import DataError
 
-__all__ = ["GroupIndex", "factorize"]
+__all__ = ["GroupIndex", "GroupedData", "factorize"]
 
 
 def factorize(values: object, what: str) -> tuple[np.ndarray, list[Hashable]]:
@@ -167,3 +167,43 @@ class GroupIndex:
     def row_indices(self) -> dict[Hashable, np.ndarray]:
         """Rows of each group, by label."""
         return dict(zip(self.labels, np.split(self.order, self.starts[1:-1]), strict=True))
+
+
+class GroupedData:
+    """The model's data group by group, as statsmodels offers them; every list is built when asked for."""
+
+    _index: GroupIndex
+    endog: np.ndarray
+    exog: np.ndarray
+    exog_re: np.ndarray | None
+
+    @property
+    def group_labels(self) -> list:
+        """Distinct group labels, sorted where they sort."""
+        return self._index.labels
+
+    n_groups = property(lambda self: self._index.n_groups, doc="Number of groups.")
+
+    @property
+    def row_indices(self) -> dict:
+        """Rows of each group."""
+        return self._index.row_indices
+
+    def group_list(self, array: object) -> list[np.ndarray] | None:
+        """Split an array with a row per observation into blocks, one per group; None gives None."""
+        return None if array is None else self._index.split(np.asarray(array))
+
+    @property
+    def endog_li(self) -> list[np.ndarray]:
+        """Response of each group."""
+        return self.group_list(self.endog)
+
+    @property
+    def exog_li(self) -> list[np.ndarray]:
+        """Fixed-effects design of each group."""
+        return self.group_list(self.exog)
+
+    @property
+    def exog_re_li(self) -> list[np.ndarray] | None:
+        """Random-effects design of each group; None without `exog_re`."""
+        return self.group_list(self.exog_re)

@@ -257,6 +257,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     def random_effects_cov(self) -> dict[Hashable, pd.DataFrame]:
         """Conditional covariance of each group's random effects given the data and the parameters."""
         model = self.model
+        model._need_data()
         matrices = group_covariances(model, self.params_object, self.scale)
         shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
         out = {}

@@ -325,6 +325,14 @@ def test_10_missing_rows_of_components(frame):
     assert_allclose(got.params, expected.params, rtol=1e-8)
 
 
+def test_10_missing_values_in_a_formula_are_counted(frame):
+    d = frame.copy()
+    d.loc[[3, 5], "x"] = np.nan
+    with pytest.raises(DataError, match=r"'x' \(2\) of 240 rows"):
+        mme.MixedLM.from_formula("y ~ x", d, groups="g")
+    assert mme.MixedLM.from_formula("y ~ x", d, groups="g", missing="drop").nobs == 238
+
+
 def test_10_quoted_names(frame):
     d = frame.rename(columns={"x": "my col", "a": "the class"})
     got = mme.MixedLM.from_formula(
@@ -402,6 +410,9 @@ def test_12_results_without_data_are_small_and_complete(frame, tmp_path):
     pd.testing.assert_series_equal(got.random_effects[7], effects)
     with pytest.raises(DataError, match="transform=False"):
         got.predict(frame)
+    for needs_rows in (lambda: got.fittedvalues, lambda: got.random_effects_cov, got.model.fit):
+        with pytest.raises(DataError, match="removed"):
+            needs_rows()
     assert_allclose(got.predict(np.array([[1.0, 2.0]]), transform=False), got.fe_params @ [1.0, 2.0])
 
 
