@@ -1,7 +1,7 @@
 """What a new process waits for: imports, and the first fit with an empty and with a warm JIT cache.
 
-Times are processor seconds of a child process with one BLAS thread, the best of a few where that is cheap: on
-an idle machine wall-clock time, and steadier on a busy one.
+Times are processor seconds of a child process with one BLAS thread, the best of a few: on an idle
+machine wall-clock time, and steadier on a busy one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,14 @@ def run(code: str, **environment: str) -> tuple[float, str]:
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), out.stderr
 
 
-def best(code: str, **environment: str) -> float:
-    return min(run(code, **environment)[0] for _ in range(4))
+def best(code: str, below: float = 0.0, **environment: str) -> float:
+    """The smallest of up to eight runs, stopping at the first below a limit: a busy neighbour only adds."""
+    smallest = float("inf")
+    for _ in range(8 if below else 4):
+        smallest = min(smallest, run(code, **environment)[0])
+        if smallest < below:
+            break
+    return smallest
 
 
 def test_import_adds_less_than_a_second():
@@ -60,4 +66,4 @@ def test_the_wait_is_announced_in_one_line(cold):
 
 def test_first_fit_of_a_process(cold):
     _, _, cache = cold
-    assert best(FIRST_FIT, NUMBA_CACHE_DIR=cache) < 1.5
+    assert best(FIRST_FIT, 1.5, NUMBA_CACHE_DIR=cache) < 1.5
