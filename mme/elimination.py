@@ -11,7 +11,7 @@ import numpy as np
 from .equations import Equations
 from .factor import DenseFactor, Factor
 from .kernels import schur as ks
-from .parallel import blas_threads, cut, run
+from .parallel import cut, run
 from .plan import Plan
 
 __all__ = ["Elimination", "apply_lam"]
@@ -138,16 +138,14 @@ class Elimination:
                 ),
                 self._rest_ranges,
             )
-        with blas_threads(self.plan.flops):
-            self.factor.factorize(self._S)
+        self.factor.factorize(self._S)
         return self.factor.logdet()
 
     def solve(self, B: np.ndarray) -> np.ndarray:
         """S^-1 B, (q2, m) -> (q2, m), for the last factorization."""
         if self.eq.layout.q2 == 0 or B.shape[1] == 0:
             return np.zeros_like(B)
-        with blas_threads(2.0 * B.size * self.plan.q2 if self.plan.dense else 0.0):
-            return self.factor.solve(B)
+        return self.factor.solve(B)
 
     def traces(self, lam2: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Traces for the gradient from the last factorization (which must be of `lam2`).
@@ -164,8 +162,7 @@ class Elimination:
         if lay.q2 == 0:
             return np.zeros((k1, k1)), []
         pad = self.padded(lam2)
-        with blas_threads(2.0 * self.plan.flops):
-            inverse = self.factor.selected_inverse()
+        inverse = self.factor.selected_inverse()
         ranges = self._rest_ranges
         Ns = np.zeros((len(ranges), k1, k1))
         Ts = np.zeros((len(ranges), *pad.shape))

@@ -16,11 +16,10 @@ from contextlib import contextmanager
 import numpy as np
 import threadpoolctl
 
-__all__ = ["blas_threads", "cut", "n_threads", "refresh_blas", "run", "single_threaded_blas"]
+__all__ = ["cut", "n_threads", "refresh_blas", "run", "single_threaded_blas"]
 
 _PIECE = 2_000_000  # elementary operations worth handing to another thread (about 2 ms)
 _MAX_PIECES = 32
-_THREADED_FLOPS = 5e9
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -82,8 +81,9 @@ def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int
 class _Blas:
     """The BLAS libraries of this process and how many threads they may use.
 
-    A fit makes thousands of small BLAS calls, for which waking other threads costs far more than it gains,
-    and a few large ones.  All run on one thread unless `blas_threads` says otherwise.  Nested and concurrent
+    A fit makes thousands of small BLAS calls, for which waking other threads costs far more than it gains, and
+    threaded BLAS waits by spinning (measured: 20 times slower than one thread at order 1,500, load 4 on 2
+    processors).  So every call runs on one thread, and large ones are cut up for `run`.  Nested and concurrent
     fits are counted: the first in remembers the user's setting, the last out restores it.
     """
 
@@ -145,20 +145,3 @@ def single_threaded_blas() -> Iterator[None]:
         yield
     finally:
         _blas.leave()
-
-
-@contextmanager
-def blas_threads(flops: float) -> Iterator[None]:
-    """Inside `single_threaded_blas`: all threads for a call of this many flops, if it is worth it.
-
-    Threaded BLAS waits by spinning, so on a busy machine it can be many times slower than one thread (20 times,
-    order 1,500, load 4 on 2 processors); it is kept for calls of a tenth of a second and more.
-    """
-    if flops < _THREADED_FLOPS or _blas.users != 1 or n_threads() == 1:
-        yield
-        return
-    _blas.set(n_threads())
-    try:
-        yield
-    finally:
-        _blas.set(1)

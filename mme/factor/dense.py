@@ -1,4 +1,4 @@
-"""Dense Cholesky factorization by LAPACK: dpotrf, dpotrs, dpotri."""
+"""Dense Cholesky factorization by LAPACK (dpotrf, dpotrs, dpotri); large orders by blocks on threads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import math
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
+from . import blocked
 from .base import Factor, NotPositiveDefiniteError
 
 __all__ = ["DenseFactor"]
+
+_BLOCKED = 1024  # order from which two threads outweigh the cost of cutting into blocks
 
 
 class DenseFactor(Factor):
@@ -61,7 +64,10 @@ class DenseFactor(Factor):
         if self.n == 0:
             self._L, self._logdet = S, 0.0
             return
-        L, info = dpotrf(S, lower=1, clean=0, overwrite_a=1)
+        if self.n >= _BLOCKED:
+            L, info = S, blocked.cholesky(S)
+        else:
+            L, info = dpotrf(S, lower=1, clean=0, overwrite_a=1)
         # Not every LAPACK stops at a NaN pivot, so the sum decides: NaN and inf in S reach the diagonal of L.
         logdet = 2.0 * float(np.log(L.diagonal()).sum()) if info == 0 else math.nan
         if not math.isfinite(logdet):
@@ -102,6 +108,9 @@ class DenseFactor(Factor):
         if self.n == 0:
             return self._inverse
         # L stays as it is: second-order work solves after the inverse has been read.
+        if self.n >= _BLOCKED:
+            blocked.inverse(L, self._inverse)
+            return self._inverse
         np.copyto(self._inverse, L)
         dpotri(self._inverse, lower=1, overwrite_c=1)
         return self._inverse

@@ -34,6 +34,36 @@ def level_factors(l0, l1, A, lam, D, W, F):
                 logdet += np.log(prod)
                 prod = 1.0
         return logdet + np.log(prod)
+    if k == 2:
+        # closed form: with adj(M) the adjugate, |I + A D| = 1 + tr(A D) + |A||D|, and
+        # W = (D + |D| adj A)/|I + A D|, F = adj(I + A D)/|I + A D|
+        root = lam[0, 0] * lam[1, 1]
+        det_d = root * root
+        d00, d01, d11 = D[0, 0], D[0, 1], D[1, 1]
+        prod = 1.0
+        for l in range(l0, l1):  # noqa: E741
+            a, b, c = A[l, 0, 0], A[l, 0, 1], A[l, 1, 1]
+            m00 = 1.0 + a * d00 + b * d01
+            m01 = a * d01 + b * d11
+            m10 = b * d00 + c * d01
+            m11 = 1.0 + b * d01 + c * d11
+            det = m00 + m11 - 1.0 + max(a * c - b * b, 0.0) * det_d
+            if not det > 0.0:
+                return np.nan
+            inv = 1.0 / det
+            W[l, 0, 0] = (d00 + det_d * c) * inv
+            W[l, 0, 1] = (d01 - det_d * b) * inv
+            W[l, 1, 0] = W[l, 0, 1]
+            W[l, 1, 1] = (d11 + det_d * a) * inv
+            F[l, 0, 0] = m11 * inv
+            F[l, 0, 1] = -m01 * inv
+            F[l, 1, 0] = -m10 * inv
+            F[l, 1, 1] = m00 * inv
+            prod *= det
+            if prod > 1e150 or det > 1e100:
+                logdet += np.log(prod)
+                prod = 1.0
+        return logdet + np.log(prod)
     G = np.empty((k, k))
     H = np.empty((k, k))
     P = np.empty((k, 2 * k))

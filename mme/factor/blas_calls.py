@@ -1,0 +1,92 @@
+"""BLAS and LAPACK calls that release the interpreter lock and work in place on blocks.
+
+scipy's wrappers hold the lock and copy blocks of a larger array; the same library's entry points are published
+for Cython (scipy.linalg.cython_blas, cython_lapack) and called here through ctypes, which releases the lock.
+Matrices are Fortran-ordered float64 blocks: first index contiguous, any leading dimension.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from scipy.linalg import cython_blas, cython_lapack
+
+__all__ = ["gemm", "potrf", "symmetric_update", "triangular_inverse", "trsm_right_transposed"]
+
+_get_name = ctypes.pythonapi.PyCapsule_GetName
+_get_name.restype, _get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+_get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+_c, _i, _d = (ctypes.POINTER(t) for t in (ctypes.c_char, ctypes.c_int, ctypes.c_double))
+
+
+def _entry(module, name: str, *types):
+    capsule = module.__pyx_capi__[name]
+    return ctypes.CFUNCTYPE(None, *types)(_get_pointer(capsule, _get_name(capsule)))
+
+
+_dgemm = _entry(cython_blas, "dgemm", _c, _c, _i, _i, _i, _d, _d, _i, _d, _i, _d, _d, _i)
+_dsyrk = _entry(cython_blas, "dsyrk", _c, _c, _i, _i, _d, _d, _i, _d, _d, _i)
+_dtrsm = _entry(cython_blas, "dtrsm", _c, _c, _c, _c, _i, _i, _d, _d, _i, _d, _i)
+_dpotrf = _entry(cython_lapack, "dpotrf", _c, _i, _d, _i, _i)
+_dtrtri = _entry(cython_lapack, "dtrtri", _c, _c, _i, _d, _i, _i)
+
+
+def _char(value: bytes):
+    return ctypes.byref(ctypes.c_char(value))
+
+
+def _int(value: int):
+    return ctypes.byref(ctypes.c_int(value))
+
+
+def _double(value: float):
+    return ctypes.byref(ctypes.c_double(value))
+
+
+def _block(M: np.ndarray):
+    """Pointer and leading dimension of a Fortran-ordered block."""
+    assert M.dtype == np.float64 and M.strides[0] == 8
+    return ctypes.cast(M.ctypes.data, _d), _int(max(1, M.strides[1] // 8, M.shape[0]))
+
+
+def gemm(alpha: float, A: np.ndarray, B: np.ndarray, beta: float, C: np.ndarray, trans_b: bool = False) -> None:
+    """C <- alpha A B + beta C, or alpha A B' + beta C."""
+    (a, lda), (b, ldb), (c, ldc) = _block(A), _block(B), _block(C)
+    m, n = C.shape
+    if m and n:
+        _dgemm(_char(b"N"), _char(b"T" if trans_b else b"N"), _int(m), _int(n), _int(A.shape[1]), _double(alpha),
+               a, lda, b, ldb, _double(beta), c, ldc)  # fmt: skip
+
+
+def symmetric_update(A: np.ndarray, C: np.ndarray) -> None:
+    """Lower triangle of C <- C - A A'."""
+    (a, lda), (c, ldc) = _block(A), _block(C)
+    _dsyrk(_char(b"L"), _char(b"N"), _int(C.shape[0]), _int(A.shape[1]), _double(-1.0), a, lda, _double(1.0),
+           c, ldc)  # fmt: skip
+
+
+def trsm_right_transposed(L: np.ndarray, B: np.ndarray) -> None:
+    """B <- B L^-T for a lower-triangular L."""
+    (a, lda), (b, ldb) = _block(L), _block(B)
+    _dtrsm(_char(b"R"), _char(b"L"), _char(b"T"), _char(b"N"), _int(B.shape[0]), _int(B.shape[1]), _double(1.0),
+           a, lda, b, ldb)  # fmt: skip
+
+
+def potrf(S: np.ndarray) -> int:
+    """Lower Cholesky factor of the lower triangle of S, in place; LAPACK's info."""
+    info = ctypes.c_int(0)
+    s, lds = _block(S)
+    _dpotrf(_char(b"L"), _int(S.shape[0]), s, lds, ctypes.byref(info))
+    return int(info.value)
+
+
+def triangular_inverse(L: np.ndarray) -> np.ndarray:
+    """Inverse of the lower triangle of L, Fortran order, zeros above the diagonal."""
+    out = np.array(np.tril(L), order="F")
+    info = ctypes.c_int(0)
+    a, lda = _block(out)
+    _dtrtri(_char(b"L"), _char(b"N"), _int(out.shape[0]), a, lda, ctypes.byref(info))
+    return out
