@@ -319,12 +319,31 @@ class Objective:
 
     def _derivative(self, st: _State, Ze: list[np.ndarray]) -> list[np.ndarray]:
         """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
+        floors = np.full(len(st.inner), _FLOOR)
+        lifted = self._lifted(st, floors)
+        Q = self._information_blocks(st, self._floored(st, floors, lifted))
+        # A term without variance of its own beside another that absorbs it has little information left: the
+        # floor is then far below what matters for it and rounding prevails.  Raise it, once.
+        again = []
+        for t in lifted:
+            place = self.eq.layout.places[t]
+            part = slice(place.first, place.first + place.k)
+            block = self.eq.layout.blocks[place.block]
+            share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self._term_gram(t))))
+            if share < 1e-2:
+                floors[t] = min(_FLOOR / max(share, 1e-8), 1.0)
+                again.append(t)
+        if again:
+            Q = self._information_blocks(st, self._floored(st, floors, lifted))
+        return [q - ze.T @ ze / st.sigma2 for q, ze in zip(Q, Ze, strict=True)]
+
+    def _information_blocks(self, st: _State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
+        """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors."""
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p = eq.p
         lam2, Y, Ri = st.lam2, st.Y, st.Ri
-        floored = self._floored(st)
         if floored is not None:
-            # the same theta but for singular directions lifted by _FLOOR; W and F of the lead are unchanged
+            # the same theta but for singular directions lifted; W and F of the lead are unchanged
             lam2 = floored
             st.exact = False
             self.n_factorizations += 1
@@ -340,16 +359,17 @@ class Objective:
         # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
         half = Y[:, :p] @ Ri.T if self.reml and p else None
         if lay.has_lead:
-            E = np.einsum("lab,lbc->ac", el.F, eq.A1) if lay.k1 > 1 else np.sum(el.F * eq.A1, axis=0)
+            k1 = lay.k1
+            E = _flat(np.ascontiguousarray(el.F.transpose(0, 2, 1))).T @ _flat(eq.A1)
             N = 0.5 * (E + E.T) - 0.5 * (N1 + N1.T)
             if half is not None:
                 G = np.ascontiguousarray(eq.A1x[:, :, :p])
                 if lay.q2:
                     el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
-                FG = el.level_apply(el.F, G).transpose(1, 0, 2).reshape(lay.k1 * lay.q1, p)
-                FG = (FG @ Ri.T).reshape(lay.k1, lay.q1 * p)
+                FG = (_flat(el.level_apply(el.F, G)) @ Ri.T).reshape(lay.q1, k1, p)
+                FG = FG.transpose(1, 0, 2).reshape(k1, lay.q1 * p)
                 N = N - FG @ FG.T
-            out.append(N - Ze[0].T @ Ze[0] / st.sigma2)
+            out.append(N)
         for r, block in enumerate(lay.rest):
             T_r = T[r].copy()
             if half is not None:
@@ -360,31 +380,33 @@ class Objective:
             mid = block.q * np.eye(block.k) - 0.5 * (T_r + T_r.T)
             inverse = np.linalg.inv(lam2[r])
             N = inverse.T @ mid @ inverse
-            ze = Ze[len(out)]
-            out.append(0.5 * (N + N.T) - ze.T @ ze / st.sigma2)
+            out.append(0.5 * (N + N.T))
         return out
 
-    def _floored(self, st: _State) -> list[np.ndarray] | None:
-        """Factors of the rest with singular directions lifted, or None if all are regular."""
+    def _lifted(self, st: _State, floors: np.ndarray) -> list[int]:
+        """Terms of the rest whose factor is singular to within the floor, in units of their cross-products."""
         lay = self.eq.layout
-        lift = False
-        lams = []
+        out = []
         for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
             if lay.has_lead and place.block == 0:
-                lams.append(lam)
                 continue
-            scale = np.sqrt(np.diag(self._term_gram(t)))
-            scaled = lam * scale[:, None]
+            scaled = lam * np.sqrt(np.diag(self._term_gram(t)))[:, None]
             smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
-            if smallest**2 < _FLOOR:
-                lift = True
-                D = scaled @ scaled.T + _FLOOR * np.eye(place.k)
-                lam = factor_psd(D) / scale[:, None]
-            lams.append(lam)
-        if not lift:
+            if smallest**2 < floors[t]:
+                out.append(t)
+        return out
+
+    def _floored(self, st: _State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
+        """Factors of the rest with singular directions of the lifted terms regular; None if there are none."""
+        if not lifted:
             return None
+        lams = list(st.inner)
+        for t in lifted:
+            scale = np.sqrt(np.diag(self._term_gram(t)))
+            scaled = lams[t] * scale[:, None]
+            lams[t] = factor_psd(scaled @ scaled.T + floors[t] * np.eye(scale.size)) / scale[:, None]
         blocks = self._block_lams(lams)
-        return blocks[1:] if lay.has_lead else blocks
+        return blocks[1:] if self.eq.layout.has_lead else blocks
 
     # -- average information ------------------------------------------------------------------------------
 

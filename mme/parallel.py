@@ -81,10 +81,10 @@ def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int
 class _Blas:
     """The BLAS libraries of this process and how many threads they may use.
 
-    A fit makes thousands of small BLAS calls, for which waking other threads costs far more than it gains, and
-    threaded BLAS waits by spinning (measured: 20 times slower than one thread at order 1,500, load 4 on 2
-    processors).  So every call runs on one thread, and large ones are cut up for `run`.  Nested and concurrent
-    fits are counted: the first in remembers the user's setting, the last out restores it.
+    A fit makes thousands of small BLAS calls, for which waking other threads costs far more than it gains,
+    and threaded BLAS waits by spinning (measured: 20 times slower than one thread at order 1,500, load 4 on
+    2 processors).  So every call runs on one thread, and large ones are cut up for `run`.  Nested and
+    concurrent fits are counted: the first in remembers the user's setting, the last out restores it.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """BLAS and LAPACK calls that release the interpreter lock and work in place on blocks.
 
-scipy's wrappers hold the lock and copy blocks of a larger array; the same library's entry points are published
-for Cython (scipy.linalg.cython_blas, cython_lapack) and called here through ctypes, which releases the lock.
-Matrices are Fortran-ordered float64 blocks: first index contiguous, any leading dimension.
+scipy's wrappers hold the lock and copy blocks of a larger array; the same library's entry points are
+published for Cython (scipy.linalg.cython_blas, cython_lapack) and called here through ctypes, which releases
+the lock.  Matrices are Fortran-ordered float64 blocks: first index contiguous, any leading dimension.
 """
 
 from __future__ import annotations
@@ -52,27 +52,30 @@ def _block(M: np.ndarray):
     return ctypes.cast(M.ctypes.data, _d), _int(max(1, M.strides[1] // 8, M.shape[0]))
 
 
-def gemm(alpha: float, A: np.ndarray, B: np.ndarray, beta: float, C: np.ndarray, trans_b: bool = False) -> None:
+def gemm(
+    alpha: float, A: np.ndarray, B: np.ndarray, beta: float, C: np.ndarray, trans_b: bool = False
+) -> None:
     """C <- alpha A B + beta C, or alpha A B' + beta C."""
     (a, lda), (b, ldb), (c, ldc) = _block(A), _block(B), _block(C)
     m, n = C.shape
     if m and n:
-        _dgemm(_char(b"N"), _char(b"T" if trans_b else b"N"), _int(m), _int(n), _int(A.shape[1]), _double(alpha),
-               a, lda, b, ldb, _double(beta), c, ldc)  # fmt: skip
+        second = _char(b"T" if trans_b else b"N")
+        sizes = _int(m), _int(n), _int(A.shape[1])
+        _dgemm(_char(b"N"), second, *sizes, _double(alpha), a, lda, b, ldb, _double(beta), c, ldc)
 
 
 def symmetric_update(A: np.ndarray, C: np.ndarray) -> None:
     """Lower triangle of C <- C - A A'."""
     (a, lda), (c, ldc) = _block(A), _block(C)
-    _dsyrk(_char(b"L"), _char(b"N"), _int(C.shape[0]), _int(A.shape[1]), _double(-1.0), a, lda, _double(1.0),
-           c, ldc)  # fmt: skip
+    sizes = _int(C.shape[0]), _int(A.shape[1])
+    _dsyrk(_char(b"L"), _char(b"N"), *sizes, _double(-1.0), a, lda, _double(1.0), c, ldc)
 
 
 def trsm_right_transposed(L: np.ndarray, B: np.ndarray) -> None:
     """B <- B L^-T for a lower-triangular L."""
     (a, lda), (b, ldb) = _block(L), _block(B)
-    _dtrsm(_char(b"R"), _char(b"L"), _char(b"T"), _char(b"N"), _int(B.shape[0]), _int(B.shape[1]), _double(1.0),
-           a, lda, b, ldb)  # fmt: skip
+    flags = _char(b"R"), _char(b"L"), _char(b"T"), _char(b"N")
+    _dtrsm(*flags, _int(B.shape[0]), _int(B.shape[1]), _double(1.0), a, lda, b, ldb)
 
 
 def potrf(S: np.ndarray) -> int:

@@ -1,8 +1,8 @@
 """Dense Cholesky factor and inverse by blocks, on the threads of `mme.parallel`.
 
-A threaded BLAS waits by spinning: fast on an idle machine, many times slower than one thread on a busy one.
-Here single-threaded BLAS calls on large blocks run on Python threads, which sleep when they wait.  Cuts depend
-on the order of the matrix only, so results do not depend on the number of threads.
+A threaded BLAS waits by spinning: fast on an idle machine, many times slower than one thread on a busy
+one.  Here single-threaded BLAS calls on large blocks run on Python threads, which sleep when they wait.  Cuts
+depend on the order of the matrix only, so results do not depend on the number of threads.
 
 Factor: right-looking block Cholesky (Golub & Van Loan 2013, section 4.2.9).  Inverse: Z = S^-1 satisfies
 Z L = L^-T (Takahashi, Fagan & Chen 1973), block column by block column from the last.
