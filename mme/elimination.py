@@ -10,6 +10,7 @@ import numpy as np
 
 from .equations import Equations
 from .factor import DenseFactor, Factor
+from .kernels import announce_compilation
 from .kernels import schur as ks
 from .parallel import cut, run
 from .plan import Plan
@@ -44,9 +45,12 @@ class Elimination:
     def __init__(self, eq: Equations, plan: Plan) -> None:
         self.eq, self.plan = eq, plan
         lay = eq.layout
+        if lay.q2:
+            announce_compilation(ks.schur_dense if plan.dense else ks.schur_sparse)
         q1, k1 = lay.q1, lay.k1
         self.W = np.empty((q1, k1, k1))
         self.F = np.empty((q1, k1, k1))
+        self.half = np.empty((q1, k1, k1))
         self._level_ranges = cut(None, q1, float(q1 * k1**3 * 8))
         per_column = np.zeros(lay.q2)
         if eq.idx.size:
@@ -81,7 +85,7 @@ class Elimination:
             return 0.0
         lam1, D1 = np.ascontiguousarray(lam1), np.ascontiguousarray(D1)
         parts = run(
-            lambda _, a, b: ks.level_factors(a, b, self.eq.A1, lam1, D1, self.W, self.F),
+            lambda _, a, b: ks.level_factors(a, b, self.eq.A1, lam1, D1, self.W, self.F, self.half),
             self._level_ranges,
         )
         return float(sum(parts))

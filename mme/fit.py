@@ -13,6 +13,8 @@ import numpy as np
 from .covariance import theta_to_lam
 from .design import Design
 from .equations import build_equations
+from .kernels import announce_compilation
+from .kernels.schur import level_factors
 from .objective import Objective
 from .optimizer import TermSpec, minimise
 from .parallel import single_threaded_blas
@@ -155,6 +157,7 @@ def _fit(
     tol: float,
 ) -> Fit:
     clock = _Clock()
+    announce_compilation(level_factors)
     equations = build_equations(design, layout_of(design))
     clock.lap("equations")
     objective = Objective(design, reml=reml, solver=solver, equations=equations)

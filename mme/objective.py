@@ -70,8 +70,8 @@ class _State:
     lam1: np.ndarray
     D1: np.ndarray
     lam2: list[np.ndarray]
-    WA: np.ndarray
     K2x: np.ndarray
+    Kxx: np.ndarray
     U: np.ndarray
     Y: np.ndarray
     Ri: np.ndarray  # inverse of the Cholesky factor of X'V^-1X, in the orthonormal basis
@@ -238,7 +238,6 @@ class Objective:
             raise np.linalg.LinAlgError("theta is not finite.")
         self.n_factorizations += 1
         eq, lay, el = self.eq, self.eq.layout, self.elimination
-        p = eq.p
         lams = self._lams(theta)
         inner = [lam if lam.size == 1 else triangular(self._basis(t) @ lam) for t, lam in enumerate(lams)]
         blocks = self._block_lams(inner)
@@ -248,8 +247,8 @@ class Objective:
         logdet = el.eliminate(lam1, D1)
         WA = el.level_apply(el.W, eq.A1x)
         K2x = el.minus_cells_transposed(WA, eq.A2x.copy())
-        m = p + 1
-        Kxx = eq.Axx - eq.A1x.reshape(-1, m).T @ WA.reshape(-1, m)
+        HA = _flat(el.level_apply(el.half, eq.A1x))
+        Kxx = eq.Axx - HA.T @ HA
         logdet += el.factorize(lam2)
         U = apply_lam(eq, lam2, K2x, True)
         Y = el.solve(U)
@@ -266,7 +265,7 @@ class Objective:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
         st = _State(
-            theta.copy(), lams, inner, lam1, D1, lam2, WA, K2x, U, Y, Ri, logdet, b, r2, deviance, sigma2
+            theta.copy(), lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2
         )
         self._state = st
         return st
@@ -351,9 +350,7 @@ class Objective:
             if self.reml and p:
                 U = apply_lam(eq, lam2, st.K2x, True)
                 Y = el.solve(U)
-                m = p + 1
-                Kxx = eq.Axx - eq.A1x.reshape(-1, m).T @ st.WA.reshape(-1, m)
-                Ri = self._border(Kxx, U, Y)[0]
+                Ri = self._border(st.Kxx, U, Y)[0]
         N1, T = el.traces(lam2)
         out = []
         # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
@@ -384,7 +381,7 @@ class Objective:
         return out
 
     def _lifted(self, st: _State, floors: np.ndarray) -> list[int]:
-        """Terms of the rest whose factor is singular to within the floor, in units of their cross-products."""
+        """Terms of the rest whose factor is singular to within the floor, scaled by their cross-products."""
         lay = self.eq.layout
         out = []
         for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
@@ -397,7 +394,7 @@ class Objective:
         return out
 
     def _floored(self, st: _State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
-        """Factors of the rest with singular directions of the lifted terms regular; None if there are none."""
+        """Factors of the rest with the lifted terms' singular directions regular; None if there are none."""
         if not lifted:
             return None
         lams = list(st.inner)

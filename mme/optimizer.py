@@ -26,7 +26,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.optimize as so
 
 from .cone import ConeBlock, minimise_over_cone
 from .covariance import lam_to_theta, theta_to_lam, triangular
@@ -403,7 +402,9 @@ def _fall_back(space, evaluate, x, theta, ev, max_evaluations, count):
     budget = max_evaluations - count()
     if budget <= 2:
         return x, theta, ev, f"stopped after {count()} evaluations without convergence"
-    so.minimize(
+    from scipy.optimize import minimize  # rarely needed, and slow to import
+
+    minimize(
         objective, theta, jac=True, method="L-BFGS-B", options={"maxfun": budget, "ftol": 1e-15, "gtol": 1e-9}
     )
     theta = best["theta"]

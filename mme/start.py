@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import numpy as np
-import scipy.optimize as so
 import scipy.sparse as sp
 
 from .covariance import lam_to_theta, triangular
@@ -87,7 +86,9 @@ def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
     solution = np.linalg.lstsq(F * scale[:, None], rhs * scale, rcond=1e-10)[0]
     if np.all(solution > 0):
         return solution
-    return so.nnls(F * scale[:, None], rhs * scale)[0]
+    from scipy.optimize import nnls  # rarely needed, and slow to import
+
+    return nnls(F * scale[:, None], rhs * scale)[0]
 
 
 def _columns_of(eq: Equations, block: int, column: int) -> slice:

@@ -58,6 +58,9 @@ class Oracle:
     beta : ndarray, shape (p,)
     vcov_beta : ndarray, shape (p, p)
         sigma2 (X'V^-1 X)^-1.
+    surviving : float
+        Smallest share of a fixed effect's information that V^-1 leaves: the smallest eigenvalue of
+        (X'WX)^-1/2 X'V^-1X (X'WX)^-1/2.  Cross-products lose 1 / surviving in relative precision.
     u : tuple of ndarray, shapes (q_t, k_t)
         Best linear unbiased predictors of the random effects on the scale of the data.
     """
@@ -70,6 +73,7 @@ class Oracle:
     sigma2: float
     beta: np.ndarray
     vcov_beta: np.ndarray
+    surviving: float
     u: tuple[np.ndarray, ...]
 
 
@@ -210,8 +214,17 @@ def evaluate(design: Design, theta: Sequence[np.ndarray], reml: bool = True) -> 
         sigma2=sigma2,
         beta=beta,
         vcov_beta=sigma2 * R_inv @ R_inv.T,
+        surviving=_surviving(X, R_inv),
         u=tuple(u),
     )
+
+
+def _surviving(X: np.ndarray, R_inv: np.ndarray) -> float:
+    if X.shape[1] == 0:
+        return 1.0
+    length = np.linalg.norm(X, axis=0)
+    R0 = np.linalg.qr(X / length, mode="r") * length
+    return float(1.0 / np.linalg.norm(R0 @ R_inv, 2) ** 2)
 
 
 def cholesky_deviance(design: Design, theta: Sequence[np.ndarray], reml: bool = True) -> float:

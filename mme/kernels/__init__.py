@@ -9,9 +9,12 @@ indices, C order unless said), so that each kernel is compiled once, at its firs
 compiles nothing.
 """
 
+import sys
+from pathlib import Path
+
 from numba import njit
 
-__all__ = ["kernel"]
+__all__ = ["announce_compilation", "kernel"]
 
 
 def kernel(function_or_signature, **options):
@@ -24,3 +27,28 @@ def kernel(function_or_signature, **options):
     if isinstance(function_or_signature, str):
         return njit(**options)
     return njit(**options)(function_or_signature)
+
+
+_announced = False
+
+
+def announce_compilation(*kernels) -> None:
+    """Say on stderr, once per process, that kernels not yet compiled on this machine are about to be.
+
+    Parameters
+    ----------
+    *kernels : Dispatcher
+        Kernels that the caller is about to run; the first one that was never compiled triggers the notice.
+    """
+    global _announced
+    if _announced:
+        return
+    for function in kernels:
+        if function.signatures:
+            continue
+        name = function.py_func.__qualname__
+        folder = Path(function.stats.cache_path or ".")
+        if not any(folder.glob(f"*.{name}-*.nbi")):
+            _announced = True
+            print("mme: compiling numerical kernels, once per installation (some seconds)", file=sys.stderr)
+            return

@@ -14,8 +14,12 @@ from . import kernel
 
 
 @kernel
-def level_factors(l0, l1, A, lam, D, W, F):
-    """Fill W and F for levels l0..l1; returns sum log|lam'A lam + I| (nan if not positive)."""
+def level_factors(l0, l1, A, lam, D, W, F, half):
+    """Fill W, F and half for levels l0..l1; returns sum log|lam'A lam + I| (nan if not positive).
+
+    half'half = W, from the Cholesky factor of lam'A lam + I: differences with B'W B are formed from half B,
+    whose rounding does not see the null directions of A.
+    """
     k = A.shape[1]
     logdet = 0.0
     if k == 1:
@@ -26,6 +30,7 @@ def level_factors(l0, l1, A, lam, D, W, F):
             f = 1.0 / g
             F[l, 0, 0] = f
             W[l, 0, 0] = d * f
+            half[l, 0, 0] = np.sqrt(d * f)
             prod *= g  # one logarithm for many levels
             if prod > 1e200:
                 logdet += np.log(prod)
@@ -35,11 +40,9 @@ def level_factors(l0, l1, A, lam, D, W, F):
                 prod = 1.0
         return logdet + np.log(prod)
     if k == 2:
-        # closed form: with adj(M) the adjugate, |I + A D| = 1 + tr(A D) + |A||D|, and
-        # W = (D + |D| adj A)/|I + A D|, F = adj(I + A D)/|I + A D|
-        root = lam[0, 0] * lam[1, 1]
-        det_d = root * root
+        # closed form: F = adj(I + A D)/|I + A D|; half = H^-1 lam', H the Cholesky factor of lam'A lam + I
         d00, d01, d11 = D[0, 0], D[0, 1], D[1, 1]
+        x, y, z = lam[0, 0], lam[1, 0], lam[1, 1]
         prod = 1.0
         for l in range(l0, l1):  # noqa: E741
             a, b, c = A[l, 0, 0], A[l, 0, 1], A[l, 1, 1]
@@ -47,14 +50,25 @@ def level_factors(l0, l1, A, lam, D, W, F):
             m01 = a * d01 + b * d11
             m10 = b * d00 + c * d01
             m11 = 1.0 + b * d01 + c * d11
-            det = m00 + m11 - 1.0 + max(a * c - b * b, 0.0) * det_d
+            h00 = 1.0 + x * x * a + 2.0 * x * y * b + y * y * c
+            h10 = z * (x * b + y * c) / h00
+            h11 = 1.0 + z * z * c - h10 * h10 * h00
+            det = h00 * h11
             if not det > 0.0:
                 return np.nan
             inv = 1.0 / det
-            W[l, 0, 0] = (d00 + det_d * c) * inv
-            W[l, 0, 1] = (d01 - det_d * b) * inv
+            s = np.sqrt(1.0 / h00)
+            t = np.sqrt(1.0 / h11)
+            g00, g01 = x * s, y * s
+            g10, g11 = -h10 * x * t, (z - h10 * y) * t
+            half[l, 0, 0] = g00
+            half[l, 0, 1] = g01
+            half[l, 1, 0] = g10
+            half[l, 1, 1] = g11
+            W[l, 0, 0] = g00 * g00 + g10 * g10
+            W[l, 0, 1] = g00 * g01 + g10 * g11
             W[l, 1, 0] = W[l, 0, 1]
-            W[l, 1, 1] = (d11 + det_d * a) * inv
+            W[l, 1, 1] = g01 * g01 + g11 * g11
             F[l, 0, 0] = m11 * inv
             F[l, 0, 1] = -m01 * inv
             F[l, 1, 0] = -m10 * inv
@@ -100,6 +114,7 @@ def level_factors(l0, l1, A, lam, D, W, F):
                 for c in range(a):
                     s -= H[a, c] * G[c, b]
                 G[a, b] = s / H[a, a]
+                half[l, a, b] = G[a, b]
         for a in range(k):
             for b in range(a + 1):
                 s = 0.0
