@@ -1,0 +1,392 @@
+"""REML and ML fits of large crossed designs: the root of the gradient by average-information steps.
+
+No deviance is needed: with fixed probes the gradient is a deterministic function of theta, and Newton steps with
+the average information on the reliability scale (`mme.optimizer`) find its root.  A step is kept if the
+length of the gradient, in the metric of balanced data, does not grow; otherwise it is halved.  At the end the
+probes' spread, put through the same step, gives the Monte Carlo error of every parameter; the number of probes
+grows until it is a twentieth of the standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .covariance import theta_to_lam
+from .equations import Equations
+from .exceptions import ConvergenceError
+from .optimizer import _RIDGE, _Coordinates, _natural_gradient, _solve_model
+from .stochastic import IterativeObjective, StochasticEvaluation
+
+__all__ = ["MonteCarlo", "Progress", "Root", "find_root", "iterative_start", "monte_carlo"]
+
+_GOAL = 0.05  # Monte Carlo error over standard error
+_GROWTH = 1.5  # of the gradient's length, that is still accepted
+_MOST_HALVINGS = 12
+_MOST_POLISHES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class MonteCarlo:
+    """Standard errors and Monte Carlo errors of an iterative fit.
+
+    Attributes
+    ----------
+    probes, seed : int
+    cg_iterations : int
+        Iterations of block conjugate gradients in all solves together.
+    theta_se : ndarray, shape (n_theta,)
+        Standard errors of theta from the average information; NaN where a term is singular.
+    theta_error : ndarray, shape (n_theta,)
+        Monte Carlo standard errors of theta.
+    variance_se, variance_error : tuple of ndarray, shapes (k_t, k_t)
+        The same for the entries of sigma2 lam lam' of every term.
+    sigma2_se, sigma2_error : float
+    ratio : float
+        Largest Monte Carlo error over standard error, in the coordinates of the search.
+    loglik_error : float
+        Monte Carlo standard error of the log-likelihood; 0 if it was computed exactly.
+    """
+
+    probes: int
+    seed: int
+    cg_iterations: int
+    theta_se: np.ndarray
+    theta_error: np.ndarray
+    variance_se: tuple[np.ndarray, ...]
+    variance_error: tuple[np.ndarray, ...]
+    sigma2_se: float
+    sigma2_error: float
+    ratio: float
+    loglik_error: float = 0.0
+
+
+@dataclass(eq=False)
+class Root:
+    """Where the search ended.
+
+    Attributes
+    ----------
+    theta : ndarray
+    evaluation : StochasticEvaluation
+    converged : bool
+    message : str
+    iterations : int
+        Accepted steps.
+    decrement : float
+        Square of the remaining step in standard errors.
+    gradient_norm : float
+        As in `mme.optimizer.Minimum`.
+    singular : list of int
+    ratio : float
+        Largest Monte Carlo error over standard error.
+    """
+
+    theta: np.ndarray
+    evaluation: StochasticEvaluation
+    converged: bool
+    message: str
+    iterations: int
+    decrement: float
+    gradient_norm: float
+    singular: list[int]
+    ratio: float
+
+
+class Progress:
+    """A tqdm bar that appears once a fit has taken two seconds.
+
+    Parameters
+    ----------
+    show : bool or None
+        None: only if the standard error stream is a terminal.
+    """
+
+    def __init__(self, show: bool | None) -> None:
+        self.show = sys.stderr.isatty() if show is None else bool(show)
+        self.always = show is True
+        self._bar = None
+        self._begin = time.perf_counter()
+
+    def __call__(self, step: int, gradient: float, cg: int, probes: int) -> None:
+        """Report a step: largest gradient (in standard errors), CG iterations so far, probes."""
+        if not self.show or (not self.always and time.perf_counter() - self._begin < 2.0):
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc="mme", unit=" step", leave=False, file=sys.stderr)
+        self._bar.n = step
+        self._bar.set_postfix({"gradient": f"{gradient:.1e}", "CG iterations": cg, "probes": probes})
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Search:
+    """State of the root finding: a point, its evaluation, the quadratic model and its step."""
+
+    def __init__(self, objective: IterativeObjective, theta0: np.ndarray) -> None:
+        self.objective = objective
+        self.space = _Coordinates(objective.term_specs())
+        self.inner = 1e-2  # relative tolerance of the solves
+        self.steps = self.halvings = 0
+        self.x = self.space.from_theta(np.asarray(theta0, dtype=np.float64))
+        try:
+            self._take(self.x, *self._model(self.x))
+        except np.linalg.LinAlgError as error:
+            raise ConvergenceError(
+                f"the gradient cannot be computed at the start theta = {theta0}: {error}"
+            ) from error
+
+    def _model(self, x: np.ndarray) -> tuple:
+        theta = self.space.to_theta(x)
+        ev = self.objective.evaluate(theta, 2, self.inner)
+        model = self.space.derivatives(x, ev)
+        return theta, ev, model, _natural_gradient(self.space, x, model[0], model[2])
+
+    def _take(
+        self, x: np.ndarray, theta: np.ndarray, ev: StochasticEvaluation, model: tuple, slope: float
+    ) -> None:
+        self.x, self.theta, self.ev, self.model, self.slope = x, theta, ev, model, slope
+        self.step, self.decrement = _solve_model(self.space, x, *model, _RIDGE)
+
+    def again(self) -> None:
+        """Evaluate at the same point, with other probes or tolerances."""
+        self._take(self.x, *self._model(self.x))
+
+    def advance(self, finest: float) -> bool:
+        """One accepted step; False if the gradient grows however short the step."""
+        fraction = self.space.limit(self.x, self.step)
+        # the error of the solves need only be small against the step still to be made
+        self.inner = float(np.clip(0.02 * np.sqrt(self.decrement), finest, max(finest, self.inner)))
+        for _ in range(_MOST_HALVINGS):
+            x = self.x + fraction * self.step
+            try:
+                trial = self._model(x)
+            except np.linalg.LinAlgError:
+                trial = None
+            if trial is not None and trial[3] <= _GROWTH * self.slope + 10.0 * self.inner:
+                self.steps += 1
+                self._take(x, *trial)
+                return True
+            self.halvings += 1
+            fraction *= 0.5
+        return False
+
+    def ratio(self) -> float:
+        """Largest Monte Carlo error over standard error."""
+        return _monte_carlo_ratio(self.space, self.x, self.ev, self.model)
+
+    def root(self, converged: bool, message: str) -> Root:
+        return Root(
+            self.theta, self.ev, converged, message, self.steps, self.decrement, self.slope,
+            self.space.singular_terms(self.x), self.ratio(),
+        )  # fmt: skip
+
+
+def find_root(
+    objective: IterativeObjective,
+    theta0: np.ndarray,
+    *,
+    tol: float = 1e-4,
+    goal: float = _GOAL,
+    max_steps: int = 60,
+    max_probes: int = 256,
+    polish: bool = True,
+    progress: Callable[[int, float, int, int], None] | None = None,
+) -> Root:
+    """Root of the gradient over the cone of covariances.
+
+    Parameters
+    ----------
+    objective : IterativeObjective
+    theta0 : ndarray, shape (n_theta,)
+    tol : float
+        Largest squared length of the step that is left, in standard errors.
+    goal : float
+        Largest Monte Carlo error over standard error; probes are added until it holds.
+    max_steps, max_probes : int
+    polish : bool
+        Go on until the step left, and the error of the solves, are a tenth of the Monte Carlo error.
+    progress : callable (step, gradient, cg_iterations, probes), optional
+
+    Returns
+    -------
+    Root
+
+    Raises
+    ------
+    ConvergenceError
+        The gradient cannot be computed at the start.
+    """
+    search = _Search(objective, theta0)
+    finest, polished = 0.02 * np.sqrt(tol), 0
+    while True:
+        if progress is not None:
+            progress(search.steps, search.slope, objective.cg_iterations, objective.n_probes)
+        if search.decrement > tol:
+            if search.steps >= max_steps:
+                return search.root(False, f"stopped after {max_steps} steps without convergence")
+            if not search.advance(finest):
+                return search.root(
+                    False,
+                    f"the gradient grows along the step however short it is ({search.slope:.2g} standard "
+                    "errors); try another start, or solver='direct' if it fits",
+                )
+            continue
+        ratio = search.ratio()
+        if ratio > goal and objective.n_probes < max_probes:
+            wanted = int(np.ceil(1.3 * objective.n_probes * (ratio / goal) ** 2))
+            objective.set_probes(min(max_probes, max(wanted, objective.n_probes + 4)))
+            search.again()
+            continue
+        if polish and polished < _MOST_POLISHES:
+            tol = min(tol, float(np.clip((0.1 * ratio) ** 2, 1e-11, None)))
+            finest = min(finest, 0.1 * np.sqrt(tol))
+            polished += 1
+            if search.decrement > tol:
+                continue
+            if search.inner > 1.001 * finest:
+                search.inner = finest
+                search.again()
+                continue
+        message = "the next step is below the tolerance"
+        if ratio > goal:
+            message += (
+                f"; the Monte Carlo error is {ratio:.2g} standard errors with {objective.n_probes} probes: "
+                "allow more (max_probes) to reduce it"
+            )
+        return search.root(True, message)
+
+
+def _sample_gradients(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation) -> np.ndarray:
+    """Gradient in reliability coordinates by probe, shape (n_probes, m)."""
+    assert ev.samples is not None
+    out = np.empty((ev.samples[0].shape[0], space.m))
+    for b, Ri, N in zip(space.blocks, space.Ri, ev.samples, strict=True):
+        RC = Ri @ np.linalg.inv(np.eye(b.k) - b.mat(x))
+        moved = np.einsum("ba,ibc,cd->iad", RC, N, RC)
+        out[:, b.part] = moved[:, b.rows, b.cols] * b.weight
+    return out
+
+
+def _moved_points(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation, model: tuple) -> np.ndarray:
+    """Where the constrained step leads from gradients that deviate by one probe's share, (n_probes, m).
+
+    Their covariance is that of the estimate over probes, boundaries included.
+    """
+    g, H, metric = model
+    samples = _sample_gradients(space, x, ev)
+    m = samples.shape[0]
+    scaled = (samples - samples.mean(axis=0)) / np.sqrt(m)
+    return np.array([x + _solve_model(space, x, g + d, H, metric, _RIDGE)[0] for d in scaled])
+
+
+def _monte_carlo_ratio(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation, model: tuple) -> float:
+    """Largest Monte Carlo error over standard error of the coordinates; 0 if there is nothing stochastic."""
+    if ev.samples is None or ev.samples[0].shape[0] < 2:
+        return np.inf
+    spread = np.std(_moved_points(space, x, ev, model), axis=0, ddof=1)
+    H, metric = model[1], model[2]
+    se = np.sqrt(2.0 * np.maximum(np.diag(np.linalg.inv(H + _RIDGE * metric)), 0.0))
+    return float(np.max(spread / np.where(se > 0, se, np.inf)))
+
+
+def monte_carlo(objective: IterativeObjective, root: Root) -> MonteCarlo:
+    """Standard errors and Monte Carlo errors at the end of a search.
+
+    Parameters
+    ----------
+    objective : IterativeObjective
+    root : Root
+
+    Returns
+    -------
+    MonteCarlo
+    """
+    ev = root.evaluation
+    assert ev.information is not None and ev.joint is not None and ev.slope is not None
+    space = _Coordinates(objective.term_specs())
+    x = space.from_theta(root.theta)
+    model = space.derivatives(x, ev)
+    points = _moved_points(space, x, ev, model)
+    thetas = np.array([space.to_theta(np.asarray(point)) for point in _inside(space, points)])
+    free = 2.0 * np.linalg.pinv(ev.information, hermitian=True)
+    theta_se = np.sqrt(np.maximum(np.diag(free), 0.0))
+    theta_error = thetas.std(axis=0, ddof=1)
+    joint = 2.0 * np.linalg.pinv(ev.joint, hermitian=True)
+    s2 = ev.sigma2
+    variance_se, variance_error = [], []
+    base = None
+    drift = np.zeros(len(thetas))
+    for t, place in enumerate(objective.eq.layout.places):
+        lams = [theta_to_lam(theta[place.theta], place.k, place.kind) for theta in thetas]
+        D = theta_to_lam(root.theta[place.theta], place.k, place.kind)
+        D = D @ D.T
+        Ds = np.array([lam @ lam.T for lam in lams])
+        se = np.full((place.k, place.k), np.nan)
+        for i, (a, b) in enumerate(place.entries, start=place.theta.start):
+            direction = np.zeros(ev.joint.shape[0])
+            direction[i], direction[-1] = s2, D[a, b]
+            se[a, b] = se[b, a] = np.sqrt(max(0.0, float(direction @ joint @ direction)))
+            drift += ev.slope[i] * (Ds[:, a, b] - D[a, b])
+        if t in root.singular:
+            theta_se[place.theta] = np.nan
+        variance_se.append(se)
+        variance_error.append(Ds)
+        base = s2
+    assert base is not None
+    sigma2s = s2 + drift
+    errors = tuple((sigma2s[:, None, None] * Ds).std(axis=0, ddof=1) for Ds in variance_error)
+    return MonteCarlo(
+        objective.n_probes,
+        objective.seed,
+        objective.cg_iterations,
+        theta_se,
+        theta_error,
+        tuple(variance_se),
+        errors,
+        float(np.sqrt(max(0.0, joint[-1, -1]))),
+        float(sigma2s.std(ddof=1)),
+        root.ratio,
+    )
+
+
+def _inside(space: _Coordinates, points: np.ndarray) -> np.ndarray:
+    """Points pulled to where I - rho is positive (a Monte Carlo step may overshoot)."""
+    out = points.copy()
+    for c in space.cones:
+        for point in out:
+            w, V = np.linalg.eigh(c.mat(point))
+            rho = (V * np.clip(w, 0.0, 1.0 - 1e-9)) @ V.T
+            point[c.part] = rho[c.rows, c.cols]
+    return out
+
+
+def iterative_start(
+    equations: Equations, theta0: np.ndarray, reml: bool = True, probes: int = 4, seed: int = 0
+) -> np.ndarray:
+    """A start within about a tenth of a standard error of the optimum, for a fraction of a factorization.
+
+    Parameters
+    ----------
+    equations : Equations
+    theta0 : ndarray, shape (n_theta,)
+    reml : bool
+    probes, seed : int
+
+    Returns
+    -------
+    theta : ndarray, shape (n_theta,)
+        `theta0` if the search fails.
+    """
+    objective = IterativeObjective(equations, reml, probes, seed)
+    root = find_root(objective, theta0, tol=1e-3, goal=np.inf, max_steps=8, polish=False)
+    return root.theta

@@ -1,0 +1,394 @@
+"""Block preconditioned conjugate gradients on the Schur complement of the rest, which is never formed.
+
+The leading term is eliminated exactly, level by level; what is left,
+
+    S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I,      V_1 = W^-1 + Z_1 D_1 Z_1',
+
+is applied through the cells at a cost proportional to the data.  In the scale of lam2 its smallest eigenvalue
+is at least one and a zero variance is an identity block.  The preconditioner (Saad 2003, Iterative Methods for
+Sparse Linear Systems, 9.2 and 14) is the block diagonal of S plus an additive coarse correction in the space
+of the vectors that are constant over all levels of an effect: those are the directions in which crossed
+factors are confounded with each other and with an intercept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from .equations import Equations
+from .kernels import iterative as ki
+from .kernels import schur as ks
+from .parallel import cut, run
+
+__all__ = ["BlockSolution", "SchurSystem"]
+
+
+@dataclass(eq=False)
+class BlockSolution:
+    """What a block solve gives.
+
+    Attributes
+    ----------
+    X, R : ndarrays, shape (q2, m)
+        Solutions and residuals.
+    iterations : int
+    residual : ndarray, shape (m,)
+        Norms of the residuals in the metric of the preconditioner, relative to the reference.
+    converged : bool
+    alphas, betas : list of ndarray, shapes (m,)
+        Coefficients of the recurrence, from which the Lanczos matrices follow.
+    """
+
+    X: np.ndarray
+    R: np.ndarray
+    iterations: int
+    residual: np.ndarray
+    converged: bool
+    alphas: list[np.ndarray] = field(default_factory=list)
+    betas: list[np.ndarray] = field(default_factory=list)
+
+
+class SchurSystem:
+    """S of one set of equations at one theta: products, preconditioner, block solves.
+
+    Parameters
+    ----------
+    eq : Equations
+    """
+
+    def __init__(self, eq: Equations) -> None:
+        self.eq = eq
+        lay = eq.layout
+        self.q1, self.k1, self.q2 = lay.q1, lay.k1, lay.q2
+        self.k2 = max((b.k for b in lay.rest), default=1)
+        scalar = self.k1 == 1 and self.k2 == 1
+        self.unit = scalar and bool(eq.val.size) and bool(np.all(eq.val == 1.0))
+        none = np.zeros((0, 1))
+        self.val = none if self.unit else eq.val
+        self.tval = none if self.unit else np.ascontiguousarray(eq.val[eq.tpos])
+        self.aptr, self.aidx, self.aval = _symmetric(eq)
+        # component of every column: which effect of which block of the rest
+        start = np.cumsum([0] + [b.k for b in lay.rest])
+        parts = [
+            np.tile(np.arange(b.k, dtype=np.int32) + np.int32(start[r]), b.q) for r, b in enumerate(lay.rest)
+        ]
+        self.component = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        self.n_components = int(start[-1])
+        counts = np.bincount(self.component, minlength=self.n_components)
+        # unit vectors that are constant over the columns of a component
+        self.constants = np.zeros((self.q2, self.n_components))
+        self.constants[np.arange(self.q2), self.component] = 1.0 / np.sqrt(counts[self.component])
+        self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.products = 0.0  # products with S, one per right-hand side
+
+    # -- ranges -------------------------------------------------------------------------------------------
+
+    def _cut(self, what: str, m: int) -> list[tuple[int, int]]:
+        """Pieces for m right-hand sides; they depend on the data alone."""
+        key = (what, m)
+        if key not in self._ranges:
+            eq, lay = self.eq, self.eq.layout
+            if what == "lead":
+                self._ranges[key] = cut(np.diff(eq.ptr) * float(m * self.k1) + m, lay.q1)
+            elif what == "columns":
+                self._ranges[key] = cut(np.diff(eq.tptr) * float(m * self.k1) + m, lay.q2)
+            elif what == "rows":
+                self._ranges[key] = cut(np.diff(self.aptr) * float(m), lay.q2)
+            elif what == "vector":
+                self._ranges[key] = cut(None, lay.q2, float(lay.q2 * m))
+            else:
+                self._ranges[key] = cut(None, lay.lstart.size - 1, float(4 * lay.q2 * m))
+        return self._ranges[key]
+
+    # -- products with the cells --------------------------------------------------------------------------
+
+    def lead(self, D: np.ndarray) -> np.ndarray:
+        """B D: (q2, m) -> (q1, k1, m)."""
+        eq, m = self.eq, D.shape[1]
+        out = np.empty((self.q1, self.k1, m))
+        if self.q1:
+            run(
+                lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self._cut("lead", m)
+            )
+        return out
+
+    def minus_rest(self, T: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """out -= B'T in place: (q1, k1, m) into (q2, m)."""
+        eq, m = self.eq, T.shape[2]
+        if eq.idx.size:
+            run(
+                lambda _, a, b: ki.rest_pass(a, b, eq.tptr, eq.tlev, self.tval, T, out),
+                self._cut("columns", m),
+            )
+        return out
+
+    def gram(self, D: np.ndarray) -> np.ndarray:
+        """A22 D: (q2, m) -> (q2, m)."""
+        out = np.empty_like(D)
+        run(
+            lambda _, a, b: ki.sparse_pass(a, b, self.aptr, self.aidx, self.aval, D, out),
+            self._cut("rows", D.shape[1]),
+        )
+        return out
+
+    def weigh(self, W: np.ndarray, T: np.ndarray) -> np.ndarray:
+        """W[l] T[l] in place: (q1, k1, k1), (q1, k1, m)."""
+        if self.q1:
+            run(lambda _, a, b: ki.weigh(a, b, W, T), cut(None, self.q1, float(T.size * self.k1)))
+        return T
+
+    def scale(self, M: np.ndarray, transpose: bool) -> np.ndarray:
+        """lam2 M or lam2'M: (q2, m) -> (q2, m)."""
+        lay = self.eq.layout
+        out = np.empty_like(M)
+        run(
+            lambda _, a, b: ki.apply_blocks(a, b, lay.lstart, lay.lblock, self.lam2, M, out, transpose),
+            self._cut("levels", M.shape[1]),
+        )
+        return out
+
+    # -- one theta ----------------------------------------------------------------------------------------
+
+    def set_theta(self, lam1: np.ndarray, lam2: list[np.ndarray]) -> None:
+        """Eliminate the leading term and build the preconditioner.
+
+        Parameters
+        ----------
+        lam1 : ndarray, shape (k1, k1)
+            Lower-triangular factor of the leading block.
+        lam2 : list of ndarray, shapes (k_r, k_r)
+            Any square factors of the rest blocks.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The equations overflow at this theta.
+        """
+        eq, lay = self.eq, self.eq.layout
+        lam1 = np.ascontiguousarray(lam1)
+        self.lam1, self.D1 = lam1, np.ascontiguousarray(lam1 @ lam1.T)
+        self.W = np.empty((self.q1, self.k1, self.k1))
+        self.F, self.half = np.empty_like(self.W), np.empty_like(self.W)
+        self.half = np.empty_like(self.W)
+        self.logdet1 = 0.0
+        if lay.has_lead:
+            parts = run(
+                lambda _, a, b: ks.level_factors(a, b, eq.A1, lam1, self.D1, self.W, self.F, self.half),
+                cut(None, self.q1, float(self.q1 * self.k1**3 * 8)),
+            )
+            self.logdet1 = float(sum(parts))
+        self.lam2 = np.zeros((max(1, len(lam2)), self.k2, self.k2))
+        for r, lam in enumerate(lam2):
+            self.lam2[r, : lam.shape[0], : lam.shape[0]] = lam
+        n_levels = lay.lstart.size - 1
+        P = np.zeros((n_levels, self.k2, self.k2))
+        P[:] = np.eye(self.k2)
+        run(
+            lambda _, a, b: ki.diagonal_blocks(
+                a, b, lay.lstart, lay.lblock, self.lam2, self.aptr, self.aidx, self.aval,
+                eq.tptr, eq.tlev, self.tval, self.W, P,
+            ),
+            cut(None, n_levels, float(4 * eq.idx.size * self.k1**2 * self.k2)),
+        )  # fmt: skip
+        P = 0.5 * (P + P.transpose(0, 2, 1))
+        if not (np.isfinite(self.logdet1) and np.all(np.isfinite(P))):
+            raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
+        self.P = P
+        self.root = np.sqrt(P) if self.k2 == 1 else np.linalg.cholesky(P)
+        self.Pi = 1.0 / P if self.k2 == 1 else np.linalg.inv(P)
+        self._coarse()
+        self._smooth_vectors()
+
+    def _smooth_vectors(self) -> None:
+        """Orthonormal columns, two per component: constant, and proportional to the levels' reliabilities.
+
+        A constant is nearly in the null space of S - I where factors are confounded; P^-1 O maps it to the
+        reliabilities I - P^-1 (S = P + O).  Where these are constant themselves the second column is zero.
+        """
+        lay, c = self.eq.layout, self.n_components
+        self.Q = np.zeros((self.q2, 2 * c))
+        self.Q[:, :c] = self.constants
+        start = first = 0
+        for r, block in enumerate(lay.rest):
+            Pi = self.Pi[first : first + block.q]
+            rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
+            for a in range(block.k):
+                rho = 1.0 - Pi[:, a, a]
+                rest = rho - rho.mean()
+                size = float(np.linalg.norm(rest))
+                if size > 1e-3 * float(np.linalg.norm(rho)):
+                    self.Q[rows, c + start + a][a :: block.k] = rest / size
+            start += block.k
+            first += block.q
+
+    def _coarse(self) -> None:
+        c = self.n_components
+        self.Ei = np.zeros((c, c))
+        if self.q2 == 0:
+            return
+        C = (self.constants > 0).astype(np.float64)
+        E = C.T @ self.product(C)[0]
+        self.Ei = np.linalg.inv(0.5 * (E + E.T))
+
+    def product(self, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """S V and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,)."""
+        lay, m = self.eq.layout, V.shape[1]
+        self.products += m
+        D = self.scale(V, False)
+        out = self.gram(D)
+        if self.eq.idx.size:
+            self.minus_rest(self.weigh(self.W, self.lead(D)), out)
+        ranges = self._cut("levels", m)
+        dots = np.zeros((len(ranges), m))
+        run(
+            lambda i, a, b: ki.close_product(a, b, lay.lstart, lay.lblock, self.lam2, V, out, dots[i]),
+            ranges,
+        )
+        return out, dots.sum(axis=0)
+
+    def precondition(self, R: np.ndarray) -> np.ndarray:
+        """P^-1 R with the block diagonal alone: (q2, m) -> (q2, m)."""
+        out = np.empty_like(R)
+        lay = self.eq.layout
+        run(
+            lambda _, a, b: ki.block_solve(a, b, lay.lstart, self.Pi, R, out),
+            self._cut("levels", R.shape[1]),
+        )
+        return out
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        """Probes component by component: (q2, n) -> (q2, n * n_components), zero outside the component."""
+        c = self.n_components
+        out = np.zeros((self.q2, z.shape[1], c))
+        out[np.arange(self.q2), :, self.component] = z
+        return out.reshape(self.q2, z.shape[1] * c)
+
+    def block_trace(self) -> np.ndarray:
+        """sum_l F_l B_l lam2 P^-1 lam2'B_l'F_l' over the leading term's levels, shape (k1, k1)."""
+        eq, lay = self.eq, self.eq.layout
+        n_levels = lay.lstart.size - 1
+        ranges = cut(None, n_levels, float(4 * eq.idx.size * self.k1**2 * self.k2))
+        parts = np.zeros((len(ranges), self.k1, self.k1))
+        run(
+            lambda i, a, b: ki.block_trace(
+                a, b, lay.lstart, lay.lblock, self.lam2, self.Pi, eq.tptr, eq.tlev, self.tval, self.F,
+                parts[i],
+            ),
+            ranges,
+        )  # fmt: skip
+        return parts.sum(axis=0)
+
+    # -- solves -------------------------------------------------------------------------------------------
+
+    def solve(
+        self,
+        rhs: np.ndarray,
+        tol: np.ndarray | float,
+        *,
+        X0: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+        max_iterations: int = 1000,
+        coarse: bool = True,
+        keep: bool = False,
+    ) -> BlockSolution:
+        """Solve S X = rhs for all columns at once.
+
+        Parameters
+        ----------
+        rhs : ndarray, shape (q2, m), C order
+        tol : float or ndarray, shape (m,)
+            A column is done when its residual, in the metric of the preconditioner, falls below tol times
+            the reference.
+        X0 : ndarray, shape (q2, m), optional
+            Start; zero by default.
+        reference : ndarray, shape (m,), optional
+            By default the norms of the right-hand sides in the metric of the preconditioner.
+        max_iterations : int
+        coarse : bool
+            Whether the coarse correction is part of the preconditioner.
+        keep : bool
+            Keep the coefficients of the recurrence.
+
+        Returns
+        -------
+        BlockSolution
+        """
+        m = rhs.shape[1]
+        X = np.zeros_like(rhs) if X0 is None else X0.copy()
+        R = rhs.copy()
+        if m == 0 or self.q2 == 0:
+            return BlockSolution(X, R, 0, np.zeros(m), True)
+        V, AV = np.zeros_like(rhs), np.zeros_like(rhs)
+        Z = np.empty_like(rhs)
+        if reference is None or X0 is None:
+            rz, sums = self._advance(np.zeros(m), V, AV, X, R, Z)
+            if reference is None:
+                # without the coarse part, so that every solve measures alike
+                reference = np.sqrt(rz)
+        if X0 is not None:
+            R -= self.product(X)[0]
+            rz, sums = self._advance(np.zeros(m), V, AV, X, R, Z)
+        goal = np.asarray(tol) * reference
+        out = BlockSolution(X, R, 0, np.zeros(m), False)
+        beta, previous = np.zeros(m), np.zeros(m)
+        correction = np.zeros((max(1, self.n_components), m))
+        ranges = self._cut("vector", m)
+        while True:
+            total = rz
+            if coarse:
+                correction = self.Ei @ sums
+                total = rz + np.sum(sums * correction, axis=0)
+            if out.iterations:
+                beta = np.where(previous > 0.0, total / np.where(previous > 0.0, previous, 1.0), 0.0)
+                if keep:
+                    out.betas.append(beta)
+            size = np.sqrt(total)
+            if np.all(size <= goal) or not np.all(np.isfinite(size)):
+                out.converged = bool(np.all(size <= goal))
+                break
+            if out.iterations >= max_iterations:
+                break
+            run(
+                lambda _, a, b, be=beta, co=correction: ki.redirect(a, b, self.component, be, co, Z, V),
+                ranges,
+            )
+            AV, curvature = self.product(V)
+            good = (curvature > 0.0) & (total > 0.0)
+            alpha = np.where(good, total / np.where(good, curvature, 1.0), 0.0)
+            if keep:
+                out.alphas.append(alpha)
+            previous = total
+            rz, sums = self._advance(alpha, V, AV, X, R, Z)
+            out.iterations += 1
+        out.residual = np.where(reference > 0.0, size / np.where(reference > 0.0, reference, 1.0), 0.0)
+        return out
+
+    def _advance(
+        self, alpha: np.ndarray, V: np.ndarray, AV: np.ndarray, X: np.ndarray, R: np.ndarray, Z: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        lay, m = self.eq.layout, X.shape[1]
+        ranges = self._cut("levels", m)
+        rz = np.zeros((len(ranges), m))
+        sums = np.zeros((len(ranges), self.n_components, m))
+        run(
+            lambda i, a, b: ki.advance(
+                a, b, lay.lstart, self.Pi, self.component, alpha, V, AV, X, R, Z, rz[i], sums[i]
+            ),
+            ranges,
+        )
+        return rz.sum(axis=0), sums.sum(axis=0)
+
+
+def _symmetric(eq: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Z_2'WZ_2 by rows, both triangles: pointers int64, columns int32, values."""
+    q2 = eq.layout.q2
+    if eq.gidx.size == q2:  # one scalar factor: a diagonal
+        return eq.gptr, eq.gidx, eq.gval
+    A = sp.csc_array((eq.gval, eq.gidx, eq.gptr), shape=(q2, q2))
+    lower = sp.tril(A, format="csc")
+    full = sp.csr_array(lower + sp.tril(A, -1, format="csc").T)
+    full.sort_indices()
+    return full.indptr.astype(np.int64), full.indices.astype(np.int32), full.data

@@ -1,0 +1,601 @@
+"""evaluate(theta, order) without a factorization: gradient with Monte Carlo error, average information.
+
+The same quantities as `mme.objective`, from block conjugate gradients (`mme.pcg`) instead of a Cholesky factor
+of the Schur complement S.  Only traces of S^-1 are stochastic (Hutchinson 1990, Commun. Stat. Simul. 19;
+average information by Monte Carlo in animal breeding: Matilainen et al. 2013, PLoS ONE 8): the shares of the
+leading term's own blocks, of the fixed effects and of the residuals are computed.  A Rademacher probe z is used
+effect by effect (the entries of one effect of one factor at a time): the noise of a large variance would
+otherwise drown the derivative with respect to one that is zero.  With S = P + O, P block-diagonal, a sample of
+the trace of S^-1 is
+
+    tr(P^-1 + K) + z'(S^-1 - P^-1 + P^-1 O P^-1 - K)z,
+
+where P^-1 O P^-1 has no diagonal and the share K of vectors Q that are smooth over an effect (see
+`SchurSystem`), K = QQ'G + GQQ' - QQ'GQQ' for a symmetric G (Hutch++: Meyer, Musco, Musco & Woodruff 2021), is known from the
+solves for Q.  The noise is then of second order in the coupling between levels; P^-1 O P^-1 z costs the product
+with S that starts the conjugate gradients.
+
+Every term of the rest is written in the eigenvectors of its relative covariance, D = U s^2 U', lam = U s,
+with s floored at 1e-4 of the scale of its columns: a derivative with respect to D then divides by no zero, and for
+each pair of directions the sample is the difference that vanishes with the smaller s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .covariance import theta_to_lam, triangular
+from .equations import Equations
+from .exceptions import PerfectFitError
+from .objective import Evaluation, _jacobian
+from .optimizer import TermSpec
+from .pcg import SchurSystem
+
+__all__ = ["IterativeObjective", "StochasticEvaluation"]
+
+_FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
+_PERFECT = 1e-12
+_BATCH = 16  # probes solved at once
+
+
+@dataclass(frozen=True, eq=False)
+class StochasticEvaluation(Evaluation):
+    """An `mme.objective.Evaluation` whose N has Monte Carlo error; the deviance is NaN.
+
+    Attributes
+    ----------
+    samples : list of ndarray, shapes (n_probes, k_t, k_t)
+        N by probe and term; N is their mean.
+    joint : ndarray, shape (n_theta + 1, n_theta + 1), or None
+        Average information in the free entries of D and sigma2.
+    slope : ndarray, shape (n_theta,), or None
+        Derivative of the profiled sigma2 with respect to the free entries of D.
+    iterations : int
+        Iterations of conjugate gradients.
+    residual : float
+        Largest relative residual left.
+    """
+
+    samples: list[np.ndarray] | None = None
+    joint: np.ndarray | None = None
+    slope: np.ndarray | None = None
+    iterations: int = 0
+    residual: float = 0.0
+
+
+@dataclass(eq=False)
+class _Root:
+    """A term's relative covariance in its own eigenvectors."""
+
+    U: np.ndarray
+    s: np.ndarray
+
+
+@dataclass(eq=False)
+class _Probes:
+    """Solves for traces; column i * n_components + c belongs to effect c of probe i.
+
+    Attributes
+    ----------
+    z : ndarray of int8, shape (q2, n)
+    lost : ndarray, shape (q2, n * n_components)
+        -(S^-1 - P^-1 + P^-1 O P^-1 - K) z.
+    gain : ndarray, shape (q2, n * n_components)
+        (S^-1 - P^-1 - K) z, with K for S^-1 - P^-1.
+    correction : ndarray, shape (n * n_components,)
+        x'r: makes the quadratic forms z'x exact but for the square of the residual r.
+    known, known_lead : _Deflation
+        K of the two.
+    """
+
+    z: np.ndarray
+    lost: np.ndarray
+    gain: np.ndarray
+    correction: np.ndarray
+    known: _Deflation
+    known_lead: _Deflation
+
+
+@dataclass(eq=False)
+class _Deflation:
+    """K = Q A' + A Q' with A = GQ - Q (Q'GQ)/2, for a symmetric G; Q has orthonormal columns.
+
+    Attributes
+    ----------
+    Q, A : ndarrays, shape (q2, 2 * n_components)
+    """
+
+    Q: np.ndarray
+    A: np.ndarray
+
+    @classmethod
+    def of(cls, Q: np.ndarray, GQ: np.ndarray) -> _Deflation:
+        inner = Q.T @ GQ
+        return cls(Q, GQ - Q @ (0.25 * (inner + inner.T)))
+
+    def times(self, z: np.ndarray) -> np.ndarray:
+        """K z: (q2, m) -> (q2, m)."""
+        return self.Q @ (self.A.T @ z) + self.A @ (self.Q.T @ z)
+
+
+@dataclass(eq=False)
+class _State:
+    theta: np.ndarray
+    lams: list[np.ndarray]
+    roots: list[_Root]
+    lam2: list[np.ndarray]
+    U: np.ndarray  # lam2'Z_2'V_1^-1[X y]
+    Y: np.ndarray  # S^-1 U
+    Ri: np.ndarray
+    b: np.ndarray
+    r2: float
+    sigma2: float
+    logdet_x: float
+    probes: _Probes
+    iterations: int
+    residual: float
+
+
+class IterativeObjective:
+    """Gradient and information of the deviance of large designs.
+
+    Parameters
+    ----------
+    equations : Equations
+    reml : bool
+    probes : int
+        Number of Rademacher probes; `set_probes` changes it.
+    seed : int
+        Of the probes; the same seed gives the same fit.
+    """
+
+    def __init__(self, equations: Equations, reml: bool = True, probes: int = 8, seed: int = 0) -> None:
+        self.eq = equations
+        self.reml = bool(reml)
+        self.nu = equations.n - equations.p if reml else equations.n
+        self.yy = float(equations.Axx[-1, -1])
+        if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
+            raise PerfectFitError(
+                "the fixed effects explain the response exactly; the residual variance is zero and no "
+                "variance ratio can be estimated. Check whether the response is a function of the covariates."
+            )
+        self.system = SchurSystem(equations)
+        self.scales = equations.gram_scale()
+        self.seed = int(seed)
+        self.n_evaluations = 0
+        self.cg_iterations = 0
+        self._previous: tuple[list[np.ndarray], np.ndarray] | None = None
+        self.set_probes(probes)
+
+    # -- the design's terms -------------------------------------------------------------------------------
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters."""
+        return self.eq.layout.n_theta
+
+    @property
+    def solver_name(self) -> str:
+        """What the results say."""
+        return "iterative (block PCG)"
+
+    @property
+    def n_probes(self) -> int:
+        """Number of probes in use."""
+        return self.probes.shape[1]
+
+    def set_probes(self, number: int) -> None:
+        """Use this many probes; those in use stay, in the same order, when the number grows."""
+        self.probes = probe_block(self.eq.layout.q2, number, self.seed)
+
+    def term_specs(self) -> list[TermSpec]:
+        """The terms as the optimizer's coordinates want them."""
+        return [
+            TermSpec(p.k, p.kind, p.entries, self.eq.layout.blocks[p.block].q, self._term_root(t))
+            for t, p in enumerate(self.eq.layout.places)
+        ]
+
+    def _part(self, t: int) -> slice:
+        place = self.eq.layout.places[t]
+        return slice(place.first, place.first + place.k)
+
+    def _basis(self, t: int) -> np.ndarray:
+        part = self._part(t)
+        return self.eq.basis[self.eq.layout.places[t].block][part, part]
+
+    def _gram(self, t: int) -> np.ndarray:
+        part = self._part(t)
+        return self.scales[self.eq.layout.places[t].block][part, part]
+
+    def _term_root(self, t: int) -> np.ndarray:
+        gram = self._gram(t)
+        d = np.sqrt(np.diag(gram))
+        if self.eq.layout.places[t].kind == "diagonal":
+            return np.diag(d)
+        corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
+        return (np.linalg.cholesky(corr).T * d) @ self._basis(t)
+
+    def _floored_root(self, t: int, lam: np.ndarray) -> _Root:
+        """U, s of the term's relative covariance in the equations' basis, s floored."""
+        d = np.sqrt(np.diag(self._gram(t)))
+        inner = self._basis(t) @ lam
+        if lam.shape[0] == 1:
+            return _Root(np.eye(1), np.maximum(np.abs(inner[0]), np.sqrt(_FLOOR) / d))
+        if self.eq.layout.places[t].kind == "diagonal":
+            return _Root(np.eye(d.size), np.maximum(np.abs(np.diag(inner)), np.sqrt(_FLOOR) / d))
+        U, s, _ = np.linalg.svd(inner)
+        return _Root(U, np.maximum(s, np.sqrt(_FLOOR) / np.sqrt(np.mean(d * d))))
+
+    # -- evaluation ---------------------------------------------------------------------------------------
+
+    def evaluate(self, theta: np.ndarray, order: int = 1, tol: float = 1e-4) -> StochasticEvaluation:
+        """Evaluate gradient and information.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        order : {1, 2}
+            1: sigma2, N and gradient; 2: and average information.
+        tol : float
+            Relative tolerance of the solves for fixed effects and response; that for traces is five times,
+            and that for the information at least 1e-3 (its errors are squared).
+
+        Returns
+        -------
+        StochasticEvaluation
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The equations overflow at this theta.
+        PerfectFitError
+            No residual variation is left.
+        """
+        st = self._solve_state(np.asarray(theta, dtype=np.float64), tol)
+        Ze = self._residual_products(st)
+        samples_by_block = self._derivatives(st, Ze)
+        N, samples = [], []
+        gradient = np.empty(self.n_theta)
+        J = np.zeros((self.n_theta, self.n_theta))
+        for t, place in enumerate(self.eq.layout.places):
+            R = self._basis(t)
+            mine = R.T @ samples_by_block[t] @ R
+            samples.append(mine)
+            N.append(mine.mean(axis=0))
+            full = 2.0 * N[-1] @ st.lams[t]
+            gradient[place.theta] = [full[a, b] for a, b in place.entries]
+            J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
+        info_D = info = joint = slope = None
+        iterations = st.iterations
+        if order > 1:
+            info_D, joint, slope, more = self._average_information(st, Ze, min(0.02, max(tol, 1e-3)))
+            info = J.T @ info_D @ J
+            iterations += more
+        return StochasticEvaluation(
+            st.theta, np.nan, st.sigma2, N, gradient, info_D, info, samples, joint, slope, iterations,
+            st.residual,
+        )  # fmt: skip
+
+    def solution(self, theta: np.ndarray, tol: float = 1e-8) -> dict[str, object]:
+        """Fixed effects, their covariance and the conditional modes at theta, without probes.
+
+        Returns
+        -------
+        dict with
+            beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
+            u: list of (q_t, k_t) random effects on the scale of the data; sigma2;
+            logdet: the part of log|M| that is known without log|S|; iterations.
+        """
+        st = self._solve_state(np.asarray(theta, dtype=np.float64), tol, probes=False)
+        Ze = self._residual_products(st)
+        fixed = self.eq.fixed
+        root = fixed.T @ st.Ri.T
+        u = []
+        for t, place in enumerate(self.eq.layout.places):
+            ze = Ze[place.block][:, self._part(t)] @ self._basis(t)
+            u.append(ze @ (st.lams[t] @ st.lams[t].T))
+        logdet = self.system.logdet1
+        if self.reml:
+            logdet += st.logdet_x + fixed.logdet
+        return {
+            "beta": fixed.T @ (st.b + fixed.b0),
+            "vcov": st.sigma2 * (root @ root.T),
+            "u": u,
+            "sigma2": st.sigma2,
+            "logdet": logdet,
+            "iterations": st.iterations,
+            "residual": st.residual,
+        }
+
+    # -- solves -------------------------------------------------------------------------------------------
+
+    def _set_theta(self, theta: np.ndarray) -> tuple[list[np.ndarray], list[_Root], list[np.ndarray]]:
+        lay = self.eq.layout
+        if theta.shape != (self.n_theta,) or not np.all(np.isfinite(theta)):
+            raise np.linalg.LinAlgError(f"theta must be {self.n_theta} finite numbers; it is {theta}.")
+        lams = [theta_to_lam(theta[p.theta], p.k, p.kind) for p in lay.places]
+        blocks = [np.zeros((b.k, b.k)) for b in lay.blocks]
+        roots = []
+        for t, (lam, place) in enumerate(zip(lams, lay.places, strict=True)):
+            part = self._part(t)
+            root = self._floored_root(t, lam)
+            roots.append(root)
+            if lay.has_lead and place.block == 0:
+                blocks[0][part, part] = lam if lam.size == 1 else triangular(self._basis(t) @ lam)
+            else:
+                blocks[place.block][part, part] = root.U * root.s
+        lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
+        lam2 = blocks[1:] if lay.has_lead else blocks
+        self.system.set_theta(lam1, lam2)
+        return lams, roots, lam2
+
+    def _solve_state(self, theta: np.ndarray, tol: float, probes: bool = True) -> _State:
+        self.n_evaluations += 1
+        eq, sy = self.eq, self.system
+        p = eq.p
+        lams, roots, lam2 = self._set_theta(theta)
+        WA = sy.weigh(sy.W, eq.A1x.copy())
+        K2x = sy.minus_rest(WA, eq.A2x.copy())
+        HA = _flat(sy.weigh(sy.half, eq.A1x.copy()))
+        Kxx = eq.Axx - HA.T @ HA
+        U = sy.scale(K2x, True)
+        z = self.probes if probes else self.probes[:, :0]
+        Y, R, iterations, residual, solved = self._all_solves(U, z, lam2, tol)
+        self._previous = (lam2, Y)
+        self.cg_iterations += iterations
+        # exact but for R'S^-1R
+        cross = R.T @ Y
+        C = Kxx - (U.T @ Y + cross.T)
+        C = 0.5 * (C + C.T)
+        if p:
+            L = np.linalg.cholesky(C[:p, :p])
+            Ri = np.tril(np.linalg.inv(L))
+            z = Ri @ C[:p, p]
+            b, r2 = Ri.T @ z, float(C[p, p] - z @ z)
+            logdet_x = float(2.0 * np.sum(np.log(np.diag(L))))
+        else:
+            Ri, b, r2, logdet_x = np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
+        if r2 <= _PERFECT * self.yy:
+            raise PerfectFitError(
+                "the random effects explain the response exactly (residual variance -> 0); variance ratios "
+                "are unbounded. Check for levels with one row each, or a response that is constant in groups."
+            )
+        return _State(
+            theta.copy(), lams, roots, lam2, U, Y, Ri, b, r2, r2 / self.nu, logdet_x, solved,
+            iterations, residual,
+        )  # fmt: skip
+
+    def _all_solves(
+        self, U: np.ndarray, z: np.ndarray, lam2: list[np.ndarray], tol: float
+    ) -> tuple[np.ndarray, np.ndarray, int, float, _Probes]:
+        """Solve for [U, Q, probes], a batch at a time: solution and residual for U, iterations, residual."""
+        sy, m, c = self.system, U.shape[1], self.system.n_components
+        per = max(1, _BATCH // max(1, c))
+        Q = sy.Q if z.shape[1] else sy.Q[:, :0]
+        loose = min(0.05, 5.0 * tol)
+        iterations, residual = 0, 0.0
+        lost, gain, correction = [], [], []
+        Y = R = known = known_lead = None
+        for i in range(0, max(1, z.shape[1]), per):
+            head = U if i == 0 else U[:, :0]
+            const = Q if i == 0 else Q[:, :0]
+            e = const.shape[1]
+            tail = np.hstack([const, sy.expand(z[:, i : i + per])])
+            jacobi = sy.precondition(tail)
+            start = jacobi - sy.precondition(sy.product(jacobi)[0] - tail)
+            # relative to what the trace is about, (I - S^-1)z to first order
+            reference = np.r_[
+                np.sqrt(np.sum(head * sy.precondition(head), axis=0)),
+                np.sqrt(np.sum((tail - jacobi) ** 2, axis=0)),
+            ]
+            tols = np.full(head.shape[1] + tail.shape[1], tol)
+            tols[head.shape[1] + e :] = loose
+            sol = sy.solve(
+                np.hstack([head, tail]),
+                tols,
+                X0=np.hstack([self._warm(head, lam2), start]),
+                reference=reference,
+            )
+            iterations = max(iterations, sol.iterations)
+            residual = max(residual, float(sol.residual.max(initial=0.0)))
+            X = sol.X[:, head.shape[1] :]
+            if i == 0:
+                Y, R = np.ascontiguousarray(sol.X[:, :m]), np.ascontiguousarray(sol.R[:, :m])
+                known = _Deflation.of(const, X[:, :e] - start[:, :e])
+                known_lead = _Deflation.of(const, X[:, :e] - jacobi[:, :e])
+            own, X = tail[:, e:], X[:, e:]
+            lost.append(start[:, e:] - X + known.times(own))
+            gain.append(X - jacobi[:, e:] - known_lead.times(own))
+            correction.append(np.sum(X * sol.R[:, head.shape[1] + e :], axis=0))
+        solved = _Probes(z, np.hstack(lost), np.hstack(gain), np.hstack(correction), known, known_lead)
+        return Y, R, iterations, residual, solved
+
+    def _warm(self, U: np.ndarray, lam2: list[np.ndarray]) -> np.ndarray:
+        """Start of the solves for [X y]: the last solution, moved to the new factors."""
+        if U.shape[1] == 0 or self._previous is None or self._previous[1].shape != U.shape:
+            return np.zeros_like(U)
+        old, Y = self._previous
+        out = np.empty_like(Y)
+        lay = self.eq.layout
+        for r, block in enumerate(lay.rest):
+            part = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
+            move = np.linalg.solve(lam2[r], old[r])
+            cube = Y[part].reshape(block.q, block.k, Y.shape[1])
+            out[part] = np.matmul(move, cube).reshape(Y[part].shape)
+        return out
+
+    # -- gradient -----------------------------------------------------------------------------------------
+
+    def _residual_products(self, st: _State) -> list[np.ndarray]:
+        """Z'We = Z'Py per block, shape (q, k) each."""
+        eq, lay, sy = self.eq, self.eq.layout, self.system
+        p, b = eq.p, st.b
+        v = (st.Y[:, p] - st.Y[:, :p] @ b)[:, None]
+        out = []
+        if lay.has_lead:
+            raw = (eq.A1x[:, :, p] - eq.A1x[:, :, :p] @ b)[:, :, None]
+            raw = raw - sy.lead(sy.scale(np.ascontiguousarray(v), False))
+            out.append(sy.weigh(sy.F, np.ascontiguousarray(raw))[:, :, 0])
+        for r, block in enumerate(lay.rest):
+            part = v[int(lay.offsets[r]) : int(lay.offsets[r + 1]), 0].reshape(block.q, block.k)
+            # lam2'Z'e is the solution itself
+            out.append(part @ np.linalg.inv(st.lam2[r]))
+        return out
+
+    def _derivatives(self, st: _State, Ze: list[np.ndarray]) -> list[np.ndarray]:
+        """Samples of N of every term in the equations' basis, shapes (n_probes, k, k)."""
+        lay = self.eq.layout
+        p = self.eq.p
+        half = st.Y[:, :p] @ st.Ri.T if self.reml and p else None
+        lead = self._lead_samples(st, half) if lay.has_lead else None
+        out = []
+        for t, place in enumerate(lay.places):
+            part = self._part(t)
+            ze = Ze[place.block][:, part]
+            if lay.has_lead and place.block == 0:
+                assert lead is not None
+                mine = lead[:, part, part]
+            else:
+                mine = self._rest_samples(st, t, half)
+            out.append(mine - ze.T @ ze / st.sigma2)
+        return out
+
+    def _lead_samples(self, st: _State, half: np.ndarray | None) -> np.ndarray:
+        """sum_l F_l A_l less the share of the rest, by probe: shape (n_probes, k1, k1)."""
+        eq, lay, sy = self.eq, self.eq.layout, self.system
+        k1 = lay.k1
+        E = np.einsum("lab,lbc->ac", sy.F, eq.A1) if k1 > 1 else np.sum(sy.F * eq.A1, axis=0)
+        N = 0.5 * (E + E.T)
+        if half is not None:
+            G = _flat(eq.A1x[:, :, : eq.p]) @ st.Ri.T
+            G = G.reshape(lay.q1, k1, eq.p) - sy.lead(sy.scale(np.ascontiguousarray(half), False))
+            FG = sy.weigh(sy.F, np.ascontiguousarray(G)).transpose(1, 0, 2).reshape(k1, -1)
+            N = N - FG @ FG.T
+        m, c = st.probes.z.shape[1], sy.n_components
+        if lay.q2 == 0:
+            return np.broadcast_to(N, (max(1, m), k1, k1)).copy()
+        K = st.probes.known_lead
+        both = sy.weigh(sy.F, sy.lead(sy.scale(np.hstack([K.Q, K.A]), False)))
+        half = both.shape[2] // 2
+        share = np.einsum("lac,lbc->ab", both[:, :, :half], both[:, :, half:])
+        N = N - sy.block_trace() - share - share.T
+        out = np.empty((m, k1, k1))
+        per = max(1, _BATCH // c)
+        for i in range(0, m, per):
+            z = st.probes.z[:, i : i + per]
+            gain = np.ascontiguousarray(st.probes.gain[:, i * c : (i + z.shape[1]) * c])
+            left = sy.weigh(sy.F, sy.lead(sy.scale(gain, False)))
+            right = sy.weigh(sy.F, sy.lead(sy.scale(sy.expand(z), False)))
+            for j in range(z.shape[1]):
+                mine = slice(j * c, (j + 1) * c)
+                M = np.einsum("lac,lbc->ab", left[:, :, mine], right[:, :, mine])
+                out[i + j] = N - 0.5 * (M + M.T)
+        return out
+
+    def _rest_samples(self, st: _State, t: int, half: np.ndarray | None) -> np.ndarray:
+        """lam2^-T (I - S^-1 - half half') lam2^-1 summed over the term's levels, by probe."""
+        lay, sy = self.eq.layout, self.system
+        place, root = lay.places[t], st.roots[t]
+        r = place.block - int(lay.has_lead)
+        block, k = lay.rest[r], place.k
+        rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
+        inside = self._part(t)
+        c = sy.n_components
+        start = int(sum(b.k for b in lay.rest[:r])) + inside.start
+        effects = slice(start, start + k)
+
+        def cube(M: np.ndarray) -> np.ndarray:
+            return M[rows].reshape(block.q, block.k, -1)[:, inside]
+
+        first = int(sum(b.q for b in lay.rest[:r]))
+        known = block.q * np.eye(k) - sy.Pi[first : first + block.q, inside, inside].sum(axis=0)
+        if half is not None:
+            flat = cube(half).transpose(1, 0, 2).reshape(k, -1)
+            known = known - flat @ flat.T
+        K = np.einsum("laj,lbj->ab", cube(st.probes.known.Q), cube(st.probes.known.A))
+        known = known - K - K.T
+        n = st.probes.z.shape[1]
+        z = cube(st.probes.z).astype(np.float64)
+        lost = cube(st.probes.lost).reshape(block.q, k, n, c)[:, :, :, effects]
+        M = np.einsum("laib,lbi->iab", lost, z)
+        diagonal = np.arange(k)
+        M[:, diagonal, diagonal] -= st.probes.correction.reshape(n, c)[:, effects]
+        M = M + known
+        if k > 1:
+            # each pair by the row of the direction with the smaller s
+            low = root.s[:, None] <= root.s[None, :]
+            M = np.where(low, M, M.transpose(0, 2, 1))
+            M = np.where(low == low.T, 0.5 * (M + M.transpose(0, 2, 1)), M)
+        M = M / np.outer(root.s, root.s)
+        return root.U @ M @ root.U.T
+
+    # -- average information ------------------------------------------------------------------------------
+
+    def _average_information(
+        self, st: _State, Ze: list[np.ndarray], tol: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Average information in the free entries of D (sigma2 profiled out), jointly with sigma2.
+
+        As `mme.objective.Objective`: for entry (a, b) of D_t the working variate is f = Z_t w,
+        w_l = E_ab (Z'e)_l, for sigma2 it is the response (Gilmour, Thompson & Cullis 1995, Biometrics 51).
+        """
+        eq, lay, sy = self.eq, self.eq.layout, self.system
+        p, m = eq.p, self.n_theta
+        w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
+        for t, place in enumerate(lay.places):
+            part = self._part(t)
+            R = self._basis(t)
+            ze = Ze[place.block][:, part] @ R
+            for i, (a, b) in enumerate(place.entries, start=place.theta.start):
+                w[place.block][:, part, i] += ze[:, b, None] * R[:, a]
+                if a != b:
+                    w[place.block][:, part, i] += ze[:, a, None] * R[:, b]
+        fe = sum((_flat(x).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))
+        rest = w[1:] if lay.has_lead else w
+        w2 = np.concatenate([_flat(x) for x in rest]) if rest else np.zeros((0, m))
+        Zf2 = sy.gram(w2)
+        K = w2.T @ Zf2
+        Xf = eq.A2x[:, :p].T @ w2
+        if lay.has_lead:
+            w1 = w[0]
+            Bw = sy.lead(w2) if lay.q2 else np.zeros_like(w1)
+            Aw = np.matmul(eq.A1, w1)
+            cross = _flat(Bw).T @ _flat(w1)
+            Zf1 = Aw + Bw
+            WZ = sy.weigh(sy.W, Zf1.copy())
+            K = K + _flat(w1).T @ _flat(Aw) + cross + cross.T - _flat(Zf1).T @ _flat(WZ)
+            left = w1 - WZ
+            Xf = Xf + _flat(eq.A1x[:, :, :p]).T @ _flat(left)
+            sy.minus_rest(np.ascontiguousarray(-left), Zf2)
+        Uf = sy.scale(Zf2, True)
+        sol = sy.solve(Uf, tol)
+        cross = sol.R.T @ sol.X
+        C = K - (Uf.T @ sol.X + cross.T)
+        if p:
+            # X'P f from the solution for X: U_x'S^-1 U_f
+            h = st.Ri @ (Xf - st.Y[:, :p].T @ Uf)
+            C = C - h.T @ h
+        C = 0.5 * (C + C.T)
+        s2 = st.sigma2
+        info = (C - np.outer(fe, fe) / st.r2) / s2
+        joint = np.empty((m + 1, m + 1))
+        joint[:m, :m] = C / s2
+        joint[:m, m] = joint[m, :m] = fe / s2**2
+        joint[m, m] = st.r2 / s2**3
+        self.cg_iterations += sol.iterations
+        return 0.5 * (info + info.T), joint, -fe / self.nu, sol.iterations
+
+
+def probe_block(q: int, number: int, seed: int) -> np.ndarray:
+    """Rademacher probes, int8, shape (q, number); the first columns do not depend on the number."""
+    out = np.empty((q, number), np.int8)
+    for j in range(number):
+        bits = np.random.default_rng([seed, j]).integers(0, 2, size=q, dtype=np.int8)
+        out[:, j] = 2 * bits - 1
+    return out
+
+
+def _flat(cube: np.ndarray) -> np.ndarray:
+    return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])
