@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from .design import Design
 from .fixed import FixedPart, orthonormalise
 from .kernels import cells as kc
-from .parallel import cut, run
+from .parallel import cut, row_chunks, run
 from .structure import Block, Layout
 
 __all__ = ["Equations", "build_equations"]
@@ -49,7 +49,7 @@ class Equations:
     A2x : ndarray, shape (q2, p + 1)
     Axx : ndarray, shape (p + 1, p + 1)
     yy_total : float
-        y'Wy before the fixed effects were taken out (about the mean, if they span it): a scale for y.
+        y'Wy before the fixed effects were taken out: a scale for the residual.
     """
 
     layout: Layout
@@ -109,18 +109,8 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     n = design.n
     root_w = None if design.weights is None else np.sqrt(design.weights)
     y = design.y if design.offset is None else design.y - design.offset
-    Q, resid, fixed = orthonormalise(design.X, y, root_w)
-    p = Q.shape[1]
-    xy = np.empty((n, p + 1))
-    xy[:, :p] = Q
-    xy[:, p] = resid
-    Axx = xy.T @ xy
-    centred = y - (y.mean() if p else 0.0)
-    yy_total = (
-        float(np.dot(centred * centred, design.weights)) if root_w is not None else float(centred @ centred)
-    )
-    if p == 0:
-        yy_total = float(Axx[0, 0])
+    xy, Axx, fixed, yy_total = orthonormalise(design.X, y, root_w)
+    p = xy.shape[1] - 1
     q2 = layout.q2
     columns, basis = [], []
     for block in layout.blocks:
@@ -130,8 +120,9 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
     A2x = np.zeros((q2, p + 1))
     if q2:
+        plain = root_w is None and all(design.terms[t].columns is None for b in layout.rest for t in b.terms)
         kc.rows_times(rptr, ridx, rval, xy, A2x)
-        gptr, gidx, gval = _gram(layout, rptr, ridx, rval)
+        gptr, gidx, gval = _gram(layout, rptr, ridx, rval, plain)
     else:
         gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     if layout.has_lead:
@@ -167,18 +158,29 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
 
 def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
     """z R^-1 and R with R'R = z'z/q; R = I where the columns are dependent to working precision."""
-    k = z.shape[1]
+    n, k = z.shape
     R = np.eye(k)
     for _ in range(2):  # the second sweep repairs what the Gram matrix of the first could not resolve
-        gram = z.T @ z / q
+        source = z
+
+        def gram(_: int, a: int, b: int, source=source) -> np.ndarray:
+            return source[a:b].T @ source[a:b]
+
+        G = sum(run(gram, row_chunks(n))) / q
         try:
-            step = np.linalg.cholesky(gram).T
+            step = np.linalg.cholesky(G).T
         except np.linalg.LinAlgError:
             break
-        pivots = np.diag(step) / np.sqrt(np.diag(gram))
+        pivots = np.diag(step) / np.sqrt(np.diag(G))
         if pivots.min() < 1e-7:
             break
-        z = z @ sl.solve_triangular(step, np.eye(k))
+        inverse = sl.solve_triangular(step, np.eye(k))
+        z = np.empty((n, k))
+
+        def transform(_: int, a: int, b: int, source=source, z=z, inverse=inverse) -> None:
+            np.matmul(source[a:b], inverse, out=z[a:b])
+
+        run(transform, row_chunks(n))
         R = step @ R
         if pivots.min() > 1e-3:
             break
@@ -262,14 +264,15 @@ def _lead(
 
 
 def _gram(
-    layout: Layout, rptr: np.ndarray, ridx: np.ndarray, rval: np.ndarray
+    layout: Layout, rptr: np.ndarray, ridx: np.ndarray, rval: np.ndarray, plain: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Block-lower Z_2'Z_2 by columns."""
+    """Block-lower Z_2'Z_2 by columns; `plain` where every value is one."""
     q2, lstart = layout.q2, layout.lstart
     blocks = layout.rest
     if len(blocks) == 1 and blocks[0].k == 1 and rptr[-1] == rptr.size - 1:
         # one scalar grouped term: a diagonal
-        diagonal = np.bincount(ridx, weights=rval * rval, minlength=q2)
+        squares = None if plain else rval * rval
+        diagonal = np.bincount(ridx, weights=squares, minlength=q2).astype(np.float64)
         return np.arange(q2 + 1, dtype=np.int64), np.arange(q2, dtype=np.int32), diagonal
     tptr, tlev, tpos = kc.transpose_cells(rptr, ridx, q2)
     n_levels = lstart.size - 1

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg as sl
 
+from .parallel import row_chunks, run
+
 __all__ = ["FixedPart", "orthonormalise"]
 
 _DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own norm
@@ -41,7 +43,7 @@ class FixedPart:
 
 def orthonormalise(
     X: np.ndarray, y: np.ndarray, root_w: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, FixedPart]:
+) -> tuple[np.ndarray, np.ndarray, FixedPart, float]:
     """Orthonormal basis of the columns of sqrt(W) X and the residual of sqrt(W) y on it.
 
     Parameters
@@ -53,31 +55,62 @@ def orthonormalise(
 
     Returns
     -------
-    Q : ndarray, shape (n, p), C order
-    resid : ndarray, shape (n,)
+    xy : ndarray, shape (n, p + 1), C order
+        The basis Q beside the residual.
+    cross : ndarray, shape (p + 1, p + 1)
+        xy'xy.
     part : FixedPart
+    yy : float
+        y'Wy, a scale for the residual.
     """
-    if root_w is not None:
-        X = X * root_w[:, None]
-        y = y * root_w
-    p_all = X.shape[1]
-    gram = X.T @ X
-    norm = np.sqrt(np.diag(gram))
+    n = y.size
+
+    def rows(a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        if root_w is None:
+            return X[a:b], y[a:b]
+        return X[a:b] * root_w[a:b, None], y[a:b] * root_w[a:b]
+
+    def gram(_: int, a: int, b: int) -> tuple[np.ndarray, np.ndarray, float]:
+        Xa, ya = rows(a, b)
+        return Xa.T @ Xa, Xa.T @ ya, float(ya @ ya)
+
+    parts = run(gram, row_chunks(n))
+    G, Xy, yy = (sum(part[i] for part in parts) for i in range(3))
+    norm = np.sqrt(np.diag(G))
     nonzero = norm > 0
     scale = np.where(nonzero, norm, 1.0)
-    R, kept, smallest = _sequential_cholesky(gram / np.outer(scale, scale), nonzero)
+    R, kept, smallest = _sequential_cholesky(G / np.outer(scale, scale), nonzero)
     if smallest < _SUSPECT:
-        Q, T, kept = _gram_schmidt(X, scale, nonzero)
+        whole = rows(0, n)
+        Q, T, kept = _gram_schmidt(whole[0], scale, nonzero)
+        b0 = Q.T @ whole[1]
     else:
+        Q = None
         T = sl.solve_triangular(R, np.eye(R.shape[0])) / scale[kept][:, None]
-        Q = (X if kept.all() else X[:, kept]) @ T
+        b0 = T.T @ Xy[kept]
+    p = T.shape[0]
+    xy = np.empty((n, p + 1))
+
+    def fill(_: int, a: int, b: int) -> np.ndarray:
+        Xa, ya = rows(a, b)
+        out = xy[a:b]
+        Qa = Q[a:b] if Q is not None else (Xa if kept.all() else Xa[:, kept]) @ T
+        out[:, :p] = Qa
+        np.subtract(ya, Qa @ b0, out=out[:, p])
+        return out.T @ out
+
+    def again(_: int, a: int, b: int) -> np.ndarray:
+        out = xy[a:b]
+        out[:, p] -= out[:, :p] @ more
+        return out.T @ out
+
+    cross = sum(run(fill, row_chunks(n)))
+    if p and np.max(np.abs(cross[:p, p])) > 1e-7 * np.sqrt(cross[p, p]):
+        more = cross[:p, p].copy()
+        b0 = b0 + more
+        cross = sum(run(again, row_chunks(n)))
     logdet = -2.0 * float(np.sum(np.log(np.abs(np.diag(T)))))
-    b0 = Q.T @ y
-    resid = y - Q @ b0
-    again = Q.T @ resid  # a second sweep: Q is orthonormal only to the precision of the Gram matrix
-    resid -= Q @ again
-    assert p_all == kept.size
-    return np.ascontiguousarray(Q), resid, FixedPart(kept, T, b0 + again, logdet)
+    return xy, cross, FixedPart(kept, T, b0, logdet), yy
 
 
 def _sequential_cholesky(G: np.ndarray, nonzero: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -19,6 +19,7 @@ from .design import Design
 from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
 from .exceptions import PerfectFitError
+from .marginal import Marginal, marginal_of, project
 from .plan import make_plan
 from .structure import layout_of
 
@@ -81,6 +82,7 @@ class _State:
     deviance: float
     sigma2: float
     exact: bool = True
+    FA: np.ndarray | None = None
 
 
 class Objective:
@@ -215,6 +217,17 @@ class Objective:
             "deviance": st.deviance,
         }
 
+    def at(self, theta: np.ndarray) -> Marginal:
+        """The marginal model at theta: log-determinants, X'V^-1X, Z'V^-1X, Z'V^-1(y - Xb).
+
+        On the scale of the design's own columns; `Marginal.times` applies Z'V^-1Z.  Raises as `evaluate`.
+        """
+        return marginal_of(self, self._value(np.asarray(theta, dtype=np.float64)))
+
+    def project(self, theta: np.ndarray, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w per term, shapes (q_t, k_t, m), exact where the covariance is singular."""
+        return project(self, self._value(np.asarray(theta, dtype=np.float64)), w)
+
     # -- value --------------------------------------------------------------------------------------------
 
     def _lams(self, theta: np.ndarray) -> list[np.ndarray]:
@@ -245,8 +258,9 @@ class Objective:
         lam2 = blocks[1:] if lay.has_lead else blocks
         D1 = lam1 @ lam1.T
         logdet = el.eliminate(lam1, D1)
-        WA = el.level_apply(el.W, eq.A1x)
-        K2x = el.minus_cells_transposed(WA, eq.A2x.copy())
+        K2x = eq.A2x
+        if lay.has_lead and lay.q2:
+            K2x = el.minus_cells_transposed(el.level_apply(el.W, eq.A1x), K2x.copy())
         HA = _flat(el.level_apply(el.half, eq.A1x))
         Kxx = eq.Axx - HA.T @ HA
         logdet += el.factorize(lam2)
@@ -295,6 +309,12 @@ class Objective:
             self._A22 = sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
         return self._A22
 
+    def _projected(self, st: _State) -> np.ndarray:
+        """Z_1'V_1^-1[X y] = F A_1x of every level, shape (q1, k1, p + 1)."""
+        if st.FA is None:
+            st.FA = self.elimination.level_apply(self.elimination.F, self.eq.A1x)
+        return st.FA
+
     def _residual_products(self, st: _State) -> list[np.ndarray]:
         """Z'We = Z'Py per block, shape (q, k) each, in the units of Z'y."""
         eq, lay, el = self.eq, self.eq.layout, self.elimination
@@ -302,14 +322,16 @@ class Objective:
         d2 = apply_lam(eq, st.lam2, (st.Y[:, p] - st.Y[:, :p] @ b)[:, None], False)
         out = []
         d1 = np.zeros((lay.q1, lay.k1, 1))
+        contrast = np.r_[-b, 1.0]
         if lay.has_lead:
-            raw = (eq.A1x[:, :, p] - eq.A1x[:, :, :p] @ b)[:, :, None]
-            el.minus_cells(d2, raw)
-            ze = el.level_apply(el.F, raw)
+            ze = self._projected(st).reshape(-1, p + 1) @ contrast
+            ze = ze.reshape(lay.q1, lay.k1, 1)
+            if lay.q2:
+                ze += el.level_apply(el.F, el.minus_cells(d2, np.zeros_like(ze)))
             out.append(ze[:, :, 0])
             d1 = np.ascontiguousarray((ze[:, :, 0] @ st.D1)[:, :, None])
         if lay.q2:
-            raw2 = (eq.A2x[:, p] - eq.A2x[:, :p] @ b)[:, None] - self.A22 @ d2
+            raw2 = (eq.A2x @ contrast)[:, None] - self.A22 @ d2
             el.minus_cells_transposed(d1, raw2)
             for r, block in enumerate(lay.rest):
                 part = raw2[int(lay.offsets[r]) : int(lay.offsets[r + 1]), 0]
@@ -360,12 +382,18 @@ class Objective:
             E = _flat(np.ascontiguousarray(el.F.transpose(0, 2, 1))).T @ _flat(eq.A1)
             N = 0.5 * (E + E.T) - 0.5 * (N1 + N1.T)
             if half is not None:
-                G = np.ascontiguousarray(eq.A1x[:, :, :p])
+                FG = self._projected(st)[:, :, :p]
                 if lay.q2:
+                    G = np.zeros((lay.q1, k1, p))
                     el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
-                FG = (_flat(el.level_apply(el.F, G)) @ Ri.T).reshape(lay.q1, k1, p)
-                FG = FG.transpose(1, 0, 2).reshape(k1, lay.q1 * p)
-                N = N - FG @ FG.T
+                    FG = FG + el.level_apply(el.F, G)
+                FG = FG @ Ri.T
+                for a in range(k1):
+                    for c in range(a + 1):
+                        share = float(np.vdot(FG[:, a], FG[:, c]))
+                        N[a, c] -= share
+                        if a != c:
+                            N[c, a] -= share
             out.append(N)
         for r, block in enumerate(lay.rest):
             T_r = T[r].copy()
@@ -427,23 +455,28 @@ class Objective:
         rest = w[1:] if lay.has_lead else w
         w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
         fe = sum((x.reshape(-1, m).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))
-        Xf = eq.A2x[:, :p].T @ w2
-        Kff = np.zeros((m, m))
-        Zf2 = self.A22 @ w2 if lay.q2 else w2
+        # f = Z_1 w_1 + Z_2 w_2 with the leading term integrated out: K = [f Z_2 X]'V_1^-1 f
+        Kff, Xf = np.zeros((m, m)), np.zeros((p, m))
+        Zf2 = w2
         if lay.has_lead:
             w1 = w[0]
-            Zf1 = el.level_apply(eq.A1, w1)
-            if lay.q2:
-                el.minus_cells(-w2, Zf1)
-                el.minus_cells_transposed(-w1, Zf2)
-            Xf = Xf + _flat(eq.A1x[:, :, :p]).T @ w1.reshape(-1, m)
-            Kff += w1.reshape(-1, m).T @ Zf1.reshape(-1, m)
-        Kff += w2.T @ Zf2
-        if lay.has_lead:
-            WZ = el.level_apply(el.W, Zf1)
-            Kff -= Zf1.reshape(-1, m).T @ WZ.reshape(-1, m)
-            Xf = Xf - _flat(eq.A1x[:, :, :p]).T @ WZ.reshape(-1, m)
-            el.minus_cells_transposed(WZ, Zf2)
+            E = el.level_apply(el.F, eq.A1)
+            Kff += _flat(w1).T @ _flat(el.level_apply(E, w1))
+            Xf += _flat(self._projected(st))[:, :p].T @ _flat(w1)
+        if lay.q2:
+            Zf2 = self.A22 @ w2
+            Xf += eq.A2x[:, :p].T @ w2
+            if lay.has_lead:
+                cells = el.minus_cells(-w2, np.zeros_like(w1))  # B w_2
+                WB = el.level_apply(el.W, cells)
+                el.minus_cells_transposed(WB, Zf2)
+                Xf -= _flat(eq.A1x)[:, :p].T @ _flat(WB)
+                mixed = _flat(w1).T @ _flat(el.level_apply(el.F, cells))
+                Kff += mixed + mixed.T
+            Kff += w2.T @ Zf2
+            if lay.has_lead:
+                turned = np.ascontiguousarray(el.F.transpose(0, 2, 1))
+                el.minus_cells_transposed(-el.level_apply(turned, w1), Zf2)
         Uf = apply_lam(eq, st.lam2, Zf2, True)
         Yf = el.solve(Uf)
         C = Kff - Uf.T @ Yf

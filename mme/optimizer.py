@@ -336,7 +336,9 @@ class _Secant:
             E = E + np.outer(r, r) / rs
         self.E = E
         w, V = np.linalg.eigh(H)
-        w = np.maximum(w, max(1e-12 * w[-1], 1e-300))
+        if not w[-1] > 0.0:
+            return H
+        w = np.maximum(w, 1e-12 * w[-1])
         root, inverse = (V * np.sqrt(w)) @ V.T, (V / np.sqrt(w)) @ V.T
         c, U = np.linalg.eigh(inverse @ E @ inverse)
         factor = root @ U

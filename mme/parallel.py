@@ -16,10 +16,11 @@ from contextlib import contextmanager
 import numpy as np
 import threadpoolctl
 
-__all__ = ["cut", "n_threads", "refresh_blas", "run", "single_threaded_blas"]
+__all__ = ["cut", "n_threads", "refresh_blas", "row_chunks", "run", "single_threaded_blas"]
 
 _PIECE = 2_000_000  # elementary operations worth handing to another thread (about 2 ms)
 _MAX_PIECES = 32
+_ROWS = 32_768
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -64,6 +65,11 @@ def cut(costs: np.ndarray | None, n_items: int, total: float | None = None) -> l
         edges = np.r_[0, np.searchsorted(cumulative, marks, side="left") + 1, n_items]
         edges = np.minimum(np.maximum.accumulate(edges), n_items)
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
+
+
+def row_chunks(n: int) -> list[tuple[int, int]]:
+    """Ranges of rows whose blocks stay in cache; the same for any number of threads."""
+    return [(a, min(n, a + _ROWS)) for a in range(0, n, _ROWS)] or [(0, 0)]
 
 
 def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int]]) -> list:
