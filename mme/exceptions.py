@@ -8,6 +8,7 @@ __all__ = [
     "FormulaError",
     "MMEError",
     "MMEWarning",
+    "MemoryEstimateError",
     "NotEnoughDataError",
     "PerfectFitError",
     "RankDeficientWarning",
@@ -41,6 +42,10 @@ class FormulaError(MMEError, ValueError):
 
 class ConvergenceError(MMEError, ArithmeticError):
     """No finite value of the objective could be computed at the starting point."""
+
+
+class MemoryEstimateError(MMEError, MemoryError):
+    """A fit that is predicted not to fit in memory; refused before anything large is allocated."""
 
 
 class MMEWarning(UserWarning):

@@ -86,7 +86,7 @@ class SchurSystem:
 
     # -- ranges -------------------------------------------------------------------------------------------
 
-    def _cut(self, what: str, m: int) -> list[tuple[int, int]]:
+    def cut(self, what: str, m: int) -> list[tuple[int, int]]:
         """Pieces for m right-hand sides; they depend on the data alone."""
         key = (what, m)
         if key not in self._ranges:
@@ -111,7 +111,7 @@ class SchurSystem:
         out = np.empty((self.q1, self.k1, m))
         if self.q1:
             run(
-                lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self._cut("lead", m)
+                lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self.cut("lead", m)
             )
         return out
 
@@ -121,7 +121,7 @@ class SchurSystem:
         if eq.idx.size:
             run(
                 lambda _, a, b: ki.rest_pass(a, b, eq.tptr, eq.tlev, self.tval, T, out),
-                self._cut("columns", m),
+                self.cut("columns", m),
             )
         return out
 
@@ -130,7 +130,7 @@ class SchurSystem:
         out = np.empty_like(D)
         run(
             lambda _, a, b: ki.sparse_pass(a, b, self.aptr, self.aidx, self.aval, D, out),
-            self._cut("rows", D.shape[1]),
+            self.cut("rows", D.shape[1]),
         )
         return out
 
@@ -146,7 +146,7 @@ class SchurSystem:
         out = np.empty_like(M)
         run(
             lambda _, a, b: ki.apply_blocks(a, b, lay.lstart, lay.lblock, self.lam2, M, out, transpose),
-            self._cut("levels", M.shape[1]),
+            self.cut("levels", M.shape[1]),
         )
         return out
 
@@ -241,7 +241,7 @@ class SchurSystem:
         out = self.gram(D)
         if self.eq.idx.size:
             self.minus_rest(self.weigh(self.W, self.lead(D)), out)
-        ranges = self._cut("levels", m)
+        ranges = self.cut("levels", m)
         dots = np.zeros((len(ranges), m))
         run(
             lambda i, a, b: ki.close_product(a, b, lay.lstart, lay.lblock, self.lam2, V, out, dots[i]),
@@ -255,7 +255,7 @@ class SchurSystem:
         lay = self.eq.layout
         run(
             lambda _, a, b: ki.block_solve(a, b, lay.lstart, self.Pi, R, out),
-            self._cut("levels", R.shape[1]),
+            self.cut("levels", R.shape[1]),
         )
         return out
 
@@ -335,7 +335,7 @@ class SchurSystem:
         out = BlockSolution(X, R, 0, np.zeros(m), False)
         beta, previous = np.zeros(m), np.zeros(m)
         correction = np.zeros((max(1, self.n_components), m))
-        ranges = self._cut("vector", m)
+        ranges = self.cut("vector", m)
         while True:
             total = rz
             if coarse:
@@ -370,7 +370,7 @@ class SchurSystem:
         self, alpha: np.ndarray, V: np.ndarray, AV: np.ndarray, X: np.ndarray, R: np.ndarray, Z: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         lay, m = self.eq.layout, X.shape[1]
-        ranges = self._cut("levels", m)
+        ranges = self.cut("levels", m)
         rz = np.zeros((len(ranges), m))
         sums = np.zeros((len(ranges), self.n_components, m))
         run(

@@ -1,0 +1,327 @@
+"""What a fit will take, before anything large is allocated: sizes, flops, bytes, the solver and why.
+
+The equations are proportional to the data.  The direct path then factors the Schur complement S of the terms
+that are not eliminated; for crossed factors S fills, and both its storage and its factorization grow with powers
+of the number of levels.  Here its non-zeros are counted (or, where counting would take long, estimated from a
+sample of its columns), and the cost of a direct fit is predicted and compared with the memory there is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .design import Design
+from .equations import Equations, build_equations
+from .exceptions import MemoryEstimateError
+from .kernels import schur as ks
+from .parallel import cut, n_threads, run
+from .plan import make_plan
+from .structure import Layout, layout_of
+
+__all__ = ["Preflight", "available_memory", "check_rows", "forecast", "preflight", "preflight_design"]
+
+_COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
+_SAMPLE = 256  # levels visited otherwise
+_PATTERN = 5e7  # non-zeros of S for which a symbolic analysis is worth making
+_SMALL = 4_000  # order of S up to which a dense factor is cheap, whatever its pattern
+_EVALUATIONS = 6  # of a direct fit, gradients included
+_FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
+_PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
+_LONG = 120.0  # seconds of a direct fit that are worth its exactness
+_SHARE = 0.8  # of the available memory that a fit may take
+_VECTORS = 100  # doubles per column of the rest that the iterative path keeps (batches of 16)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Predicted size and cost of a fit.
+
+    Attributes
+    ----------
+    rows, fixed : int
+        Rows; columns of the fixed part.
+    terms : tuple of (str, int, int)
+        Name, levels and effects per level of every random term.
+    leading : str
+        Term that is eliminated level by level; empty if there is none.
+    columns : int
+        Order of S: random effects that are left.
+    cells : int
+        Non-zeros between the leading term's levels and the other effects.
+    schur_nonzeros : float
+        Non-zeros of the lower triangle of S.
+    counted : bool
+        Whether that is exact; otherwise it is estimated from a sample of columns.
+    factor_nonzeros, flops : float
+        Of one Cholesky factorization of S.
+    equations_bytes, direct_bytes, iterative_bytes : float
+        Memory of the equations; peak of the two paths, equations included.
+    available_bytes : float
+        Memory this process could get beside the equations.
+    direct_seconds : float
+        Rough time of the direct path's evaluations.
+    solver : str
+        "direct" or "iterative".
+    why : str
+        One sentence.
+    """
+
+    rows: int
+    fixed: int
+    terms: tuple[tuple[str, int, int], ...]
+    leading: str
+    columns: int
+    cells: int
+    schur_nonzeros: float
+    counted: bool
+    factor_nonzeros: float
+    flops: float
+    equations_bytes: float
+    direct_bytes: float
+    iterative_bytes: float
+    available_bytes: float
+    direct_seconds: float
+    solver: str
+    why: str
+
+    def __str__(self) -> str:
+        lines = [f"rows                 {self.rows:,}", f"fixed effects        {self.fixed:,}"]
+        for name, levels, k in self.terms:
+            lead = "  (eliminated first)" if name == self.leading else ""
+            each = f" x {k} effects" if k > 1 else ""
+            lines.append(f"term {name:<16}{levels:,} levels{each}{lead}")
+        kind = "" if self.counted else " (estimated from a sample)"
+        lines += [
+            f"cells                {self.cells:,} non-zeros",
+            f"Schur complement     order {self.columns:,}, {_number(self.schur_nonzeros)} non-zeros{kind}",
+            f"its factor           {_number(self.factor_nonzeros)} non-zeros, {_number(self.flops)} flops, "
+            f"about {_seconds(self.direct_seconds)} in all",
+            f"memory, equations    {_bytes(self.equations_bytes)}",
+            f"memory, direct       {_bytes(self.direct_bytes)}",
+            f"memory, iterative    {_bytes(self.iterative_bytes)}",
+            f"memory available     {_bytes(self.available_bytes)}",
+            f"solver               {self.solver}: {self.why}",
+        ]
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if value >= size:
+            return f"{value / size:,.1f} {unit}"
+    return f"{value / 1024:,.0f} KiB"
+
+
+def _seconds(value: float) -> str:
+    if value < 1.0:
+        return "less than 1 s"
+    return f"{value:,.0f} s" if value < 600 else f"{value / 60:,.0f} min"
+
+
+def available_memory() -> float:
+    """Bytes this process can still allocate: the machine's and its control group's limits."""
+    limits = []
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    limits.append(float(line.split()[1]) * 1024)
+    except OSError:
+        limits.append(float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES"))
+    folder = "/sys/fs/cgroup"
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        most, used = _read_number(f"{folder}/{limit}"), _read_number(f"{folder}/{usage}")
+        if most is not None and used is not None:
+            limits.append(max(0.0, most - used))
+    return min(limits) if limits else np.inf
+
+
+def _read_number(path: str) -> float | None:
+    """A number from a file of the system; None if there is no such file or it says "max"."""
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        text = file.read().strip()
+    return float(text) if text.isdigit() else None
+
+
+def _equations_bytes(n: int, p: int, layout: Layout, cells: float) -> float:
+    """Peak of the pass over the rows, temporaries included."""
+    width = sum(b.k for b in layout.rest)
+    rows = n * (8.0 * (2 * p + 4) + 12.0 * width + 8.0 * sum(b.k for b in layout.blocks) + 12.0)
+    gram = 12.0 * (n * width * (width + 1) / 2 if len(layout.rest) > 1 else layout.q2 * width)
+    return rows + cells * (8.0 * layout.k1 + 16.0) + gram + 8.0 * (p + 1) * layout.q1 * layout.k1
+
+
+def check_rows(design: Design, layout: Layout) -> None:
+    """Refuse a design whose equations alone would not fit.
+
+    Raises
+    ------
+    MemoryEstimateError
+    """
+    width = sum(b.k for b in layout.rest)
+    need = _equations_bytes(design.n, design.p, layout, float(design.n) * width)
+    have = available_memory()
+    # an upper bound: rows that fall into the same cell share it
+    if need > 4.0 * have:
+        raise MemoryEstimateError(
+            f"the equations of {design.n:,} rows would take up to {_bytes(need)}; {_bytes(have)} are available. "
+            "Fit a subset, or use a machine with more memory."
+        )
+
+
+def forecast(design: Design, eq: Equations, solver: str = "auto") -> Preflight:
+    """Predict the cost of both paths and choose.
+
+    Parameters
+    ----------
+    design : Design
+    eq : Equations
+    solver : str
+        As in `mme.fit.fit_design`; anything but "auto" is kept.
+
+    Returns
+    -------
+    Preflight
+    """
+    lay = eq.layout
+    q2, k1 = lay.q2, lay.k1
+    partners = np.diff(eq.ptr).astype(np.float64)
+    pairs = float(np.sum(partners * (partners + 1.0)) / 2)
+    full = q2 * (q2 + 1) / 2
+    nonzeros, counted = (full, True) if q2 <= 1 else _schur_nonzeros(eq, pairs, full)
+    dense_flops, dense_bytes = q2**3 / 3, 8.0 * q2 * q2
+    if q2 <= _SMALL or nonzeros > 0.4 * full:
+        factor, flops, store = full, dense_flops, dense_bytes
+    elif nonzeros > _PATTERN:
+        # too large to analyse; an upper bound, which fill comes close to
+        factor, flops, store = full, dense_flops, dense_bytes
+    else:
+        plan = make_plan(eq, "auto")
+        factor, flops = plan.nnz_factor, plan.flops
+        store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
+    base = _held(eq)
+    direct = base + store
+    columns = 8.0 * (_VECTORS * q2 + 32.0 * lay.q1 * k1)
+    iterative = base + columns + (0.0 if k1 == 1 else eq.val.nbytes)
+    have = available_memory()
+    threads = n_threads()
+    seconds = _EVALUATIONS * (
+        3.0 * flops / (_FLOP_RATE * threads) + 2.0 * pairs * k1 / (_PAIR_RATE * threads)
+    )
+    chosen, why = _choose(solver, direct - base, iterative - base, have, seconds)
+    names = tuple((t.name, t.n_levels, t.k) for t in design.terms)
+    leading = design.terms[lay.blocks[0].terms[0]].name if lay.has_lead else ""
+    return Preflight(
+        eq.n, eq.p, names, leading, q2, int(eq.idx.size), float(nonzeros), counted, float(factor),
+        float(flops), base, direct, iterative, have, seconds, chosen, why,
+    )  # fmt: skip
+
+
+def _choose(solver: str, direct: float, iterative: float, have: float, seconds: float) -> tuple[str, str]:
+    limit = _SHARE * have
+    if solver == "iterative":
+        return "iterative", "as asked for"
+    if solver != "auto":
+        return "direct", "as asked for"
+    if direct > limit:
+        return "iterative", f"a direct factor would take {_bytes(direct)} of {_bytes(have)} available"
+    if seconds > _LONG:
+        return "iterative", f"a direct fit would take about {_seconds(seconds)}"
+    return "direct", f"exact, about {_seconds(seconds)}"
+
+
+def refuse(plan: Preflight) -> None:
+    """Raise if the chosen path does not fit in memory.
+
+    Raises
+    ------
+    MemoryEstimateError
+        With the numbers, and what to do.
+    """
+    held = plan.iterative_bytes if plan.solver == "iterative" else plan.direct_bytes
+    if held - plan.equations_bytes <= plan.available_bytes:
+        return
+    advice = (
+        "use solver='iterative'" if plan.solver == "direct" else "fit a subset, or use a larger machine"
+    )
+    raise MemoryEstimateError(
+        f"the {plan.solver} fit would take {_bytes(held)}, {_bytes(plan.equations_bytes)} of which are there, "
+        f"but only {_bytes(plan.available_bytes)} more are available: "
+        f"order {plan.columns:,} of the Schur complement, {_number(plan.factor_nonzeros)} non-zeros in its "
+        f"factor, {_number(plan.flops)} flops. To fit it, {advice}."
+    )
+
+
+def _held(eq: Equations) -> float:
+    """Bytes of the equations."""
+    arrays = [v for v in vars(eq).values() if isinstance(v, np.ndarray)]
+    return float(sum(v.nbytes for v in arrays))
+
+
+def _schur_nonzeros(eq: Equations, pairs: float, full: float) -> tuple[float, bool]:
+    """Non-zeros of the lower triangle of S, and whether they were counted."""
+    lay = eq.layout
+    n_levels = lay.lstart.size - 1
+    pattern = (lay.lstart, eq.ptr, eq.idx, eq.tptr, eq.tlev, eq.tpos, eq.gptr, eq.gidx)
+    counts = np.zeros(lay.q2 + 1, np.int64)
+    if pairs <= _COUNT_PAIRS or n_levels <= 2 * _SAMPLE:
+        ranges = cut(None, n_levels, pairs)
+        run(lambda _, a, b: ks.count_schur(a, b, *pattern, counts), ranges)
+        return min(full, float(counts.sum())), True
+    # one level out of each of _SAMPLE runs of neighbours: rows below the diagonal thin out along S
+    edges = np.linspace(0, n_levels, _SAMPLE + 1).astype(np.int64)
+    picks = np.random.default_rng(0).integers(edges[:-1], edges[1:])
+    run(
+        lambda _, a, b: [ks.count_schur(t, t + 1, *pattern, counts) for t in picks[a:b]],
+        cut(None, _SAMPLE, pairs * _SAMPLE / n_levels),
+    )
+    per_level = np.array([counts[lay.lstart[t] + 1 : lay.lstart[t + 1] + 1].sum() for t in picks])
+    return min(full, float(np.sum(per_level * np.diff(edges)))), False
+
+
+def preflight_design(design: Design, solver: str = "auto") -> Preflight:
+    """`preflight` of a design; builds its equations, which are proportional to the data."""
+    layout = layout_of(design)
+    check_rows(design, layout)
+    return forecast(design, build_equations(design, layout), solver)
+
+
+def preflight(formula: str, data: object, *, solver: str = "auto", **options: object) -> Preflight:
+    """Show what `lmer` would do with these arguments, and what it would take.
+
+    Parameters
+    ----------
+    formula : str
+    data : DataFrame or anything `lmer` takes
+    solver : str
+        As in `lmer`.
+    **options
+        `weights`, `offset`, `subset`, `missing`: as in `lmer`.
+
+    Returns
+    -------
+    Preflight
+        Prints as a table.
+
+    Raises
+    ------
+    MemoryEstimateError
+        The equations alone would not fit in memory.
+    """
+    from .formula import build_design
+
+    make: Callable = build_design
+    return preflight_design(make(formula, data, **options).design, solver)
