@@ -1,0 +1,142 @@
+"""The marginal model at one theta: V^-1 applied to X, y and Z, on the scale of the design's own columns.
+
+V = W^-1 + Z D Z'.  What a likelihood in other parameters, tests or second derivatives need of a factorization;
+everything costs triangular solves only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .elimination import apply_lam
+
+if TYPE_CHECKING:
+    from .equations import Equations
+    from .objective import Objective, _State
+    from .structure import TermPlace
+
+__all__ = ["Marginal", "marginal_of", "project"]
+
+
+@dataclass(frozen=True, eq=False)
+class Marginal:
+    """Cross-products in the metric V^-1 at one theta; see `mme.objective.Objective.at`.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n_theta,)
+    logdet : float
+        log|V|, under REML + log|X'V^-1 X| of the kept columns.
+    beta : ndarray, shape (rank,)
+        Generalized least squares estimate of the kept columns' coefficients.
+    r2 : float
+        (y - X beta)'V^-1 (y - X beta).
+    root : ndarray, shape (rank, rank)
+        Upper triangular R with R'R = X'V^-1 X, kept columns.
+    zr : list of ndarray, shapes (q_t, k_t)
+        Z'V^-1 (y - X beta), per term of the design.
+    zx : list of ndarray, shapes (q_t, k_t, rank)
+        Z'V^-1 X, kept columns.
+    objective : Objective
+    """
+
+    theta: np.ndarray
+    logdet: float
+    beta: np.ndarray
+    r2: float
+    root: np.ndarray
+    zr: list[np.ndarray]
+    zx: list[np.ndarray]
+    objective: Objective
+
+    def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w, exact where the covariance is singular.
+
+        Parameters
+        ----------
+        w : list of ndarray, shapes (q_t, k_t, m)
+            m vectors of random effects, per term of the design.
+
+        Returns
+        -------
+        list of ndarray, shapes (q_t, k_t, m)
+        """
+        return self.objective.project(self.theta, w)
+
+
+def marginal_of(objective: Objective, st: _State) -> Marginal:
+    """The marginal model at an evaluated state."""
+    eq, lay, el = objective.eq, objective.eq.layout, objective.elimination
+    p, fixed = eq.p, eq.fixed
+    # the border's solutions are there already: Z'V^-1 [Q y] needs no solve
+    d2 = apply_lam(eq, st.lam2, st.Y, False)
+    lead = el.level_apply(el.F, eq.A1x) if lay.has_lead else None
+    zqy = _split(objective, *_back(objective, st, lead, eq.A2x, d2))
+    inverse = np.linalg.inv(fixed.T) if p else fixed.T
+    contrast = np.r_[-st.b, 1.0]
+    return Marginal(
+        theta=st.theta,
+        logdet=st.logdet - eq.log_w,
+        beta=fixed.T @ (st.b + fixed.b0),
+        r2=st.r2,
+        root=np.linalg.inv(st.Ri).T @ inverse if p else np.zeros((0, 0)),
+        zr=[z @ contrast for z in zqy],
+        zx=[z[:, :, :p] @ inverse for z in zqy],
+        objective=objective,
+    )
+
+
+def project(objective: Objective, st: _State, w: list[np.ndarray]) -> list[np.ndarray]:
+    """Z'V^-1 Z w; see `Marginal.times`."""
+    eq, lay, el = objective.eq, objective.eq.layout, objective.elimination
+    m = w[0].shape[2]
+    blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
+    for place, w_t in zip(lay.places, w, strict=True):
+        blocks[place.block][:, place.first : place.first + place.k] = np.matmul(_basis(eq, place), w_t)
+    rest = blocks[1:] if lay.has_lead else blocks
+    w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
+    raw2 = objective.A22 @ w2 if lay.q2 else w2
+    projected = None
+    if lay.has_lead:
+        raw1 = el.minus_cells(-w2, el.level_apply(eq.A1, blocks[0]))
+        projected = el.level_apply(el.F, raw1)
+        raw2 = el.minus_cells_transposed(-blocks[0], raw2)
+        right = el.minus_cells_transposed(el.level_apply(el.W, raw1), raw2.copy())
+    else:
+        right = raw2
+    d2 = apply_lam(eq, st.lam2, el.solve(apply_lam(eq, st.lam2, right, True)), False)
+    return _split(objective, *_back(objective, st, projected, raw2, d2))
+
+
+def _back(
+    objective: Objective, st: _State, projected: np.ndarray | None, raw2: np.ndarray, d2: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Z'V^-1 f of lead and rest from F Z_1'f, Z_2'f and the rest's conditional modes d2."""
+    lay, el = objective.eq.layout, objective.elimination
+    out2 = raw2 - objective.A22 @ d2 if lay.q2 else raw2
+    if projected is None:
+        return None, out2
+    if lay.q2:
+        projected = projected + el.level_apply(el.F, el.minus_cells(d2, np.zeros_like(projected)))
+        out2 = el.minus_cells_transposed(np.ascontiguousarray(np.matmul(st.D1, projected)), out2)
+    return projected, out2
+
+
+def _split(objective: Objective, lead: np.ndarray | None, rest: np.ndarray) -> list[np.ndarray]:
+    """By term of the design, from the engine's basis to the design's columns."""
+    lay = objective.eq.layout
+    blocks = [] if lead is None else [lead]
+    for r, block in enumerate(lay.rest):
+        part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
+        blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
+    return [
+        np.matmul(_basis(objective.eq, p).T, blocks[p.block][:, p.first : p.first + p.k]) for p in lay.places
+    ]
+
+
+def _basis(eq: Equations, place: TermPlace) -> np.ndarray:
+    part = slice(place.first, place.first + place.k)
+    return eq.basis[place.block][part, part]
