@@ -98,6 +98,18 @@ class Elimination:
         run(lambda _, a, b: ks.level_apply(a, b, M, Q, out), self._level_ranges)
         return out
 
+    def level_information(
+        self, ze: np.ndarray, C: np.ndarray, FA: np.ndarray, p: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """sum_l w'F A w (m, m) and sum_l (F A_1x)[:, :p]'w (p, m), w_l[:, i] = C[i] ze_l, over all levels."""
+        m = C.shape[0]
+        ranges = self._level_ranges
+        K, X = np.zeros((len(ranges), m, m)), np.zeros((len(ranges), p, m))
+        ze, C = np.ascontiguousarray(ze), np.ascontiguousarray(C)
+        run(lambda i, a, b: ks.level_information(a, b, ze, C, self.eq.A1, self.F, FA, K[i], X[i]), ranges)
+        lower = K.sum(axis=0)
+        return lower + np.tril(lower, -1).T, X.sum(axis=0)
+
     def minus_cells(self, M: np.ndarray, out: np.ndarray) -> np.ndarray:
         """out[l] -= B_l M: (q2, m) into (q1, k1, m), in place."""
         eq = self.eq

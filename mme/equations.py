@@ -14,8 +14,9 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 
 from .design import Design
-from .fixed import FixedPart, orthonormalise
+from .fixed import FEW, FixedPart, orthonormalise
 from .kernels import cells as kc
+from .kernels.rows import transform_rows
 from .parallel import cut, row_chunks, run
 from .structure import Block, Layout
 
@@ -159,6 +160,7 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
 def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
     """z R^-1 and R with R'R = z'z/q; R = I where the columns are dependent to working precision."""
     n, k = z.shape
+    z = np.ascontiguousarray(z)
     R = np.eye(k)
     for _ in range(2):  # the second sweep repairs what the Gram matrix of the first could not resolve
         source = z
@@ -174,11 +176,14 @@ def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
         pivots = np.diag(step) / np.sqrt(np.diag(G))
         if pivots.min() < 1e-7:
             break
-        inverse = sl.solve_triangular(step, np.eye(k))
+        inverse = np.ascontiguousarray(sl.solve_triangular(step, np.eye(k)))
         z = np.empty((n, k))
 
         def transform(_: int, a: int, b: int, source=source, z=z, inverse=inverse) -> None:
-            np.matmul(source[a:b], inverse, out=z[a:b])
+            if k <= FEW:
+                transform_rows(a, b, source, inverse, z)
+            else:
+                np.matmul(source[a:b], inverse, out=z[a:b])
 
         run(transform, row_chunks(n))
         R = step @ R

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg as sl
 
+from .kernels.rows import basis_and_residual
 from .parallel import row_chunks, run
 
-__all__ = ["FixedPart", "orthonormalise"]
+__all__ = ["FEW", "FixedPart", "orthonormalise"]
+
+FEW = 8  # columns up to which a kernel passes over the rows faster than BLAS on blocks
 
 _DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own norm
 _SUSPECT = 1e-4  # below this a Gram matrix no longer resolves the ratio: orthogonalise the rows instead
@@ -89,11 +92,17 @@ def orthonormalise(
         T = sl.solve_triangular(R, np.eye(R.shape[0])) / scale[kept][:, None]
         b0 = T.T @ Xy[kept]
     p = T.shape[0]
+    used = np.ascontiguousarray(X if kept.all() else X[:, kept]) if p <= FEW else X
+    T, b0, y = np.ascontiguousarray(T), np.ascontiguousarray(b0), np.ascontiguousarray(y)
     xy = np.empty((n, p + 1))
 
     def fill(_: int, a: int, b: int) -> np.ndarray:
         Xa, ya = rows(a, b)
         out = xy[a:b]
+        if Q is None and root_w is None and p <= FEW:
+            cross = np.zeros((p + 1, p + 1))
+            basis_and_residual(a, b, used, y, T, b0, xy, cross)
+            return cross + np.tril(cross, -1).T
         Qa = Q[a:b] if Q is not None else (Xa if kept.all() else Xa[:, kept]) @ T
         out[:, :p] = Qa
         np.subtract(ya, Qa @ b0, out=out[:, p])

@@ -387,13 +387,9 @@ class Objective:
                     G = np.zeros((lay.q1, k1, p))
                     el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
                     FG = FG + el.level_apply(el.F, G)
-                FG = FG @ Ri.T
-                for a in range(k1):
-                    for c in range(a + 1):
-                        share = float(np.vdot(FG[:, a], FG[:, c]))
-                        N[a, c] -= share
-                        if a != c:
-                            N[c, a] -= share
+                flat = FG.reshape(lay.q1, k1 * p)
+                gram = (flat.T @ flat).reshape(k1, p, k1, p)
+                N = N - np.einsum("aicj,ij->ac", gram, Ri.T @ Ri)
             out.append(N)
         for r, block in enumerate(lay.rest):
             T_r = T[r].copy()
@@ -443,27 +439,30 @@ class Objective:
         """
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p, m = eq.p, self.n_theta
-        w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
+        # w_l[:, i] = C[i] (Z'e)_l on the block's own columns and basis
+        C = [np.zeros((m, b.k, b.k)) for b in lay.blocks]
         for t, place in enumerate(lay.places):
             part = slice(place.first, place.first + place.k)
             R = self._basis(t)
-            ze = Ze[place.block][:, part] @ R
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
-                w[place.block][:, part, i] += ze[:, b, None] * R[:, a]
+                C[place.block][i, part, part] += np.outer(R[:, a], R[:, b])
                 if a != b:
-                    w[place.block][:, part, i] += ze[:, a, None] * R[:, b]
-        rest = w[1:] if lay.has_lead else w
-        w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
-        fe = sum((x.reshape(-1, m).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))
+                    C[place.block][i, part, part] += np.outer(R[:, b], R[:, a])
+        fe = sum((np.einsum("iab,ab->i", c, ze.T @ ze) for c, ze in zip(C, Ze, strict=True)), np.zeros(m))
+
+        def variates(i: int) -> np.ndarray:
+            k = C[i].shape[1]
+            return (Ze[i] @ C[i].transpose(2, 1, 0).reshape(k, k * m)).reshape(-1, k, m)
+
         # f = Z_1 w_1 + Z_2 w_2 with the leading term integrated out: K = [f Z_2 X]'V_1^-1 f
         Kff, Xf = np.zeros((m, m)), np.zeros((p, m))
-        Zf2 = w2
         if lay.has_lead:
-            w1 = w[0]
-            E = el.level_apply(el.F, eq.A1)
-            Kff += _flat(w1).T @ _flat(el.level_apply(E, w1))
-            Xf += _flat(self._projected(st))[:, :p].T @ _flat(w1)
+            Kff, Xf = el.level_information(Ze[0], C[0], self._projected(st), p)
+        w2 = Zf2 = np.zeros((0, m))
         if lay.q2:
+            w1 = variates(0)
+            first = int(lay.has_lead)
+            w2 = np.concatenate([variates(i).reshape(-1, m) for i in range(first, len(lay.blocks))])
             Zf2 = self.A22 @ w2
             Xf += eq.A2x[:, :p].T @ w2
             if lay.has_lead:

@@ -158,6 +158,44 @@ def level_factors(l0, l1, A, lam, D, W, F, half):
 
 
 @kernel
+def level_information(l0, l1, ze, C, A, F, FA, K, X):
+    """Average information of the leading term alone, its working variates formed on the fly.
+
+    w_l[:, i] = C[i] ze_l; adds to K (m, m) sum w_l' F_l A_l w_l and to X (p, m) sum (F_l A_xl)[:, :p]' w_l.
+    """
+    m = C.shape[0]
+    k = A.shape[1]
+    p = X.shape[0]
+    w = np.empty((k, m))
+    E = np.empty((k, k))
+    for l in range(l0, l1):  # noqa: E741
+        for a in range(k):
+            for b in range(k):
+                s = 0.0
+                for c in range(k):
+                    s += F[l, a, c] * A[l, c, b]
+                E[a, b] = s
+        for i in range(m):
+            for a in range(k):
+                s = 0.0
+                for b in range(k):
+                    s += C[i, a, b] * ze[l, b]
+                w[a, i] = s
+        for i in range(m):
+            for a in range(k):
+                s = 0.0
+                for b in range(k):
+                    s += 0.5 * (E[a, b] + E[b, a]) * w[b, i]
+                for j in range(i + 1):
+                    K[i, j] += s * w[a, j]
+        for a in range(k):
+            for b in range(p):
+                v = FA[l, a, b]
+                for i in range(m):
+                    X[b, i] += v * w[a, i]
+
+
+@kernel
 def level_apply(l0, l1, W, Q, out):
     """out[l] = W[l] @ Q[l]: (k, k) times (k, m) for every level."""
     k = W.shape[1]
