@@ -18,6 +18,7 @@ __all__ = [
     "install",
     "lmer",
     "mixedlm",
+    "preflight",
     "uninstall",
 ]
 
@@ -29,6 +30,7 @@ _LATE = {
     "install": "compat",
     "uninstall": "compat",
     "mixedlm": "mixed_linear_model",
+    "preflight": "forecast",
 }
 
 

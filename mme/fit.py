@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +22,16 @@ from .parallel import single_threaded_blas
 from .start import moment_start
 from .structure import layout_of
 
-__all__ = ["Fit", "FitRecord", "fit_design"]
+if TYPE_CHECKING:
+    from .equations import Equations
+    from .iterative import MonteCarlo
+
+__all__ = ["SOLVERS", "Fit", "FitRecord", "IterativeOptions", "fit_design"]
+
+SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
+_FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
+_FORECAST_PAIRS = 1e8
+_CHEAP_START = 1_500  # order of a dense Schur complement from which an iterative start pays
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,11 @@ class Fit:
         Rows, rank of X, n - p (REML) or n (ML).
     record : FitRecord
     objective : Objective
-        The evaluated equations, for inference; holds no rows of the data.
+        The evaluated equations, for inference; holds no rows of the data.  An `IterativeObjective`, without
+        deviance and Hessian, after an iterative fit.
     design : Design
+    monte_carlo : MonteCarlo or None
+        Standard errors and Monte Carlo errors of an iterative fit.
     """
 
     reml: bool
@@ -113,6 +126,7 @@ class Fit:
     record: FitRecord
     objective: object
     design: Design
+    monte_carlo: MonteCarlo | None = None
 
 
 def fit_design(
@@ -123,6 +137,7 @@ def fit_design(
     solver: str = "auto",
     max_evaluations: int = 200,
     tol: float = 1e-8,
+    **iterative: object,
 ) -> Fit:
     """Fit a design by restricted or full maximum likelihood.
 
@@ -133,19 +148,31 @@ def fit_design(
         Restricted (True) or full maximum likelihood.
     theta0 : tuple of ndarray, optional
         Start, one array per term; by default from moments of the data.
-    solver : {"auto", "dense", "cholmod", "superlu"}
-        Factorization of the Schur complement; "auto" chooses by predicted flops.
+    solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+        "direct" factors the Schur complement ("dense", "cholmod" and "superlu" say how), "iterative" uses
+        conjugate gradients and stochastic traces; "auto" is direct unless that is predicted to take minutes
+        or not to fit in memory (see `mme.preflight`).
     max_evaluations : int
-        Most factorizations allowed.
+        Most factorizations allowed (direct), most steps (iterative).
     tol : float
-        Stop when the predicted decrease of the deviance is below this.
+        Stop when the predicted decrease of the deviance is below this (direct).
+    **iterative
+        `probes`, `max_probes`, `seed`, `goal`, `solve_tol`, `loglik_probes`, `progress`: see
+        `mme.iterative_fit.IterativeOptions`; they matter to the iterative path alone.
 
     Returns
     -------
     Fit
+
+    Raises
+    ------
+    MemoryEstimateError
+        The fit is predicted not to fit in memory.
     """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
     with single_threaded_blas():
-        return _fit(design, reml, theta0, solver, max_evaluations, tol)
+        return _fit(design, reml, theta0, solver, max_evaluations, tol, IterativeOptions(**iterative))
 
 
 def _fit(
@@ -155,14 +182,33 @@ def _fit(
     solver: str,
     max_evaluations: int,
     tol: float,
+    options: IterativeOptions,
 ) -> Fit:
     clock = _Clock()
     announce_compilation(level_factors)
     equations = build_equations(design, layout_of(design))
     clock.lap("equations")
+    if _route(design, equations, solver) == "iterative":
+        from .iterative_fit import fit_iterative
+
+        return fit_iterative(
+            design,
+            equations,
+            reml=reml,
+            theta0=theta0,
+            options=options,
+            max_steps=max_evaluations,
+            clock=clock,
+        )
+    clock.lap("forecast")
+    solver = "auto" if solver == "direct" else solver
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
     start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
+    if theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START:
+        from .iterative import iterative_start
+
+        start = iterative_start(equations, start, reml)
     clock.lap("start")
     terms = _term_specs(design, objective)
     minimum = minimise(
@@ -189,6 +235,57 @@ def _fit(
         history=tuple(minimum.history),
     )
     return _assemble(design, objective, minimum.theta, solution, record)
+
+
+def _route(design: Design, equations: Equations, solver: str) -> str:
+    """Whether "direct" or "iterative"; refuses what does not fit in memory."""
+    q2 = equations.layout.q2
+    partners = np.diff(equations.ptr).astype(np.float64)
+    if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
+        return "direct"
+    from .forecast import forecast, refuse
+
+    plan = forecast(design, equations, solver, count=False)
+    refuse(plan)
+    return plan.solver
+
+
+@dataclass(frozen=True)
+class IterativeOptions:
+    """Settings of the iterative path.
+
+    Attributes
+    ----------
+    probes, max_probes : int
+        Probes to begin with, and at most.
+    seed : int
+        Of the probes.
+    goal : float
+        Largest Monte Carlo error over standard error.
+    solve_tol : float
+        Relative tolerance of the last solves, for fixed effects, their covariance and the random effects.
+    loglik_probes : int
+        Probes of the log-likelihood; 0 leaves it NaN.
+    progress : bool or None
+        Show a progress bar; None: if the standard error stream is a terminal and the fit takes seconds.
+    """
+
+    probes: int = 8
+    max_probes: int = 256
+    seed: int = 0
+    goal: float = 0.05
+    solve_tol: float = 1e-8
+    loglik_probes: int = 16
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.probes < 2 or self.max_probes < self.probes:
+            raise ValueError(
+                f"probes must be at least 2 and at most max_probes; they are {self.probes} and "
+                f"{self.max_probes}."
+            )
+        if self.loglik_probes == 1:
+            raise ValueError("loglik_probes must be 0 (no log-likelihood) or at least 2.")
 
 
 class _Clock:

@@ -1,10 +1,10 @@
 """REML and ML fits of large crossed designs: the root of the gradient by average-information steps.
 
-No deviance is needed: with fixed probes the gradient is a deterministic function of theta, and Newton steps with
-the average information on the reliability scale (`mme.optimizer`) find its root.  A step is kept if the
-length of the gradient, in the metric of balanced data, does not grow; otherwise it is halved.  At the end the
-probes' spread, put through the same step, gives the Monte Carlo error of every parameter; the number of probes
-grows until it is a twentieth of the standard error.
+No deviance is needed: with fixed probes the gradient is a deterministic function of theta, and Newton steps
+with the average information on the reliability scale (`mme.optimizer`) find its root. A step is kept if the
+length of the gradient, in the metric of balanced data, does not grow; otherwise it is halved. At the end the
+probes' spread, put through the same step, gives the Monte Carlo error of every parameter; the number of
+probes grows until it is a twentieth of the standard error.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _GOAL = 0.05  # Monte Carlo error over standard error
 _GROWTH = 1.5  # of the gradient's length, that is still accepted
 _MOST_HALVINGS = 12
 _MOST_POLISHES = 6
+_FINEST = 1e-4  # standard errors: nothing is computed more accurately than that
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ class MonteCarlo:
     theta_se : ndarray, shape (n_theta,)
         Standard errors of theta from the average information; NaN where a term is singular.
     theta_error : ndarray, shape (n_theta,)
-        Monte Carlo standard errors of theta.
+        Monte Carlo standard errors of theta, together with the step that was left (at least 1e-4 standard
+        errors: the solves are not more accurate).
     variance_se, variance_error : tuple of ndarray, shapes (k_t, k_t)
         The same for the entries of sigma2 lam lam' of every term.
     sigma2_se, sigma2_error : float
@@ -165,7 +167,7 @@ class _Search:
         """One accepted step; False if the gradient grows however short the step."""
         fraction = self.space.limit(self.x, self.step)
         # the error of the solves need only be small against the step still to be made
-        self.inner = float(np.clip(0.02 * np.sqrt(self.decrement), finest, max(finest, self.inner)))
+        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, max(finest, self.inner)))
         for _ in range(_MOST_HALVINGS):
             x = self.x + fraction * self.step
             try:
@@ -214,7 +216,8 @@ def find_root(
         Largest Monte Carlo error over standard error; probes are added until it holds.
     max_steps, max_probes : int
     polish : bool
-        Go on until the step left, and the error of the solves, are a tenth of the Monte Carlo error.
+        Go on until the step left, and the error of the solves, are a tenth of the Monte Carlo error (or 1e-4
+        standard errors, whichever is larger).
     progress : callable (step, gradient, cg_iterations, probes), optional
 
     Returns
@@ -227,7 +230,7 @@ def find_root(
         The gradient cannot be computed at the start.
     """
     search = _Search(objective, theta0)
-    finest, polished = 0.02 * np.sqrt(tol), 0
+    finest, polished = 0.2 * np.sqrt(tol), 0
     while True:
         if progress is not None:
             progress(search.steps, search.slope, objective.cg_iterations, objective.n_probes)
@@ -248,8 +251,8 @@ def find_root(
             search.again()
             continue
         if polish and polished < _MOST_POLISHES:
-            tol = min(tol, float(np.clip((0.1 * ratio) ** 2, 1e-11, None)))
-            finest = min(finest, 0.1 * np.sqrt(tol))
+            tol = min(tol, max(0.1 * ratio, _FINEST) ** 2)
+            finest = min(finest, 5.0 * np.sqrt(tol))
             polished += 1
             if search.decrement > tol:
                 continue
@@ -324,7 +327,6 @@ def monte_carlo(objective: IterativeObjective, root: Root) -> MonteCarlo:
     joint = 2.0 * np.linalg.pinv(ev.joint, hermitian=True)
     s2 = ev.sigma2
     variance_se, variance_error = [], []
-    base = None
     drift = np.zeros(len(thetas))
     for t, place in enumerate(objective.eq.layout.places):
         lams = [theta_to_lam(theta[place.theta], place.k, place.kind) for theta in thetas]
@@ -341,20 +343,23 @@ def monte_carlo(objective: IterativeObjective, root: Root) -> MonteCarlo:
             theta_se[place.theta] = np.nan
         variance_se.append(se)
         variance_error.append(Ds)
-        base = s2
-    assert base is not None
     sigma2s = s2 + drift
-    errors = tuple((sigma2s[:, None, None] * Ds).std(axis=0, ddof=1) for Ds in variance_error)
+    left = max(np.sqrt(root.decrement), _FINEST)
+    errors = tuple(
+        np.hypot((sigma2s[:, None, None] * Ds).std(axis=0, ddof=1), left * se)
+        for Ds, se in zip(variance_error, variance_se, strict=True)
+    )
+    sigma2_se = float(np.sqrt(max(0.0, joint[-1, -1])))
     return MonteCarlo(
         objective.n_probes,
         objective.seed,
         objective.cg_iterations,
         theta_se,
-        theta_error,
+        np.hypot(theta_error, left * np.nan_to_num(theta_se)),
         tuple(variance_se),
         errors,
-        float(np.sqrt(max(0.0, joint[-1, -1]))),
-        float(sigma2s.std(ddof=1)),
+        sigma2_se,
+        float(np.hypot(sigma2s.std(ddof=1), left * sigma2_se)),
         root.ratio,
     )
 

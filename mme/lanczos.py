@@ -1,9 +1,9 @@
 """log|S| by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017, SIAM J. Matrix Anal. Appl. 38).
 
-With P = L L' the block diagonal of S, log|S| = log|P| + tr log A, A = L^-1 S L^-T.  The Lanczos matrices of A come
-from the coefficients of conjugate gradients.  The blocks of A on the diagonal are identities, so z'(A - I)z, the
-bulk of a sample's noise, is taken out; and the directions in which crossed factors are confounded, L'1 for every
-effect, have quadratures of their own, outside the probes.
+With P = L L' the block diagonal of S, log|S| = log|P| + tr log A, A = L^-1 S L^-T. The Lanczos matrices of A
+come from the coefficients of conjugate gradients. The blocks of A on the diagonal are identities, so z'(A -
+I)z, the bulk of a sample's noise, is taken out; and the directions in which crossed factors are confounded,
+L'1 for every effect, have quadratures of their own, outside the probes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from .pcg import SchurSystem
 __all__ = ["logdet"]
 
 
-def logdet(system: SchurSystem, probes: np.ndarray, tol: float = 1e-4, batch: int = 16) -> tuple[float, float]:
+def logdet(
+    system: SchurSystem, probes: np.ndarray, tol: float = 1e-4, batch: int = 16
+) -> tuple[float, float]:
     """log|S| at the system's theta, and its Monte Carlo standard error.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from .fit import fit_design
 from .formula import ModelDesign, build_design
 from .results import LinearMixedModelResults
 from .summary import convergence_lines
+
+if TYPE_CHECKING:
+    from .forecast import Preflight
 
 __all__ = ["LinearMixedModel", "lmer"]
 
@@ -73,12 +77,13 @@ class LinearMixedModel:
         ----------
         reml : bool
             Restricted (True) or full maximum likelihood.
-        solver : {"auto", "dense", "cholmod", "superlu"}
-            Factorization of the Schur complement.
+        solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+            How: see `mme.fit.fit_design` and `preflight`.
         start : array_like, shape (n_theta,), optional
             Start of the search, in the order of `LinearMixedModelResults.theta`.
         **options
-            `max_evaluations`, `tol`: see `mme.fit.fit_design`.
+            `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `progress` and more: see
+            `mme.fit.fit_design`.
 
         Returns
         -------
@@ -107,6 +112,23 @@ class LinearMixedModel:
                 ConvergenceWarning,
             )
         return LinearMixedModelResults(self, fit)
+
+    def preflight(self, solver: str = "auto") -> Preflight:
+        """What `fit` would take in flops and bytes, which solver it would use and why.
+
+        Parameters
+        ----------
+        solver : str
+            As in `fit`.
+
+        Returns
+        -------
+        mme.forecast.Preflight
+            Prints as a table.
+        """
+        from .forecast import preflight_design
+
+        return preflight_design(self.model_design.design, solver)
 
     def _split(self, start: object) -> tuple[np.ndarray, ...]:
         terms = self.model_design.design.terms
@@ -167,12 +189,15 @@ def lmer(
         Rows to use; a string is an expression for `DataFrame.eval`, for example ``"Days >= 2"``.
     missing : {"none", "drop"}
         Missing values in columns of the model raise `DataError`, or their rows are left out of everything.
-    solver : {"auto", "dense", "cholmod", "superlu"}
-        Factorization of the Schur complement; "auto" chooses by predicted flops.
+    solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+        "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
+        "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
+        direct unless that takes minutes or does not fit in memory: see `mme.preflight`.
     start : array_like, shape (n_theta,), optional
         Start of the search, in the order of `theta` of the results.
     **options
-        `max_evaluations`, `tol`: see `mme.fit.fit_design`.
+        `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `progress` and more: see
+        `mme.fit.fit_design`.
 
     Returns
     -------

@@ -4,8 +4,8 @@ The leading term is eliminated exactly, level by level; what is left,
 
     S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I,      V_1 = W^-1 + Z_1 D_1 Z_1',
 
-is applied through the cells at a cost proportional to the data.  In the scale of lam2 its smallest eigenvalue
-is at least one and a zero variance is an identity block.  The preconditioner (Saad 2003, Iterative Methods for
+is applied through the cells at a cost proportional to the data. In the scale of lam2 its smallest eigenvalue
+is at least one and a zero variance is an identity block. The preconditioner (Saad 2003, Iterative Methods for
 Sparse Linear Systems, 9.2 and 14) is the block diagonal of S plus an additive coarse correction in the space
 of the vectors that are constant over all levels of an effect: those are the directions in which crossed
 factors are confounded with each other and with an intercept.
@@ -110,9 +110,7 @@ class SchurSystem:
         eq, m = self.eq, D.shape[1]
         out = np.empty((self.q1, self.k1, m))
         if self.q1:
-            run(
-                lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self.cut("lead", m)
-            )
+            run(lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self.cut("lead", m))
         return out
 
     def minus_rest(self, T: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -1,23 +1,23 @@
 """evaluate(theta, order) without a factorization: gradient with Monte Carlo error, average information.
 
-The same quantities as `mme.objective`, from block conjugate gradients (`mme.pcg`) instead of a Cholesky factor
-of the Schur complement S.  Only traces of S^-1 are stochastic (Hutchinson 1990, Commun. Stat. Simul. 19;
-average information by Monte Carlo in animal breeding: Matilainen et al. 2013, PLoS ONE 8): the shares of the
-leading term's own blocks, of the fixed effects and of the residuals are computed.  A Rademacher probe z is used
-effect by effect (the entries of one effect of one factor at a time): the noise of a large variance would
-otherwise drown the derivative with respect to one that is zero.  With S = P + O, P block-diagonal, a sample of
+The same quantities as `mme.objective`, from block conjugate gradients (`mme.pcg`) instead of a Cholesky
+factor of the Schur complement S. Only traces of S^-1 are stochastic (Hutchinson 1990, Commun. Stat. Simul.
+19; average information by Monte Carlo in animal breeding: Matilainen et al. 2013, PLoS ONE 8): the shares of
+the leading term's own blocks, of the fixed effects and of the residuals are computed. A Rademacher probe z is
+used effect by effect (the entries of one effect of one factor at a time): the noise of a large variance would
+otherwise drown the derivative with respect to one that is zero. With S = P + O, P block-diagonal, a sample of
 the trace of S^-1 is
 
     tr(P^-1 + K) + z'(S^-1 - P^-1 + P^-1 O P^-1 - K)z,
 
 where P^-1 O P^-1 has no diagonal and the share K of vectors Q that are smooth over an effect (see
-`SchurSystem`), K = QQ'G + GQQ' - QQ'GQQ' for a symmetric G (Hutch++: Meyer, Musco, Musco & Woodruff 2021), is known from the
-solves for Q.  The noise is then of second order in the coupling between levels; P^-1 O P^-1 z costs the product
-with S that starts the conjugate gradients.
+`SchurSystem`), K = QQ'G + GQQ' - QQ'GQQ' for a symmetric G (Hutch++: Meyer, Musco, Musco & Woodruff 2021), is
+known from the solves for Q. The noise is then of second order in the coupling between levels; P^-1 O P^-1 z
+costs the product with S that starts the conjugate gradients.
 
 Every term of the rest is written in the eigenvectors of its relative covariance, D = U s^2 U', lam = U s,
-with s floored at 1e-4 of the scale of its columns: a derivative with respect to D then divides by no zero, and for
-each pair of directions the sample is the difference that vanishes with the smaller s.
+with s floored at 1e-4 of the scale of its columns: a derivative with respect to D then divides by no zero,
+and for each pair of directions the sample is the difference that vanishes with the smaller s.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .exceptions import PerfectFitError
 from .objective import Evaluation, _jacobian
 from .optimizer import TermSpec
 from .pcg import SchurSystem
+from .probes import Deflation, ProbeSolves, probe_block
 
 __all__ = ["IterativeObjective", "StochasticEvaluation"]
 
@@ -74,53 +75,6 @@ class _Root:
 
 
 @dataclass(eq=False)
-class _Probes:
-    """Solves for traces; column i * n_components + c belongs to effect c of probe i.
-
-    Attributes
-    ----------
-    z : ndarray of int8, shape (q2, n)
-    lost : ndarray, shape (q2, n * n_components)
-        -(S^-1 - P^-1 + P^-1 O P^-1 - K) z.
-    gain : ndarray, shape (q2, n * n_components)
-        (S^-1 - P^-1 - K) z, with K for S^-1 - P^-1.
-    correction : ndarray, shape (n * n_components,)
-        x'r: makes the quadratic forms z'x exact but for the square of the residual r.
-    known, known_lead : _Deflation
-        K of the two.
-    """
-
-    z: np.ndarray
-    lost: np.ndarray
-    gain: np.ndarray
-    correction: np.ndarray
-    known: _Deflation
-    known_lead: _Deflation
-
-
-@dataclass(eq=False)
-class _Deflation:
-    """K = Q A' + A Q' with A = GQ - Q (Q'GQ)/2, for a symmetric G; Q has orthonormal columns.
-
-    Attributes
-    ----------
-    Q, A : ndarrays, shape (q2, 2 * n_components)
-    """
-
-    Q: np.ndarray
-    A: np.ndarray
-
-    @classmethod
-    def of(cls, Q: np.ndarray, GQ: np.ndarray) -> _Deflation:
-        inner = Q.T @ GQ
-        return cls(Q, GQ - Q @ (0.25 * (inner + inner.T)))
-
-    def times(self, z: np.ndarray) -> np.ndarray:
-        """K z: (q2, m) -> (q2, m)."""
-        return self.Q @ (self.A.T @ z) + self.A @ (self.Q.T @ z)
-
-
-@dataclass(eq=False)
 class _State:
     theta: np.ndarray
     lams: list[np.ndarray]
@@ -133,7 +87,7 @@ class _State:
     r2: float
     sigma2: float
     logdet_x: float
-    probes: _Probes
+    probes: ProbeSolves
     iterations: int
     residual: float
 
@@ -189,6 +143,10 @@ class IterativeObjective:
     def set_probes(self, number: int) -> None:
         """Use this many probes; those in use stay, in the same order, when the number grows."""
         self.probes = probe_block(self.eq.layout.q2, number, self.seed)
+
+    def fresh_probes(self, number: int) -> np.ndarray:
+        """Probes independent of those in use, int8, shape (q2, number)."""
+        return probe_block(self.eq.layout.q2, number, self.seed + 1_000_003)
 
     def term_specs(self) -> list[TermSpec]:
         """The terms as the optimizer's coordinates want them."""
@@ -369,7 +327,7 @@ class IterativeObjective:
 
     def _all_solves(
         self, U: np.ndarray, z: np.ndarray, lam2: list[np.ndarray], tol: float
-    ) -> tuple[np.ndarray, np.ndarray, int, float, _Probes]:
+    ) -> tuple[np.ndarray, np.ndarray, int, float, ProbeSolves]:
         """Solve for [U, Q, probes], a batch at a time: solution and residual for U, iterations, residual."""
         sy, m, c = self.system, U.shape[1], self.system.n_components
         per = max(1, _BATCH // max(1, c))
@@ -403,13 +361,13 @@ class IterativeObjective:
             X = sol.X[:, head.shape[1] :]
             if i == 0:
                 Y, R = np.ascontiguousarray(sol.X[:, :m]), np.ascontiguousarray(sol.R[:, :m])
-                known = _Deflation.of(const, X[:, :e] - start[:, :e])
-                known_lead = _Deflation.of(const, X[:, :e] - jacobi[:, :e])
+                known = Deflation.of(const, X[:, :e] - start[:, :e])
+                known_lead = Deflation.of(const, X[:, :e] - jacobi[:, :e])
             own, X = tail[:, e:], X[:, e:]
             lost.append(start[:, e:] - X + known.times(own))
             gain.append(X - jacobi[:, e:] - known_lead.times(own))
             correction.append(np.sum(X * sol.R[:, head.shape[1] + e :], axis=0))
-        solved = _Probes(z, np.hstack(lost), np.hstack(gain), np.hstack(correction), known, known_lead)
+        solved = ProbeSolves(z, np.hstack(lost), np.hstack(gain), np.hstack(correction), known, known_lead)
         return Y, R, iterations, residual, solved
 
     def _warm(self, U: np.ndarray, lam2: list[np.ndarray]) -> np.ndarray:
@@ -586,15 +544,6 @@ class IterativeObjective:
         joint[m, m] = st.r2 / s2**3
         self.cg_iterations += sol.iterations
         return 0.5 * (info + info.T), joint, -fe / self.nu, sol.iterations
-
-
-def probe_block(q: int, number: int, seed: int) -> np.ndarray:
-    """Rademacher probes, int8, shape (q, number); the first columns do not depend on the number."""
-    out = np.empty((q, number), np.int8)
-    for j in range(number):
-        bits = np.random.default_rng([seed, j]).integers(0, 2, size=q, dtype=np.int8)
-        out[:, j] = 2 * bits - 1
-    return out
 
 
 def _flat(cube: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """The Schur complement of the non-leading terms applied without being formed, and the vectors of block PCG.
 
-S = lam2'(A22 - sum_l B_l' W_l B_l) lam2 + I (see `mme.kernels.schur` for the notation).  Blocks of right-hand
+S = lam2'(A22 - sum_l B_l' W_l B_l) lam2 + I (see `mme.kernels.schur` for the notation). Blocks of right-hand
 sides are (q2, m) in C order: the m entries of a column lie side by side, so a cell costs one short contiguous
-read.  ``val`` and ``tval`` hold the cells' values in the order of the levels and of the columns; both are empty,
-of shape (0, 1), if every cell is one (a rating by a user of an item), and then nothing is read for them.
+read. ``val`` and ``tval`` hold the cells' values in the order of the levels and of the columns; both are
+empty, of shape (0, 1), if every cell is one (a rating by a user of an item), and then nothing is read for
+them.
 
 Sums over columns come back one per piece; the caller adds them in the order of the pieces.
 """
@@ -104,7 +105,7 @@ def sparse_pass(j0, j1, ptr, idx, val, D, out):
 
 @kernel
 def apply_blocks(t0, t1, lstart, lblock, lam, M, out, transpose):
-    """out[level] = lam M[level] (or lam'M[level]) for levels t0..t1 of the rest; lam is padded, one per block."""
+    """out[level] = lam M[level] (or lam'M[level]) for levels t0..t1 of the rest; lam[block] is padded."""
     m = M.shape[1]
     for t in range(t0, t1):
         j0 = lstart[t]
@@ -158,7 +159,7 @@ def close_product(t0, t1, lstart, lblock, lam, V, out, dots):
 
 @kernel
 def diagonal_blocks(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, tval, W, P):
-    """Fill P[t] (padded) with the k x k diagonal block of S for levels t0..t1; returns False if W overflows."""
+    """Fill P[t] (padded) with the k x k diagonal block of S for levels t0..t1."""
     k1 = W.shape[1]
     kmax = P.shape[1]
     G = np.empty((kmax, kmax))
@@ -214,7 +215,7 @@ def diagonal_blocks(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, t
 def advance(t0, t1, lstart, Pi, component, alpha, V, AV, X, R, Z, rz, sums):
     """X += alpha V, R -= alpha AV, Z = P^-1 R for levels t0..t1.
 
-    rz[b] += sum of R[:, b] Z[:, b]; sums[c, b] += R summed over the columns of component c (the coarse space).
+    rz[b] += sum of R[:, b] Z[:, b]; sums[c, b] += R summed over the columns of component c.
     """
     m = X.shape[1]
     for t in range(t0, t1):

@@ -1,9 +1,10 @@
 """What a fit will take, before anything large is allocated: sizes, flops, bytes, the solver and why.
 
-The equations are proportional to the data.  The direct path then factors the Schur complement S of the terms
-that are not eliminated; for crossed factors S fills, and both its storage and its factorization grow with powers
-of the number of levels.  Here its non-zeros are counted (or, where counting would take long, estimated from a
-sample of its columns), and the cost of a direct fit is predicted and compared with the memory there is.
+The equations are proportional to the data. The direct path then factors the Schur complement S of the terms
+that are not eliminated; for crossed factors S fills, and both its storage and its factorization grow with
+powers of the number of levels. Here its non-zeros are counted (or, where counting would take long, estimated
+from a sample of its columns), and the cost of a direct fit is predicted and compared with the memory there
+is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from .parallel import cut, n_threads, run
 from .plan import make_plan
 from .structure import Layout, layout_of
 
-__all__ = ["Preflight", "available_memory", "check_rows", "forecast", "preflight", "preflight_design"]
+__all__ = [
+    "Preflight",
+    "available_memory",
+    "check_rows",
+    "forecast",
+    "preflight",
+    "preflight_design",
+    "refuse",
+]
 
 _COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
 _SAMPLE = 256  # levels visited otherwise
@@ -177,12 +186,12 @@ def check_rows(design: Design, layout: Layout) -> None:
     # an upper bound: rows that fall into the same cell share it
     if need > 4.0 * have:
         raise MemoryEstimateError(
-            f"the equations of {design.n:,} rows would take up to {_bytes(need)}; {_bytes(have)} are available. "
-            "Fit a subset, or use a machine with more memory."
+            f"the equations of {design.n:,} rows would take up to {_bytes(need)}; {_bytes(have)} are "
+            "available. Fit a subset, or use a machine with more memory."
         )
 
 
-def forecast(design: Design, eq: Equations, solver: str = "auto") -> Preflight:
+def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = True) -> Preflight:
     """Predict the cost of both paths and choose.
 
     Parameters
@@ -191,6 +200,8 @@ def forecast(design: Design, eq: Equations, solver: str = "auto") -> Preflight:
     eq : Equations
     solver : str
         As in `mme.fit.fit_design`; anything but "auto" is kept.
+    count : bool
+        False: take a small Schur complement for full rather than count its non-zeros.
 
     Returns
     -------
@@ -201,7 +212,10 @@ def forecast(design: Design, eq: Equations, solver: str = "auto") -> Preflight:
     partners = np.diff(eq.ptr).astype(np.float64)
     pairs = float(np.sum(partners * (partners + 1.0)) / 2)
     full = q2 * (q2 + 1) / 2
-    nonzeros, counted = (full, True) if q2 <= 1 else _schur_nonzeros(eq, pairs, full)
+    if q2 <= 1 or (not count and q2 <= _SMALL):
+        nonzeros, counted = full, q2 <= 1
+    else:
+        nonzeros, counted = _schur_nonzeros(eq, pairs, full)
     dense_flops, dense_bytes = q2**3 / 3, 8.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
         factor, flops, store = full, dense_flops, dense_bytes
@@ -254,13 +268,11 @@ def refuse(plan: Preflight) -> None:
     held = plan.iterative_bytes if plan.solver == "iterative" else plan.direct_bytes
     if held - plan.equations_bytes <= plan.available_bytes:
         return
-    advice = (
-        "use solver='iterative'" if plan.solver == "direct" else "fit a subset, or use a larger machine"
-    )
+    advice = "use solver='iterative'" if plan.solver == "direct" else "fit a subset, or use a larger machine"
     raise MemoryEstimateError(
-        f"the {plan.solver} fit would take {_bytes(held)}, {_bytes(plan.equations_bytes)} of which are there, "
-        f"but only {_bytes(plan.available_bytes)} more are available: "
-        f"order {plan.columns:,} of the Schur complement, {_number(plan.factor_nonzeros)} non-zeros in its "
+        f"the {plan.solver} fit would take {_bytes(held)}, {_bytes(plan.equations_bytes)} of which are "
+        f"there, but only {_bytes(plan.available_bytes)} more are available: order "
+        f" {plan.columns:,} of the Schur complement, {_number(plan.factor_nonzeros)} non-zeros in its "
         f"factor, {_number(plan.flops)} flops. To fit it, {advice}."
     )
 
@@ -323,5 +335,5 @@ def preflight(formula: str, data: object, *, solver: str = "auto", **options: ob
     """
     from .formula import build_design
 
-    make: Callable = build_design
-    return preflight_design(make(formula, data, **options).design, solver)
+    build: Callable = build_design
+    return preflight_design(build(formula, data, **options).design, solver)

@@ -1,0 +1,66 @@
+"""Rademacher probes, and what is taken out of their samples: see `mme.stochastic`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Deflation", "ProbeSolves", "probe_block"]
+
+
+@dataclass(eq=False)
+class Deflation:
+    """K = Q A' + A Q' with A = GQ - Q (Q'GQ)/2, for a symmetric G; Q has orthonormal columns.
+
+    Attributes
+    ----------
+    Q, A : ndarrays, shape (q2, 2 * n_components)
+    """
+
+    Q: np.ndarray
+    A: np.ndarray
+
+    @classmethod
+    def of(cls, Q: np.ndarray, GQ: np.ndarray) -> Deflation:
+        """From Q and G Q."""
+        inner = Q.T @ GQ
+        return cls(Q, GQ - Q @ (0.25 * (inner + inner.T)))
+
+    def times(self, z: np.ndarray) -> np.ndarray:
+        """K z: (q2, m) -> (q2, m)."""
+        return self.Q @ (self.A.T @ z) + self.A @ (self.Q.T @ z)
+
+
+@dataclass(eq=False)
+class ProbeSolves:
+    """Solves for traces; column i * n_components + c belongs to effect c of probe i.
+
+    Attributes
+    ----------
+    z : ndarray of int8, shape (q2, n)
+    lost : ndarray, shape (q2, n * n_components)
+        -(S^-1 - P^-1 + P^-1 O P^-1 - K) z.
+    gain : ndarray, shape (q2, n * n_components)
+        (S^-1 - P^-1 - K) z, with K for S^-1 - P^-1.
+    correction : ndarray, shape (n * n_components,)
+        x'r: makes the quadratic forms z'x exact but for the square of the residual r.
+    known, known_lead : Deflation
+        K of the two.
+    """
+
+    z: np.ndarray
+    lost: np.ndarray
+    gain: np.ndarray
+    correction: np.ndarray
+    known: Deflation
+    known_lead: Deflation
+
+
+def probe_block(q: int, number: int, seed: int) -> np.ndarray:
+    """Rademacher probes, int8, shape (q, number); the first columns do not depend on the number."""
+    out = np.empty((q, number), np.int8)
+    for j in range(number):
+        bits = np.random.default_rng([seed, j]).integers(0, 2, size=q, dtype=np.int8)
+        out[:, j] = 2 * bits - 1
+    return out
