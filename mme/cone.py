@@ -51,16 +51,25 @@ class ConeBlock:
         return S[self.rows, self.cols] * self.weight
 
 
-def _max_step(X: np.ndarray, dX: np.ndarray) -> float:
-    """Largest alpha with X + alpha dX >= 0 (0 where X itself is indefinite to working precision)."""
+def _inverse_root(X: np.ndarray) -> np.ndarray:
+    """V with V V' = X^-1; raises LinAlgError where X is indefinite to working precision."""
     if X.shape[0] == 1:
-        return float(-X[0, 0] / dX[0, 0]) if dX[0, 0] < 0 else np.inf
+        if not X[0, 0] > 0.0:
+            raise np.linalg.LinAlgError("not positive definite")
+        return 1.0 / np.sqrt(X)
     w, U = np.linalg.eigh(X)
     if not w[0] > 0.0:
-        return 0.0
-    root = U / np.sqrt(w)
-    smallest = np.linalg.eigvalsh(root.T @ dX @ root)[0]
-    return float(-1.0 / smallest) if smallest < 0 else np.inf
+        raise np.linalg.LinAlgError("not positive definite")
+    return U / np.sqrt(w)
+
+
+def _max_step(root: np.ndarray, dX: np.ndarray) -> float:
+    """Largest alpha with X + alpha dX >= 0, X^-1 = root root'."""
+    if root.shape[0] == 1:
+        smallest = float(root[0, 0] ** 2 * dX[0, 0])
+    else:
+        smallest = float(np.linalg.eigvalsh(root.T @ dX @ root)[0])
+    return -1.0 / smallest if smallest < 0 else np.inf
 
 
 class _Interior:
@@ -82,7 +91,9 @@ class _Interior:
     def prepare(self, H: np.ndarray, c: np.ndarray) -> np.ndarray:
         """Dual residual; factors the Newton matrix (LinAlgError at the end of precision)."""
         self.residual = H @ self.x + c
-        self.Xi = [np.linalg.inv(X) for X in self.X]
+        self.root_X = [_inverse_root(X) for X in self.X]
+        self.root_Z = [_inverse_root(Z) for Z in self.Z]
+        self.Xi = [V @ V.T for V in self.root_X]
         K = H.copy()
         for b, Xi, Z in zip(self.blocks, self.Xi, self.Z, strict=True):
             self.residual[b.part] -= b.dual(Z)
@@ -112,8 +123,8 @@ class _Interior:
 
     def step_lengths(self, dX: list[np.ndarray], dZ: list[np.ndarray], back: float) -> tuple[float, float]:
         """Primal and dual fractions that stay inside the cones."""
-        primal = min(_max_step(a, b) for a, b in zip(self.X, dX, strict=True))
-        dual = min(_max_step(a, b) for a, b in zip(self.Z, dZ, strict=True))
+        primal = min(_max_step(a, b) for a, b in zip(self.root_X, dX, strict=True))
+        dual = min(_max_step(a, b) for a, b in zip(self.root_Z, dZ, strict=True))
         return min(1.0, back * primal), min(1.0, back * dual)
 
     def advance(self) -> bool:
@@ -134,12 +145,9 @@ class _Interior:
         ap, ad = self.step_lengths(dX, dZ, 0.98)
         if ap < 1e-10 and ad < 1e-10:
             return False
-        x = self.x + ap * dx
-        X = [b.mat(x) for b in self.blocks]
-        Z = [0.5 * (z + ad * d + (z + ad * d).T) for z, d in zip(self.Z, dZ, strict=True)]
-        if not all(np.linalg.eigvalsh(S)[0] > 0.0 for S in (*X, *Z)):
-            return False
-        self.x, self.X, self.Z = x, X, Z
+        self.x = self.x + ap * dx
+        self.X = [b.mat(self.x) for b in self.blocks]
+        self.Z = [0.5 * (z + ad * d + (z + ad * d).T) for z, d in zip(self.Z, dZ, strict=True)]
         return True
 
 
@@ -172,7 +180,7 @@ def minimise_over_cone(
             residual = state.prepare(H, c)
         except np.linalg.LinAlgError:
             break  # the Newton matrix is singular to working precision: this is as close as it gets
-        if state.gap() < 1e-15 * scale and np.abs(residual).max() < 1e-12 * scale:
+        if state.gap() < 1e-12 * scale and np.abs(residual).max() < 1e-11 * scale:
             break
         if not state.advance():
             break

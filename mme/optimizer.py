@@ -234,18 +234,20 @@ def minimise(
     damping = 0.0
     iterations = rejections = 0
     message = ""
-    secant, last = _Secant(), np.inf
+    secant, last, slope = _Secant(), np.inf, np.inf
     while True:
         g, H, metric = space.derivatives(x, ev)
         H = secant.corrected(x, g, H)
         newton, decrement = _solve_model(space, x, g, H, metric, _RIDGE)
         secant.slow = iterations >= 2 and decrement > 0.02 * last
         last = decrement
-        slope = _natural_gradient(space, x, g, metric)
         if callback is not None:
             callback(iterations, ev.deviance, decrement)
         noise = 4e-15 * abs(ev.deviance) + 1e-12
-        converged = _is_converged(decrement, slope, tol)
+        converged = False
+        if decrement <= tol:
+            slope = _natural_gradient(space, x, g, metric)
+            converged = _is_converged(decrement, slope, tol)
         if converged:
             message = "the predicted decrease of the deviance is below the tolerance"
             break
