@@ -1,7 +1,7 @@
 """The marginal model at one theta: V^-1 applied to X, y and Z, on the scale of the design's own columns.
 
-V = W^-1 + Z D Z'.  What a likelihood in other parameters, tests or second derivatives need of a factorization;
-everything costs triangular solves only.
+V = W^-1 + Z D Z'.  What a likelihood in other parameters, tests and second derivatives need of a
+factorization; everything costs triangular solves only.
 """
 
 from __future__ import annotations

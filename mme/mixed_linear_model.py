@@ -299,7 +299,9 @@ class MixedLM(GroupedData, base.LikelihoodModel):
 
     @cached_property
     def _likelihood(self) -> Likelihood:
-        return Likelihood(self._design(), self.k_re, self.k_vc)
+        groups = [np.arange(self.n_groups)] if self.k_re else []
+        groups += [c.used_group for c in self.exog_vc.components]
+        return Likelihood(self._design(), self.k_re, self.k_vc, groups)
 
     def _need_data(self) -> None:
         if self.endog is None:
@@ -466,7 +468,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         hess : ndarray, shape (k_fe + k_re2 + k_vc,) * 2
             Penalties included.
         singular : bool
-            Whether the covariance is singular; the derivatives are then one-sided.
+            Whether the covariance is singular.
         """
         params = self._unpack(params, has_fe=True)
         return self._likelihood.hessian(params, self.reml, self.fe_pen, self.cov_pen)

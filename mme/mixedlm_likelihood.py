@@ -12,25 +12,18 @@ the quadratic forms Z'V^-1 r.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .covariance import factor_psd, lam_to_theta
 from .design import Design
+from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
 from .objective import Evaluation, Objective
 
 __all__ = ["Likelihood", "Point"]
-
-# Steps of the differences behind the Hessian, relative to the size of the parameters or to their distance
-# from a singular covariance.  Two-sided: truncation 4 h^4 and rounding eps/h are both near 1e-11.  One-sided
-# (covariance singular to within _SINGULAR): the engine's scores are good to 1e-8 there, hence longer.
-_STEP = 1e-3
-_STEP_ONE_SIDED = 2e-2
-_SINGULAR = 1e-7
 
 
 class Point:
@@ -40,38 +33,42 @@ class Point:
     ----------
     beta : ndarray, shape (k_fe,)
         Generalized least squares estimate; NaN for dropped columns.
+    logdet : float
+        log|V|, under REML + log|X'V^-1 X|.
+    root : ndarray, shape (rank, rank)
+        Upper triangular R with R'R = X'V^-1 X over the kept columns.
     """
 
     def __init__(self, owner: Likelihood, lams: list[np.ndarray], reml: bool) -> None:
         self._owner = owner
         self._objective = owner.objective(reml)
         self._lams = lams
-        places = self._objective.eq.layout.places
-        self._theta = np.concatenate([lam_to_theta(lam, p.kind) for lam, p in zip(lams, places, strict=True)])
-        state = self._objective._value(self._theta)
-        fixed = self._objective.eq.fixed
-        self._b, self._r2, self._logdet = state.b, state.r2, state.logdet
-        # Cholesky factor of X'V^-1X in the engine's orthonormal basis
-        self._R = np.linalg.inv(state.Ri)
-        self.beta = np.full(fixed.kept.size, np.nan)
-        self.beta[fixed.kept] = fixed.T @ (state.b + fixed.b0)
+        kinds = [term.covariance for term in owner.design.terms]
+        theta = np.concatenate([lam_to_theta(lam, kind) for lam, kind in zip(lams, kinds, strict=True)])
+        self._at = self._objective.at(theta)
+        self.logdet = self._at.logdet
+        self.root = self._at.root
+        self.beta = np.full(owner.kept.size, np.nan)
+        self.beta[owner.kept] = self._at.beta
+
+    def is_at(self, lams: list[np.ndarray]) -> bool:
+        """Whether this is the point of these factors."""
+        return all(np.array_equal(a, b) for a, b in zip(self._lams, lams, strict=True))
 
     def nu(self, reml: bool) -> int:
         """Degrees of freedom of the residual variance: n - rank(X), or n."""
-        eq = self._objective.eq
-        return eq.n - eq.p if reml else eq.n
+        return self._owner.design.n - self._at.beta.size if reml else self._owner.design.n
 
-    def _coordinates(self, beta: np.ndarray | None) -> np.ndarray:
-        """Fixed effects in the engine's orthonormal basis."""
+    def _step(self, beta: np.ndarray | None) -> np.ndarray:
+        """Kept coefficients less their estimate."""
         if beta is None:
-            return self._b
-        fixed = self._objective.eq.fixed
-        return np.linalg.solve(fixed.T, self._owner.kept_beta(beta)) - fixed.b0
+            return np.zeros_like(self._at.beta)
+        return self._owner.kept_beta(beta) - self._at.beta
 
     def r2(self, beta: np.ndarray | None = None) -> float:
         """(y - X b)'V^-1(y - X b); at the estimate by default."""
-        step = self._R.T @ (self._coordinates(beta) - self._b)
-        return self._r2 + float(step @ step)
+        step = self.root @ self._step(beta)
+        return self._at.r2 + float(step @ step)
 
     def refined_r2(self, beta: np.ndarray | None = None) -> float:
         """The same from the rows, as |r - Z L u|^2 + |u|^2 with u = L'Z'V^-1 r, D = L L'.
@@ -98,44 +95,28 @@ class Point:
         """Log-likelihood without penalties; `refine` passes over the rows for the last digits."""
         nu = self._objective.nu
         r2 = self.refined_r2(beta) if refine else self.r2(beta)
-        return -0.5 * (self._logdet + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu)))
+        return -0.5 * (self.logdet + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu)))
 
     def xvx(self) -> np.ndarray:
         """X'V^-1 X over the kept columns, shape (rank, rank)."""
-        half = np.linalg.solve(self._objective.eq.fixed.T.T, self._R)
-        return half @ half.T
+        return self.root.T @ self.root
 
     def score_beta(self, beta: np.ndarray | None) -> np.ndarray:
         """X'V^-1 r over the kept columns, shape (rank,)."""
-        step = self._R @ (self._R.T @ (self._b - self._coordinates(beta)))
-        return np.linalg.solve(self._objective.eq.fixed.T.T, step)
+        return -self.root.T @ (self.root @ self._step(beta))
 
     def products(self, beta: np.ndarray | None) -> list[np.ndarray]:
         """Z'V^-1 r, per term of the design, shapes (q_t, k_t)."""
-        return self._products(self._coordinates(beta))
-
-    def _products(self, b: np.ndarray) -> list[np.ndarray]:
-        state = replace(self._objective._value(self._theta), b=b)
-        objective = self._objective
-        blocks = objective._residual_products(state)
-        places = objective.eq.layout.places
-        # the engine's columns are those of the design in a better conditioned basis
-        return [
-            blocks[p.block][:, p.first : p.first + p.k] @ objective._basis(t) for t, p in enumerate(places)
-        ]
+        step = self._step(beta)
+        return [zr - zx @ step for zr, zx in zip(self._at.zr, self._at.zx, strict=True)]
 
     def products_x(self) -> list[np.ndarray]:
         """Z'V^-1 X over the kept columns, per term, shapes (q_t, k_t, rank)."""
-        base = self._products(np.zeros_like(self._b))
-        T = self._objective.eq.fixed.T
-        # the residual y - Q b is linear in b: one unit of b_j takes column j away
-        columns = [self._products(e) for e in np.eye(self._b.size)]
-        inverse = np.linalg.inv(T) if self._b.size else T
-        out = []
-        for t, zy in enumerate(base):
-            zq = np.stack([zy - c[t] for c in columns], axis=2) if columns else zy[:, :, None][:, :, :0]
-            out.append(zq @ inverse)
-        return out
+        return self._at.zx
+
+    def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w, per term, shapes (q_t, k_t, m)."""
+        return self._at.times(w)
 
     def quadratic(self, beta: np.ndarray | None) -> list[np.ndarray]:
         """d q / d D_t with the sign turned: sum_l (Z'V^-1 r)_l (Z'V^-1 r)_l', per term, shapes (k_t, k_t)."""
@@ -143,7 +124,7 @@ class Point:
 
     def slope(self, beta: np.ndarray | None = None) -> list[np.ndarray]:
         """dl/dD_t as a symmetric matrix, residual variance profiled out, per term."""
-        here: Evaluation = self._objective.evaluate(self._theta, 1)
+        here: Evaluation = self._objective.evaluate(self._at.theta, 1)
         if beta is None:
             return [-0.5 * N for N in here.N]
         # the traces do not depend on b: put the quadratic forms at b in place of those at the estimate
@@ -156,7 +137,7 @@ class Point:
 
     def trace_slope(self) -> list[np.ndarray]:
         """d/dD_t of -1/2 (log|V| [+ log|X'V^-1X|]), per term."""
-        here = self._objective.evaluate(self._theta, 1)
+        here = self._objective.evaluate(self._at.theta, 1)
         return [-0.5 * (N + q / here.sigma2) for N, q in zip(here.N, self.quadratic(None), strict=True)]
 
 
@@ -168,12 +149,16 @@ class Likelihood:
     design : Design
         The correlated term first, if `k_re`; then the components.
     k_re, k_vc : int
+    level_groups : sequence of ndarray of int, shapes (q_t,)
+        Group of every level of every term; effects of different groups share no row.
     """
 
-    def __init__(self, design: Design, k_re: int, k_vc: int) -> None:
+    def __init__(self, design: Design, k_re: int, k_vc: int, level_groups: Sequence[np.ndarray]) -> None:
         self.design = design
         self.k_re, self.k_vc = k_re, k_vc
+        self._level_groups = level_groups
         self._objectives: dict[bool, Objective] = {}
+        self._points: dict[bool, Point] = {}
         self._aliases: np.ndarray | None = None
         self._squares: dict[int, np.ndarray] = {}
 
@@ -235,8 +220,21 @@ class Likelihood:
 
     def at(self, cov_re: np.ndarray, vcomp: np.ndarray, reml: bool = False) -> Point:
         """The likelihood at given (co)variances (ratio scale)."""
-        self.objective(reml)
-        return Point(self, self.factors(cov_re, vcomp), reml)
+        return self._point(self.factors(cov_re, vcomp), reml)
+
+    def _point(self, lams: list[np.ndarray], reml: bool) -> Point:
+        """The last point is kept: likelihood, score and estimate are asked for one after another."""
+        last = self._points.get(reml)
+        if last is None or not last.is_at(lams):
+            last = self._points[reml] = Point(self, lams, reml)
+        return last
+
+    def exact_second(self, reml: bool) -> Probes | None:
+        """How the exact second derivatives are found; None where the differences of the score cost less."""
+        probes = Probes.of(self._level_groups, [term.k for term in self.design.terms])
+        plan = self.objective(reml).plan
+        entries = float(plan.q2) ** 2 if plan.dense else 2.0 * plan.nnz_factor
+        return probes if probes.affordable(plan.q2, entries) else None
 
     def loglike(
         self,
@@ -254,8 +252,7 @@ class Likelihood:
             if _is_psd(np.asarray(params.cov_re)) and np.all(np.asarray(params.vcomp) >= 0):
                 raise
             return -np.inf
-        self.objective(reml)
-        point = Point(self, lams, reml)
+        point = self._point(lams, reml)
         beta = None if profile_fe else np.asarray(params.fe_params, dtype=np.float64)
         value = point.loglike(beta, refine)
         if cov_pen is not None and self.k_re:
@@ -299,10 +296,12 @@ class Likelihood:
     ) -> tuple[np.ndarray, bool]:
         """Second derivatives with respect to b, the lower triangle of D, and v.
 
-        The blocks with b are exact.  The block of the (co)variances is the derivative of the exact score by
-        fourth-order differences along feasible directions (rank-one changes of D, each v): two-sided,
-        relative error about 1e-9; one-sided where the covariance is singular, about 1e-5.  With
-        `stationary` the terms with X'V^-1 r are left out: a penalty outside the likelihood balances them.
+        The blocks with b are exact, and so is that of the (co)variances, boundary included, except where
+        groups have so many effects that it would cost more than differences of the exact score (crossed
+        factors in one group): fourth-order differences along feasible directions then, relative error about
+        1e-9, or 1e-5 one-sidedly where the covariance is singular.  A penalty's second derivative in D is
+        always a difference of its first.  With `stationary` the terms with X'V^-1 r are left out: a penalty
+        outside the likelihood balances them.
 
         Returns
         -------
@@ -328,11 +327,7 @@ class Likelihood:
         hess[np.ix_(n_fe + np.arange(m), rows)] = cross
         hess[np.ix_(rows, n_fe + np.arange(m))] = cross.T
 
-        def slope(cov_re: np.ndarray, vcomp: np.ndarray) -> np.ndarray:
-            moved = MixedLMParams.from_components(beta, cov_re=cov_re, vcomp=vcomp)
-            return np.concatenate(self.score(moved, reml, False, None, cov_pen)[1:])
-
-        hess[n_fe:, n_fe:], singular = self._covariance_block(params, slope)
+        hess[n_fe:, n_fe:], singular = self._covariance_block(params, point, beta, reml, cov_pen)
         return hess, singular
 
     def _cross(self, point: Point, beta: np.ndarray) -> np.ndarray:
@@ -350,63 +345,29 @@ class Likelihood:
         return np.concatenate(out)
 
     def _covariance_block(
-        self, params: MixedLMParams, slope: Callable[[np.ndarray, np.ndarray], np.ndarray]
+        self, params: MixedLMParams, point: Point, beta: np.ndarray, reml: bool, cov_pen: Any
     ) -> tuple[np.ndarray, bool]:
         cov_re = np.asarray(params.cov_re, dtype=np.float64).reshape(self.k_re, self.k_re)
         vcomp = np.asarray(params.vcomp, dtype=np.float64)
-        ix = np.tril_indices(self.k_re)
-        directions, derivatives, singular = [], [], False
-        for E, e, room in self._directions(cov_re, vcomp):
+        floors = [1.0 / self.term_squares(t) for t in range(len(self.design.terms))]
+        directions = feasible_directions(cov_re, vcomp, floors)
+        singular = any(room <= SINGULAR for _, _, room in directions)
+        probes = self.exact_second(reml)
+        if probes is None:
 
-            def along(step: float, E: np.ndarray = E, e: np.ndarray = e) -> np.ndarray:
-                return slope(cov_re + step * E, vcomp + step * e)
+            def slope(D: np.ndarray, v: np.ndarray) -> np.ndarray:
+                moved = MixedLMParams.from_components(beta, cov_re=D, vcomp=v)
+                return np.concatenate(self.score(moved, reml, False, None, cov_pen)[1:])
 
-            if room > _SINGULAR:
-                # the likelihood is singular at a distance `room` at the nearest: a step is a share of that
-                h = _STEP * min(1.0, room)
-                near, far = along(h) - along(-h), along(2 * h) - along(-2 * h)
-                derivative = (8.0 * near - far) / (12.0 * h)
-            else:
-                singular = True
-                h = _STEP_ONE_SIDED
-                f = [along(i * h) for i in range(5)]
-                derivative = (-25 * f[0] + 48 * f[1] - 36 * f[2] + 16 * f[3] - 3 * f[4]) / (12 * h)
-            directions.append(np.concatenate((E[ix], e)))
-            derivatives.append(derivative)
-        if not directions:
-            return np.zeros((0, 0)), False
-        # derivatives[i] = H directions[i]
-        H = np.linalg.solve(np.array(directions), np.array(derivatives))
-        return 0.5 * (H + H.T), singular
+            return difference_hessian(slope, cov_re, vcomp, directions), singular
+        H = covariance_hessian(point, beta, reml, probes)
+        if cov_pen is not None and self.k_re:
 
-    def _directions(
-        self, cov_re: np.ndarray, vcomp: np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Changes of (D, v) of natural size that span the parameters, and the room behind each."""
-        out = []
-        none, still = np.zeros(self.k_vc), np.zeros((self.k_re, self.k_re))
-        if self.k_re:
-            # a variance this small (its reliability one half) is where the likelihood begins to notice it
-            floor = 1.0 / self.term_squares(0)
-            size = np.sqrt(np.maximum(np.diag(cov_re), floor))
-            smallest, basis = np.linalg.eigh(cov_re / np.outer(size, size))
-            for a in range(self.k_re):
-                for b in range(a + 1):
-                    v = np.zeros(self.k_re)
-                    v[a] = v[b] = 1.0
-                    w = basis.T @ v
-                    if smallest[0] <= 1e-12:
-                        room = 0.0
-                    else:
-                        room = 1.0 / float(np.sum(w**2 / smallest))
-                    out.append((np.outer(size * v, size * v), none, room))
-        for j in range(self.k_vc):
-            floor = 1.0 / self.term_squares(j + (self.k_re > 0))[0]
-            size = max(vcomp[j], floor)
-            e = none.copy()
-            e[j] = size
-            out.append((still, e, vcomp[j] / size))
-        return out
+            def pull(D: np.ndarray, v: np.ndarray) -> np.ndarray:
+                return np.concatenate((cov_pen.deriv(D, _inverse(D)), np.zeros(v.size)))
+
+            H = H - difference_hessian(pull, cov_re, vcomp, directions)
+        return H, singular
 
 
 def _is_psd(cov: np.ndarray) -> bool:

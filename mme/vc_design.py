@@ -95,6 +95,11 @@ class VarianceComponent:
         """Number of columns with a non-zero."""
         return self.n_columns if self.used is None else self.used.size
 
+    @property
+    def used_group(self) -> np.ndarray:
+        """Group of each column with a non-zero, shape (q_used,)."""
+        return self.column_group if self.used is None else self.column_group[self.used]
+
     def term(self) -> RandomTerm:
         """The component as the engine's random term."""
         if self.codes is None:

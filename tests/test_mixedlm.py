@@ -15,7 +15,7 @@ from statsmodels.regression.mixed_linear_model import MixedLMParams as OriginalP
 from support import load_data
 
 import mme
-from mme import MixedLMParams
+from mme import MixedLMParams, mixedlm_hessian
 
 
 def _data(k_re, k_vc, seed=0, groups=12):
@@ -82,7 +82,7 @@ def _dense_loglike(model, params, reml):
     return -0.5 * value
 
 
-MODELS = [(1, 0), (2, 0), (3, 0), (0, 1), (0, 3), (1, 1), (1, 3), (2, 2), (3, 1)]
+MODELS = [(1, 0), (2, 0), (3, 0), (0, 1), (0, 3), (1, 1), (1, 3), (2, 2), (3, 1), (3, 3)]
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -144,10 +144,11 @@ def _difference(f, x, h=1e-4):
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("penalized", [False, True])
 @pytest.mark.parametrize("use_sqrt", [True, False])
-@pytest.mark.parametrize(("k_re", "k_vc"), [(2, 1), (1, 0), (0, 2)])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
 def test_score_and_hessian_against_differences(k_re, k_vc, use_sqrt, penalized, reml):
     model, _ = _pair(k_re, k_vc, use_sqrt)
     model.reml = reml
+    assert model._likelihood.exact_second(reml) is not None
     if penalized:
         model.fe_pen, model.cov_pen = penalties.L2(), penalties.PSD(0.7)
     params = _random(model, np.random.default_rng(3))
@@ -168,19 +169,124 @@ def test_score_and_hessian_against_differences(k_re, k_vc, use_sqrt, penalized, 
     assert_allclose(model.information(params), -got)
 
 
-def test_profile_score_against_differences():
-    model, _ = _pair(2, 1)
-    params = _random(model, np.random.default_rng(4))
-    x = params.get_packed(use_sqrt=True)
-    assert_allclose(model.score(x), _difference(model.loglike, x), rtol=1e-6)
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
+def test_exact_second_derivatives_against_differences_of_the_score(k_re, k_vc, reml, monkeypatch):
+    """The two ways to the block of the (co)variances; the second is taken where the first would cost more."""
+    model, _ = _pair(k_re, k_vc)
+    model.reml = reml
+    params = _random(model, np.random.default_rng(6))
+    exact, _ = model.hessian(params)
+    monkeypatch.setattr(mixedlm_hessian, "_AFFORDABLE", 0)
+    assert model._likelihood.exact_second(reml) is None
+    by_differences, _ = model.hessian(params)
+    size = np.sqrt(np.abs(np.diag(exact)))
+    assert np.max(np.abs(exact - by_differences) / np.outer(size, size)) < 1e-7
+    assert not np.array_equal(exact, by_differences)
 
 
-def test_free_pattern_zeroes_the_score():
-    model, _ = _pair(2, 1)
-    free = MixedLMParams.from_components(np.ones(2), cov_re=np.eye(2), vcomp=np.ones(1))
+def test_exact_second_derivatives_in_batches(monkeypatch):
+    """Vectors that do not fit into one batch: two columns per group, one vector at a time."""
+    model, _ = _pair(2, 2)
+    params = _random(model, np.random.default_rng(6))
+    expected, _ = model.hessian(params)
+    monkeypatch.setattr(mixedlm_hessian, "_BATCH", 1)
+    assert_allclose(model.hessian(params)[0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_hessian_where_the_covariance_is_singular(reml):
+    """One-sided differences of the exact score at D of rank one and a variance of zero."""
+    model, _ = _pair(2, 2)
+    model.reml = reml
+    at = MixedLMParams.from_components(
+        np.array([1.0, 2.0]), cov_re=np.array([[1.0, 0.5], [0.5, 0.25]]), vcomp=np.array([0.5, 0.0])
+    )
+    got, singular = model.hessian(at)
+    assert singular
+    x = at.get_packed(use_sqrt=False, has_fe=True)
+
+    def slope(step):
+        return np.concatenate(model.score_full(MixedLMParams.from_packed(x + step, 2, 2, False, True), True))
+
+    # directions that stay inside: D + h I in its two variances, the zero variance upwards
+    for direction in ([0, 0, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0]):
+        e = 1e-3 * np.array(direction, dtype=float)
+        f = [slope(i * e) for i in range(5)]
+        expected = (-25 * f[0] + 48 * f[1] - 36 * f[2] + 16 * f[3] - 3 * f[4]) / 12e-3
+        # scores at a singular D are good to 1e-8 of their size, 1e-5 after division by the step
+        assert_allclose(got @ direction, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("use_sqrt", [True, False])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
+def test_profile_score_against_differences(k_re, k_vc, use_sqrt, reml):
+    model, _ = _pair(k_re, k_vc, use_sqrt)
+    model.reml = reml
+    x = _random(model, np.random.default_rng(4)).get_packed(use_sqrt=use_sqrt)
+    expected = _difference(model.loglike, x)
+    assert_allclose(model.score(x), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+def _pattern(model, rng):
+    """Ones and zeros, at least one zero and one one among the covariance parameters; D's diagonal free."""
+    off = np.tril(rng.integers(0, 2, size=(model.k_re, model.k_re)), -1)
+    free = MixedLMParams.from_components(
+        np.array([1.0, 0.0]),
+        cov_re=np.eye(model.k_re) + off + off.T,
+        vcomp=(np.arange(model.k_vc) % 2 == 1).astype(float),
+    )
+    return free
+
+
+@pytest.mark.parametrize("reml", [True, False])
+# not both: profiling is over the unpenalized estimate, as in statsmodels, where the penalty has a slope
+@pytest.mark.parametrize(("profile", "penalized"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
+def test_score_with_a_pattern_of_free_parameters(k_re, k_vc, profile, penalized, reml):
+    """Free entries as ever, zero where the pattern holds a parameter, fixed effects included."""
+    model, _ = _pair(k_re, k_vc, use_sqrt=False)
+    model.reml = reml
+    if penalized:
+        model.fe_pen, model.cov_pen = penalties.L2(), penalties.PSD(0.7)
+    params, free = _random(model, np.random.default_rng(3)), _pattern(model, np.random.default_rng(5))
     model._freepat = free
-    got = model.score(_random(model, np.random.default_rng(5)))
-    assert got[1] == 0.0 and np.all(got[[0, 2, 3]] != 0)
+    got = model.score(params, profile_fe=profile)
+    mask = free.get_packed(use_sqrt=False, has_fe=not profile)
+    x = params.get_packed(use_sqrt=False, has_fe=not profile)
+
+    def value(v):
+        moved = MixedLMParams.from_packed(v, model.k_fe, k_re, False, not profile)
+        return model.loglike(moved, profile_fe=profile)
+
+    expected = mask * _difference(value, x)
+    assert np.all(got[mask == 0] == 0.0)
+    assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("penalized", [False, True])
+@pytest.mark.parametrize(("k_re", "k_vc"), [(1, 0), (2, 0), (0, 2), (2, 1)])
+def test_fit_with_a_held_fixed_effect(k_re, k_vc, penalized, reml):
+    """A zero in free.fe_params holds the coefficient at its start; the others are at their optimum."""
+    model, _ = _pair(k_re, k_vc, seed=7)
+    free = MixedLMParams.from_components(
+        np.array([1.0, 0.0]), cov_re=np.ones((k_re, k_re)), vcomp=np.ones(k_vc)
+    )
+    start = MixedLMParams.from_components(np.array([0.0, 1.5]), cov_re=np.eye(k_re), vcomp=np.ones(k_vc))
+    kwargs = {"fe_pen": penalties.L2(), "cov_pen": penalties.PSD(0.7)} if penalized else {}
+    got = model.fit(start_params=start, free=free, reml=reml, gtol=1e-7, **kwargs)
+    assert got.converged
+    assert got.fe_params[1] == 1.5 and got.bse_fe[1] == 0.0
+    assert got.bse_fe[0] > 0.0
+    score = model.score(got.params_object, profile_fe=False)
+    # a standard error's step changes the likelihood by one half: scores are judged in those units
+    step = np.array(got.bse)
+    assert score[1] == 0.0
+    assert np.all(np.abs(score * np.where(np.isnan(step), 0.0, step)) < 1e-2)
+    unrestricted = model.fit(reml=reml, **kwargs)
+    assert got.llf < unrestricted.llf
 
 
 @pytest.mark.parametrize("reml", [True, False])

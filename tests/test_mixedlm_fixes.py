@@ -190,7 +190,7 @@ def test_6_profile_holds_the_variance(frame):
         L = np.array([[np.sqrt(target / s), 0.0], [x[1], x[2]]])
         point = model._likelihood.at(L @ L.T, np.empty(0))
         nu = point.nu(False)
-        return 0.5 * (point._logdet + nu * np.log(2 * np.pi * s) + point.r2() / s)
+        return 0.5 * (point.logdet + nu * np.log(2 * np.pi * s) + point.r2() / s)
 
     from scipy.optimize import minimize
 
