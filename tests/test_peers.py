@@ -114,7 +114,7 @@ def test_tables():
     assert gaps.split(" | ")[1:5] == ["0", "1.0e-07", "1.5e+00", "≈ -1.0e+00"]
     printed = tables.report(rows, list(found), 120.0, ["Machine: M."], {"mme": "note"})
     assert "- toy, crossed: crossed factors" in printed
-    assert "short of the best" not in printed
+    assert "mme is short" not in printed
 
 
 def test_mme_short_of_the_reference_is_reported():
