@@ -157,8 +157,8 @@ def fit_design(
     tol : float
         Stop when the predicted decrease of the deviance is below this (direct).
     **iterative
-        `probes`, `max_probes`, `seed`, `goal`, `solve_tol`, `loglik_probes`, `progress`: see
-        `mme.iterative_fit.IterativeOptions`; they matter to the iterative path alone.
+        `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `progress`: see
+        `mme.fit.IterativeOptions`; they matter to the iterative path alone.
 
     Returns
     -------
@@ -262,6 +262,8 @@ class IterativeOptions:
         Of the probes.
     goal : float
         Largest Monte Carlo error over standard error.
+    accuracy : float
+        Of the search, in standard errors; where the Monte Carlo error is smaller still, this is reported.
     solve_tol : float
         Relative tolerance of the last solves, for fixed effects, their covariance and the random effects.
     loglik_probes : int
@@ -274,6 +276,7 @@ class IterativeOptions:
     max_probes: int = 256
     seed: int = 0
     goal: float = 0.05
+    accuracy: float = 1e-4
     solve_tol: float = 1e-8
     loglik_probes: int = 16
     progress: bool | None = None

@@ -28,7 +28,6 @@ _GOAL = 0.05  # Monte Carlo error over standard error
 _GROWTH = 1.5  # of the gradient's length, that is still accepted
 _MOST_HALVINGS = 12
 _MOST_POLISHES = 6
-_FINEST = 1e-4  # standard errors: nothing is computed more accurately than that
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +42,8 @@ class MonteCarlo:
     theta_se : ndarray, shape (n_theta,)
         Standard errors of theta from the average information; NaN where a term is singular.
     theta_error : ndarray, shape (n_theta,)
-        Monte Carlo standard errors of theta, together with the step that was left (at least 1e-4 standard
-        errors: the solves are not more accurate).
+        Monte Carlo standard errors of theta, together with the step that was left (at least the
+        accuracy asked for).
     variance_se, variance_error : tuple of ndarray, shapes (k_t, k_t)
         The same for the entries of sigma2 lam lam' of every term.
     sigma2_se, sigma2_error : float
@@ -167,7 +166,9 @@ class _Search:
         """One accepted step; False if the gradient grows however short the step."""
         fraction = self.space.limit(self.x, self.step)
         # the error of the solves need only be small against the step still to be made
-        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, max(finest, self.inner)))
+        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, 1e-2))
+        if finest < 1e-5:
+            self.inner = finest
         for _ in range(_MOST_HALVINGS):
             x = self.x + fraction * self.step
             try:
@@ -202,6 +203,7 @@ def find_root(
     max_steps: int = 60,
     max_probes: int = 256,
     polish: bool = True,
+    accuracy: float = 1e-4,
     progress: Callable[[int, float, int, int], None] | None = None,
 ) -> Root:
     """Root of the gradient over the cone of covariances.
@@ -216,8 +218,9 @@ def find_root(
         Largest Monte Carlo error over standard error; probes are added until it holds.
     max_steps, max_probes : int
     polish : bool
-        Go on until the step left, and the error of the solves, are a tenth of the Monte Carlo error (or 1e-4
-        standard errors, whichever is larger).
+        Go on until the step left, and the error of the solves, are a tenth of the Monte Carlo error.
+    accuracy : float
+        In standard errors: nothing is computed more accurately than that.
     progress : callable (step, gradient, cg_iterations, probes), optional
 
     Returns
@@ -237,12 +240,16 @@ def find_root(
         if search.decrement > tol:
             if search.steps >= max_steps:
                 return search.root(False, f"stopped after {max_steps} steps without convergence")
+            before = search.decrement
             if not search.advance(finest):
                 return search.root(
                     False,
                     f"the gradient grows along the step however short it is ({search.slope:.2g} standard "
                     "errors); try another start, or solver='direct' if it fits",
                 )
+            if search.steps > 2 and search.decrement > 0.1 * before:
+                # the errors of the solves may be what is left
+                finest = max(0.1 * min(finest, search.inner), 1e-10)
             continue
         ratio = search.ratio()
         if ratio > goal and objective.n_probes < max_probes:
@@ -251,12 +258,12 @@ def find_root(
             search.again()
             continue
         if polish and polished < _MOST_POLISHES:
-            tol = min(tol, max(0.1 * ratio, _FINEST) ** 2)
-            finest = min(finest, 5.0 * np.sqrt(tol))
+            tol = min(tol, max(0.1 * ratio, accuracy) ** 2)
+            finest = min(finest, 2.0 * np.sqrt(tol))
             polished += 1
             if search.decrement > tol:
                 continue
-            if search.inner > 1.001 * finest:
+            if search.inner > 4.0 * finest:
                 search.inner = finest
                 search.again()
                 continue
@@ -289,6 +296,8 @@ def _moved_points(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation, 
     samples = _sample_gradients(space, x, ev)
     m = samples.shape[0]
     scaled = (samples - samples.mean(axis=0)) / np.sqrt(m)
+    if m > 3:  # a spread estimated from few probes: standard deviation of Student's t with m - 1 degrees
+        scaled *= np.sqrt((m - 1) / (m - 3))
     return np.array([x + _solve_model(space, x, g + d, H, metric, _RIDGE)[0] for d in scaled])
 
 
@@ -302,13 +311,15 @@ def _monte_carlo_ratio(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluat
     return float(np.max(spread / np.where(se > 0, se, np.inf)))
 
 
-def monte_carlo(objective: IterativeObjective, root: Root) -> MonteCarlo:
+def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-4) -> MonteCarlo:
     """Standard errors and Monte Carlo errors at the end of a search.
 
     Parameters
     ----------
     objective : IterativeObjective
     root : Root
+    accuracy : float
+        As in `find_root`.
 
     Returns
     -------
@@ -344,7 +355,7 @@ def monte_carlo(objective: IterativeObjective, root: Root) -> MonteCarlo:
         variance_se.append(se)
         variance_error.append(Ds)
     sigma2s = s2 + drift
-    left = max(np.sqrt(root.decrement), _FINEST)
+    left = max(np.sqrt(root.decrement), accuracy)
     errors = tuple(
         np.hypot((sigma2s[:, None, None] * Ds).std(axis=0, ddof=1), left * se)
         for Ds, se in zip(variance_error, variance_se, strict=True)

@@ -65,12 +65,13 @@ def fit_iterative(
             goal=options.goal,
             max_steps=max_steps,
             max_probes=options.max_probes,
+            accuracy=options.accuracy,
             progress=progress,
         )
     finally:
         progress.close()
     clock.lap("evaluations")
-    errors = monte_carlo(objective, root)
+    errors = monte_carlo(objective, root, options.accuracy)
     solution = objective.solution(root.theta, options.solve_tol)
     clock.lap("solution")
     deviance = np.nan

@@ -55,6 +55,8 @@ def lmm_summary(results: LinearMixedModelResults) -> Summary:
     if model.dropped:
         lines.append(f"{model.dropped} rows with missing values were left out.")
     lines += convergence_lines(results.fit.record)
+    if results.fit.monte_carlo is not None:
+        lines += monte_carlo_lines(results.fit.monte_carlo)
     for line in lines:
         out.add_text(line)
     return out
@@ -85,6 +87,24 @@ def convergence_lines(record: object) -> list[str]:
             "correlation; a simpler random term fits as well."
         )
     return lines
+
+
+def monte_carlo_lines(errors: object) -> list[str]:
+    """What an iterative fit adds: Monte Carlo errors, one sentence.
+
+    Parameters
+    ----------
+    errors : mme.iterative.MonteCarlo
+
+    Returns
+    -------
+    list of str
+    """
+    loglik = "not computed" if np.isnan(errors.loglik_error) else f"+/- {errors.loglik_error:.1g}"
+    return [
+        f"Monte Carlo errors: at most {errors.ratio:.1g} standard errors of the variance parameters; "
+        f"log-likelihood {loglik} ({errors.probes} probes, seed {errors.seed})."
+    ]
 
 
 def _fixed_table(results: LinearMixedModelResults) -> pd.DataFrame:

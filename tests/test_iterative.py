@@ -1,0 +1,363 @@
+"""The iterative path held to the exact one: solves, gradient, information, log-likelihood, fits."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+from problems import PROBLEMS, build, thetas
+from support import load_data, reference_models
+
+import mme
+from mme import parallel
+from mme.design import Design, RandomTerm
+from mme.fit import Fit, fit_design
+from mme.iterative import Progress, iterative_start
+from mme.lanczos import logdet
+from mme.objective import Objective
+from mme.start import moment_start
+from mme.stochastic import IterativeObjective
+
+# crossed and partly nested ones in which the rest has several terms, vector terms, general terms, weights
+STRUCTURES = [
+    "vector3",
+    "nested3",
+    "nested_vector",
+    "crossed2",
+    "crossed3",
+    "partly_crossed",
+    "crossed_vectors",
+    "crossed_vector_scalar",
+    "multi_membership",
+    "only_general",
+    "weighted",
+    "with_offset",
+    "wide_x",
+    "no_fixed_effects",
+]
+
+
+def random_design(seed: int) -> Design:
+    """Two or three crossed factors, some with a slope, some weighted; variances well inside."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(800, 4000))
+    y = 1.0 + rng.normal(size=n)
+    terms = []
+    for t in range(int(rng.integers(2, 4))):
+        q = int(rng.integers(15, 120))
+        codes = rng.permutation(np.r_[np.arange(q), rng.integers(0, q, n - q)]).astype(np.int32)
+        if t == 0 and rng.random() < 0.4:
+            columns = np.column_stack([np.ones(n), rng.normal(size=n)])
+            b = rng.normal(size=(q, 2)) * [0.6, 0.4]
+            y += np.sum(b[codes] * columns, axis=1)
+            terms.append(RandomTerm(f"t{t}", codes, q, columns, column_names=("1", "x")))
+        else:
+            y += rng.uniform(0.3, 1.0) * rng.normal(size=q)[codes]
+            terms.append(RandomTerm(f"t{t}", codes, q))
+    X = np.column_stack([np.ones(n), rng.normal(size=n)])
+    weights = rng.uniform(0.5, 2.0, n) if rng.random() < 0.3 else None
+    return Design(y, X, terms, weights=weights)
+
+
+@cache
+def exact(seed: int, reml: bool = True) -> Fit:
+    return fit_design(random_design(seed), reml=reml, solver="direct")
+
+
+def flat(fit: Fit) -> np.ndarray:
+    return np.concatenate(fit.theta)
+
+
+def errors_of(got: Fit, expected: Fit) -> np.ndarray:
+    """Difference of theta in reported Monte Carlo errors."""
+    return (flat(got) - flat(expected)) / got.monte_carlo.theta_error
+
+
+# -- one evaluation ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_gradient_has_the_exact_expectation(name, reml):
+    """Oracle: mme.objective; 500 probes, so that a bias of a quarter of one probe's noise would show."""
+    design = build(name)
+    oracle = Objective(design, reml=reml)
+    mine = IterativeObjective(oracle.eq, reml=reml, probes=500, seed=1)
+    points = thetas(design)
+    singular = [label for label in points if "zero" in label or "rank" in label]
+    for label in ["interior", *singular]:
+        expected = oracle.evaluate(points[label], 2)
+        got = mine.evaluate(points[label], 2, tol=1e-10)
+        np.testing.assert_allclose(got.sigma2, expected.sigma2, rtol=1e-7)
+        scale = np.abs(expected.information_D).max()
+        # singular directions are lifted to 1e-8 of the scale of their columns
+        np.testing.assert_allclose(got.information_D, expected.information_D, atol=1e-4 * scale)
+        for N, N_exact, samples in zip(got.N, expected.N, got.samples, strict=True):
+            error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+            allowed = 5.0 * error + 1e-5 * np.abs(np.diag(N_exact)).max() + 1e-8 * np.abs(N_exact).max()
+            assert np.all(np.abs(N - N_exact) <= allowed), (label, N, N_exact, error)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_solution_matches_the_direct_one(name):
+    design = build(name)
+    oracle = Objective(design)
+    mine = IterativeObjective(oracle.eq)
+    theta = thetas(design)["interior"]
+    expected, got = oracle.solution(theta), mine.solution(theta, tol=1e-11)
+    for key in ("beta", "vcov", "sigma2"):
+        np.testing.assert_allclose(got[key], expected[key], rtol=1e-7, atol=1e-9, err_msg=key)
+    for u, u_exact in zip(got["u"], expected["u"], strict=True):
+        np.testing.assert_allclose(u, u_exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("name", ["crossed2", "crossed3", "crossed_vectors", "weighted", "multi_membership"])
+def test_lanczos_quadrature_gives_the_deviance(name, reml):
+    design = build(name)
+    oracle = Objective(design, reml=reml)
+    mine = IterativeObjective(oracle.eq, reml=reml, seed=4)
+    for label in ("interior", "interior 2", "large"):
+        theta = thetas(design)[label]
+        solution = mine.solution(theta, tol=1e-11)
+        value, error = logdet(mine.system, mine.fresh_probes(200), tol=1e-8)
+        nu = mine.nu
+        got = value + solution["logdet"] + nu * (1.0 + np.log(2.0 * np.pi * solution["sigma2"]))
+        got -= oracle.eq.log_w
+        expected = oracle.evaluate(theta, 0).deviance
+        assert abs(got - expected) <= 4.5 * error + 1e-7 * abs(expected), label
+        # far less noise than plain quadrature, whose error is of the order of sqrt(2 q2 / probes)
+        assert error < 0.5 * np.sqrt(2.0 * oracle.eq.layout.q2 / 200)
+
+
+def test_probes_do_not_change_when_their_number_grows():
+    eq = Objective(build("crossed3")).eq
+    mine = IterativeObjective(eq, probes=4, seed=3)
+    few = mine.probes
+    mine.set_probes(9)
+    np.testing.assert_array_equal(mine.probes[:, :4], few)
+    assert set(np.unique(mine.probes)) == {-1, 1}
+    assert not np.array_equal(mine.fresh_probes(4), few)
+
+
+# -- fits ----------------------------------------------------------------------------------------------------
+
+REFERENCE = ["penicillin_crossed", "pastes_nested", "insteval_2", "scotssec", "vc8", "ml100k", "chem97"]
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_models(name, method):
+    """Oracle: the exact fit, itself held to lme4 in test_reference.py."""
+    model = reference_models()[name]
+    data = load_data(model["data"])
+    direct = mme.lmer(model["formula"], data, method == "reml", solver="direct")
+    got = mme.lmer(model["formula"], data, method == "reml", solver="iterative")
+    assert got.converged
+    errors = got.fit.monte_carlo
+    assert errors.ratio < 0.05
+    assert np.abs(errors_of(got.fit, direct.fit)).max() < 4.0
+    np.testing.assert_allclose(got.fe_params, direct.fe_params, rtol=1e-3 * errors.ratio + 1e-5, atol=1e-4)
+    np.testing.assert_allclose(got.bse_fe, direct.bse_fe, rtol=errors.ratio + 1e-5)
+    assert abs(got.llf - direct.llf) < 4.0 * errors.loglik_error + 1e-5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_designs(seed):
+    got = fit_design(random_design(seed), solver="iterative")
+    assert got.record.converged
+    assert np.abs(errors_of(got, exact(seed))).max() < 4.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10, 50))
+def test_more_random_designs(seed):
+    reml = seed % 2 == 0
+    got = fit_design(random_design(seed), reml=reml, solver="iterative")
+    assert got.record.converged
+    assert np.abs(errors_of(got, exact(seed, reml))).max() < 4.0
+
+
+def _z_scores(design: Design, expected: Fit, seeds: range) -> np.ndarray:
+    fits = [
+        fit_design(design, solver="iterative", seed=s, loglik_probes=0, accuracy=1e-8, goal=1.0)
+        for s in seeds
+    ]
+    return np.array([errors_of(f, expected) for f in fits])
+
+
+@pytest.mark.parametrize("design_seed", [0, 4])
+def test_reported_monte_carlo_error_is_honest(design_seed):
+    z = _z_scores(random_design(design_seed), exact(design_seed), range(40))
+    # a variance from 40 draws has a standard error of a quarter
+    assert np.all(z.var(axis=0) > 0.3) and np.all(z.var(axis=0) < 2.5)
+    assert np.all(np.abs(z.mean(axis=0)) < 0.8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design_seed", [0, 1, 4, 5, 9])
+def test_reported_monte_carlo_error_is_honest_over_100_seeds(design_seed):
+    z = _z_scores(random_design(design_seed), exact(design_seed), range(100))
+    assert np.all(z.var(axis=0) > 0.5) and np.all(z.var(axis=0) < 2.0)
+    assert np.all(np.abs(z.mean(axis=0)) < 0.5)
+
+
+def test_standard_errors_of_the_variances():
+    """Oracle: the curvature of the exact deviance in (vcov, sigma2), by central differences."""
+    design, direct = random_design(2), exact(2)
+    got = fit_design(design, solver="iterative").monte_carlo
+    oracle = direct.objective
+    s2, nu = direct.sigma2, direct.nu
+
+    def deviance(v: np.ndarray) -> float:
+        e = oracle.evaluate(np.sqrt(v[:2] / v[2]), 0)
+        # the profiled deviance with sigma2 put back
+        return e.deviance - nu * (1.0 + np.log(e.sigma2)) + nu * (np.log(v[2]) + e.sigma2 / v[2])
+
+    v = np.r_[[float(lam[0, 0]) ** 2 * s2 for lam in direct.lam], s2]
+    steps = np.diag(1e-3 * v)
+    H = np.array(
+        [
+            [
+                (deviance(v + a + b) - deviance(v + a - b) - deviance(v - a + b) + deviance(v - a - b))
+                / (4.0 * a.sum() * b.sum())
+                for a in steps
+            ]
+            for b in steps
+        ]
+    )
+    expected = np.sqrt(np.diag(2.0 * np.linalg.inv(H)))
+    mine = np.r_[[float(se[0, 0]) for se in got.variance_se], got.sigma2_se]
+    # average against observed information: they differ by terms of order 1 / sqrt(levels)
+    np.testing.assert_allclose(mine, expected, rtol=0.1)
+
+
+def test_zero_variance_is_found_at_the_boundary():
+    rng = np.random.default_rng(11)
+    n, codes = 3000, [np.arange(3000) % 60, np.arange(3000) // 60, np.arange(3000) % 49]
+    y = rng.normal(size=n) + 0.8 * rng.normal(size=60)[codes[0]]
+    means = np.bincount(codes[1], y) / np.bincount(codes[1])
+    y = y - 0.8 * means[codes[1]]  # less variation between these levels than chance gives
+    terms = [RandomTerm(f"t{i}", c.astype(np.int32), int(c.max()) + 1) for i, c in enumerate(codes)]
+    design = Design(y, np.ones((n, 1)), terms)
+    direct, got = fit_design(design, solver="direct"), fit_design(design, solver="iterative")
+    assert "t1" in direct.record.singular
+    assert got.record.singular == direct.record.singular
+    assert got.record.converged
+    assert flat(got)[1] == 0.0
+    assert np.isnan(got.monte_carlo.theta_se[1])
+
+
+def test_the_same_seed_gives_the_same_fit():
+    design = random_design(4)
+    first, second = (fit_design(design, solver="iterative", seed=7) for _ in range(2))
+    other = fit_design(design, solver="iterative", seed=8)
+    np.testing.assert_array_equal(flat(first), flat(second))
+    assert first.loglik == second.loglik
+    assert not np.array_equal(flat(first), flat(other))
+
+
+def test_one_and_two_threads_agree(monkeypatch):
+    monkeypatch.setattr(parallel, "_PIECE", 5_000)  # so that small data are cut into pieces at all
+    design = random_design(0)
+    fits = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+        assert parallel.n_threads() == int(threads)
+        fits.append(fit_design(design, solver="iterative"))
+    np.testing.assert_allclose(flat(fits[0]), flat(fits[1]), rtol=1e-9)
+    np.testing.assert_allclose(fits[0].beta, fits[1].beta, rtol=1e-9)
+    np.testing.assert_allclose(fits[0].loglik, fits[1].loglik, rtol=1e-9)
+
+
+def test_probes_are_added_until_the_goal_is_met():
+    design = random_design(1)
+    few = fit_design(design, solver="iterative", probes=4, goal=1.0, loglik_probes=0)
+    goal = 0.3 * few.monte_carlo.ratio
+    more = fit_design(design, solver="iterative", probes=4, goal=goal, loglik_probes=0)
+    assert few.monte_carlo.probes == 4
+    assert more.monte_carlo.probes > 8
+    assert more.monte_carlo.ratio <= goal
+
+
+def test_start_for_the_exact_search_is_close():
+    direct = exact(3)
+    eq = direct.objective.eq
+    start = iterative_start(eq, moment_start(eq, direct.objective.A22))
+    se = fit_design(random_design(3), solver="iterative").monte_carlo.theta_se
+    assert np.all(np.abs(start - flat(direct)) < 0.2 * se)
+
+
+# -- front door ----------------------------------------------------------------------------------------------
+
+
+def test_summary_says_how():
+    data = load_data("Penicillin")
+    results = mme.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", data, solver="iterative")
+    text = str(results.summary())
+    assert "iterative" in text
+    assert "Monte Carlo" in text
+    assert results.fit_info["solver"].startswith("iterative")
+
+
+@pytest.mark.parametrize("options", [{"probes": 1}, {"probes": 20, "max_probes": 10}, {"loglik_probes": 1}])
+def test_senseless_options_are_refused(options):
+    with pytest.raises(ValueError, match="probes"):
+        fit_design(build("crossed2"), solver="iterative", **options)
+
+
+def test_unknown_solver_and_option_are_named():
+    with pytest.raises(ValueError, match="'itrative'"):
+        fit_design(build("crossed2"), solver="itrative")
+    with pytest.raises(TypeError, match="probs"):
+        fit_design(build("crossed2"), solver="iterative", probs=3)
+
+
+def test_loglik_can_be_left_out():
+    fit = fit_design(build("crossed2"), solver="iterative", loglik_probes=0)
+    assert np.isnan(fit.loglik) and np.isnan(fit.monte_carlo.loglik_error)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_quiet_unless_wanted(capsys):
+    fit_design(random_design(0), solver="iterative")
+    assert capsys.readouterr().err == ""
+    fit_design(random_design(0), solver="iterative", progress=True)
+    shown = capsys.readouterr().err
+    assert "CG iterations" in shown and "gradient" in shown
+
+
+def test_progress_waits_on_a_terminal(monkeypatch):
+    stream = _Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    bar = Progress(None)
+    bar(1, 0.5, 3, 8)
+    assert stream.getvalue() == ""  # nothing in the first seconds
+    bar._begin -= 10.0
+    bar(2, 0.25, 6, 8)
+    bar.close()
+    assert "CG iterations" in stream.getvalue()
+    assert Progress(False).show is False
+
+
+def test_every_problem_of_the_suite_is_fitted():
+    """No structure falls through; convergence is claimed only where the exact gradient agrees."""
+    for name in PROBLEMS:
+        design = build(name)
+        try:
+            direct = fit_design(design, solver="direct")
+        except mme.exceptions.MMEError as error:
+            with pytest.raises(type(error)):
+                fit_design(design, solver="iterative")
+            continue
+        got = fit_design(design, solver="iterative", max_probes=64)
+        gap = direct.objective.evaluate(flat(got), 0).deviance - direct.deviance
+        # half the squared distance in standard errors, Monte Carlo error included
+        if got.record.converged:
+            assert gap < 1e-3 + 20.0 * max(got.monte_carlo.ratio, 0.05) ** 2, name
