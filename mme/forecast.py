@@ -35,7 +35,9 @@ __all__ = [
 
 _COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
 _SAMPLE = 256  # levels visited otherwise
-_PATTERN = 5e7  # non-zeros of S for which a symbolic analysis is worth making
+# A symbolic analysis is made of up to so many non-zeros of S; with more than so many per column S is taken to
+# fill, as it does for crossed factors
+_PATTERN, _LARGE_PATTERN, _PER_COLUMN = 5e6, 5e7, 64
 _SMALL = 4_000  # order of S up to which a dense factor is cheap, whatever its pattern
 _EVALUATIONS = 6  # of a direct fit, gradients included
 _FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
@@ -201,7 +203,7 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
     solver : str
         As in `mme.fit.fit_design`; anything but "auto" is kept.
     count : bool
-        False: take a small Schur complement for full rather than count its non-zeros.
+        False: do not count what does not bear on the choice; S is then taken to be full.
 
     Returns
     -------
@@ -212,15 +214,15 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
     partners = np.diff(eq.ptr).astype(np.float64)
     pairs = float(np.sum(partners * (partners + 1.0)) / 2)
     full = q2 * (q2 + 1) / 2
-    if q2 <= 1 or (not count and q2 <= _SMALL):
+    if q2 <= 1 or (not count and (q2 <= _SMALL or solver == "iterative")):
         nonzeros, counted = full, q2 <= 1
     else:
         nonzeros, counted = _schur_nonzeros(eq, pairs, full)
     dense_flops, dense_bytes = q2**3 / 3, 8.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
         factor, flops, store = full, dense_flops, dense_bytes
-    elif nonzeros > _PATTERN:
-        # too large to analyse; an upper bound, which fill comes close to
+    elif nonzeros > _LARGE_PATTERN or (nonzeros > _PATTERN and nonzeros > _PER_COLUMN * q2):
+        # an upper bound, which fill comes close to
         factor, flops, store = full, dense_flops, dense_bytes
     else:
         plan = make_plan(eq, "auto")
