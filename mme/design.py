@@ -87,6 +87,9 @@ class Design:
         Known part of the linear predictor.
     x_names : sequence of str, optional
         Names of the columns of X, for messages.
+    more_effects_than_rows : bool
+        Accept a term with several effects per level and more effects in all than rows: its covariance can
+        still be told from the residual variance where the covariates differ from level to level.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class Design:
     weights: np.ndarray | None = None
     offset: np.ndarray | None = None
     x_names: tuple[str, ...] = field(default=())
+    more_effects_than_rows: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -150,7 +154,7 @@ class Design:
         if not self.terms:
             raise DesignError("the model has no random term; use ordinary least squares instead.")
         for term in self.terms:
-            _check_term(term, n)
+            _check_term(term, n, self.more_effects_than_rows)
 
     @property
     def n(self) -> int:
@@ -193,7 +197,7 @@ def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> 
     )
 
 
-def _check_term(term: RandomTerm, n: int) -> None:
+def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
     label = f"random term '{term.name}'"
     if term.covariance not in ("full", "diagonal"):
         raise DesignError(f"{label}: covariance must be 'full' or 'diagonal', not {term.covariance!r}.")
@@ -219,7 +223,7 @@ def _check_term(term: RandomTerm, n: int) -> None:
         raise DesignError(
             f"{label} has 1 level; a variance needs at least 2. Drop the term or check its grouping factor."
         )
-    if term.n_levels >= n and term.k == 1:
+    if term.n_levels >= n and (term.k == 1 or more_effects_than_rows):
         raise DesignError(
             f"{label} has {term.n_levels} levels in {n} rows; with one row per level its variance "
             "cannot be told from the residual. Drop the term or check its grouping factor."
@@ -232,12 +236,14 @@ def _check_term(term: RandomTerm, n: int) -> None:
         _check_finite(label, columns, term.column_names)
         if columns.shape[1] == 0:
             raise DesignError(f"{label} has no columns.")
+        # only a column that begins with zero can be zero everywhere
+        begins = np.flatnonzero(columns[0] == 0)
         zero = [
-            c for c, any_ in zip(term.column_names, np.any(columns != 0, axis=0), strict=False) if not any_
+            ", ".join(term.column_names[j : j + 1]) or str(j) for j in begins if not np.any(columns[:, j])
         ]
         if zero:
             raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
-    if term.n_effects > n:
+    if term.n_effects > n and not more_effects_than_rows:
         raise NotEnoughDataError(
             f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for "
             f"{n} rows; its covariance and the residual variance cannot be told apart. "

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import statsmodels.base.model as base
-from statsmodels.formula._manager import FormulaManager
 from statsmodels.formula.formulatools import advance_eval_env
 from statsmodels.tools.data import _to_pandas
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
 from .mixedlm_data import (
-    RichDesign,
     check_index,
     clean_arrays,
     convert_vc,
@@ -34,6 +32,7 @@ from .mixedlm_data import (
 )
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
+from .mixedlm_formula import numeric_matrices, random_effects_matrix
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_params import MixedLMParams
@@ -241,13 +240,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
-            manager = FormulaManager()
-            matrix = manager.get_matrices(re_formula, data, eval_env=env, pandas=True)
-            if len(matrix) != len(data):
-                raise DataError(
-                    f"re_formula {re_formula!r} has missing values in {len(data) - len(matrix)} rows. "
-                    "Remove them, or use missing='drop'."
-                )
+            matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
             names = [c.replace("Intercept", group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
@@ -262,10 +255,18 @@ class MixedLM(GroupedData, base.LikelihoodModel):
                 for name in sorted(vc_formula)
             ]
             exog_vc = LazyVCSpec(parts, index)
-        kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing, subset=None)
-        advance_eval_env(kwargs)
+        kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing)
+        plain = None if args or kwargs.get("drop_cols") else numeric_matrices(formula, data)
         try:
-            model = super().from_formula(formula, data, *args, **kwargs)
+            if plain is not None and plain[0] is not None:
+                own = {"missing_idx": None, "formula": formula, "model_spec": plain[2]}
+                rest = {k: v for k, v in kwargs.items() if k not in ("eval_env", "drop_cols")}
+                model = cls(*plain[:2], **{**rest, **own})
+                model.formula = formula
+                model.data.frame = data
+            else:
+                advance_eval_env(kwargs)
+                model = super().from_formula(formula, data, *args, subset=None, **kwargs)
         except Exception as error:
             explain_missing(data, used, error)
             raise
@@ -294,7 +295,9 @@ class MixedLM(GroupedData, base.LikelihoodModel):
                 )
             terms.extend(c.term() for c in self.exog_vc.components)
             names = tuple(str(c) for c in self.exog_names)
-            self.__dict__[key] = RichDesign(self.endog, self.exog, tuple(terms), x_names=names)
+            self.__dict__[key] = Design(
+                self.endog, self.exog, tuple(terms), x_names=names, more_effects_than_rows=True
+            )
         return self.__dict__[key]
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,11 @@ import pandas as pd
 from statsmodels.formula._manager import FormulaManager
 from statsmodels.tools.sm_exceptions import MissingDataError
 
-from .design import Design
 from .exceptions import DataError
 from .mixedlm_groups import GroupIndex, factorize
 from .vc_design import LazyVCSpec, VCSpec, drop_rows
 
 __all__ = [
-    "RichDesign",
     "check_index",
     "clean_arrays",
     "convert_vc",
@@ -29,30 +26,6 @@ __all__ = [
     "subset_positions",
     "two_dimensional",
 ]
-
-
-class RichDesign(Design):
-    """A design that may have more random effects per group than rows.
-
-    With several effects per group their covariance can still be told from the residual variance where the
-    covariates differ from group to group; statsmodels fits such models.  All other checks hold, column by
-    column.
-    """
-
-    def __post_init__(self) -> None:
-        terms, checked = tuple(self.terms), []
-        for term in terms:
-            if term.k > 1 and term.codes is not None and term.n_effects > term.codes.size:
-                names = term.column_names
-                checked.extend(
-                    replace(term, columns=term.columns[:, [j]], column_names=names[j : j + 1])
-                    for j in range(term.k)
-                )
-            else:
-                checked.append(term)
-        object.__setattr__(self, "terms", tuple(checked))
-        super().__post_init__()
-        object.__setattr__(self, "terms", terms)
 
 
 def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:

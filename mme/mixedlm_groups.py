@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .exceptions import DataError
+from .formula.codes import encode
 
 __all__ = ["GroupIndex", "GroupedData", "factorize"]
 
@@ -25,7 +26,7 @@ def factorize(values: object, what: str) -> tuple[np.ndarray, list[Hashable]]:
 
     Returns
     -------
-    codes : ndarray of intp, shape (n,)
+    codes : ndarray of int, shape (n,)
         -1 where the label is missing.
     labels : list
         The distinct labels; in order of first appearance where they do not sort (mixed types).
@@ -42,6 +43,9 @@ def factorize(values: object, what: str) -> tuple[np.ndarray, list[Hashable]]:
         return _combine([factorize(values[:, j], what) for j in range(values.shape[1])])
     if values.ndim != 1:
         raise DataError(f"{what} must be one-dimensional; it has shape {values.shape}.")
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
+        factor = encode(np.asarray(values), what)
+        return factor.codes, factor.levels.tolist()
     codes, uniques = pd.factorize(values, sort=False)
     array = np.asarray(uniques)
     if array.dtype.kind in "biufmM":
@@ -90,7 +94,7 @@ class GroupIndex:
 
     Parameters
     ----------
-    codes : ndarray of intp, shape (n,)
+    codes : ndarray of int, shape (n,)
         Group of each row, every group present, none missing.
     labels : list
         Label of each group, in the order of the codes.

@@ -61,7 +61,7 @@ class VarianceComponent:
         ``column_starts[g]`` is the first column of group g.
     labels : callable
         ``labels(first, last)`` lists the names of a range of columns.
-    codes : ndarray of intp, shape (n,), or None
+    codes : ndarray of int, shape (n,), or None
         Column of the one non-zero of each row, in 0..q_used - 1 (see `used`).
     values : ndarray of float, shape (n,), or None
         Value of that non-zero; None stands for ones.
@@ -193,7 +193,7 @@ def component_from_cells(
     per_row = np.bincount(rows, minlength=n)
     if rows.size and per_row.max() <= 1:
         if rows.size == n and (rows[0] == 0 and np.all(rows[1:] > rows[:-1])):
-            codes, full = columns.astype(np.intp, copy=False), values
+            codes, full = columns, values
         else:
             # a row without a non-zero may carry any code as long as its value is zero
             codes, full = np.zeros(n, dtype=np.intp), np.zeros(n)

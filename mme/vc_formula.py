@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .exceptions import DataError
 from .mixedlm_groups import GroupIndex, factorize
 from .vc_design import VarianceComponent, VCSpec, component_from_cells, components_from_spec
 
-__all__ = ["component_from_formula", "formula_columns", "plain_columns"]
+__all__ = ["component_from_formula", "factors_of", "formula_columns", "numeric_column", "plain_columns"]
 
 _QUOTED = r"""Q\(\s*(?:"(?P<q1>[^"]+)"|'(?P<q2>[^']+)')\s*\)"""
 _COLUMN = re.compile(rf"^\s*(?:{_QUOTED}|`(?P<tick>[^`]+)`|(?P<name>[^\W\d]\w*))\s*$")
@@ -119,7 +120,7 @@ def component_from_formula(
         Missing or infinite values in a column of the formula.
     """
     env = eval_env + 1 if isinstance(eval_env, int | np.integer) else eval_env
-    terms = _split(formula)
+    terms = factors_of(formula)
     data = data[formula_columns(formula, data.columns)] if isinstance(data, pd.DataFrame) else data
     parts = None
     if _separable(terms, data):
@@ -160,10 +161,14 @@ def _deeper(env: int | Mapping[str, Any]) -> int | Mapping[str, Any]:
     return env + 1 if isinstance(env, int) else env
 
 
-def _split(formula: str) -> list[tuple[str, ...]]:
-    """The terms of a formula, each as the code of its factors; the intercept is the empty term."""
-    rhs = formula.strip().removeprefix("~")
-    if FormulaManager().engine == "patsy":
+def factors_of(formula: str) -> list[tuple[str, ...]]:
+    """The terms of a one-sided formula, each as the code of its factors; the intercept is the empty term."""
+    return _parse(formula.strip().removeprefix("~"), FormulaManager().engine)
+
+
+@lru_cache(maxsize=256)
+def _parse(rhs: str, engine: str) -> list[tuple[str, ...]]:
+    if engine == "patsy":
         from patsy import ModelDesc
 
         terms = ModelDesc.from_formula(rhs).rhs_termlist
@@ -171,6 +176,14 @@ def _split(formula: str) -> list[tuple[str, ...]]:
     from formulaic import Formula
 
     return [tuple(f.expr for f in t.factors if f.expr != "1") for t in Formula(rhs)]
+
+
+def numeric_column(code: str, data: pd.DataFrame) -> Hashable | None:
+    """The numeric column that a factor's code names as it stands; None for anything else."""
+    column = _column_of(code, data)
+    if column is None or not pd.api.types.is_numeric_dtype(data[column].dtype):
+        return None
+    return column
 
 
 def _column_of(code: str, data: pd.DataFrame) -> Hashable | None:

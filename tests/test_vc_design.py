@@ -15,7 +15,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM as Original
 from support import load_data
 
 import mme
-from mme.exceptions import DataError
+from mme.design import Design, RandomTerm
+from mme.exceptions import DataError, DesignError, NotEnoughDataError
 from mme.mixedlm_groups import GroupIndex, factorize
 from mme.vc_design import VCSpec, components_from_spec
 from mme.vc_formula import component_from_formula
@@ -212,3 +213,27 @@ def test_many_groups_build_quickly():
     # one formula evaluation per group and component takes statsmodels seconds
     assert time.perf_counter() - start < 1.0
     assert [t.n_levels for t in model._design().terms] == [1000, 5000, 4000]
+
+
+def test_more_effects_than_rows():
+    """Two effects per group, one or two rows each: lme4 refuses; statsmodels fits, and so does MixedLM."""
+    rng = np.random.default_rng(2)
+    codes = np.repeat(np.arange(30), [1, 2] * 15)
+    columns = rng.normal(size=(codes.size, 2))
+    term = RandomTerm("g", codes, 30, columns=columns, column_names=("a", "b"))
+    y, X = rng.normal(size=codes.size), np.ones((codes.size, 1))
+    with pytest.raises(NotEnoughDataError, match="60 random effects"):
+        Design(y, X, (term,))
+    assert Design(y, X, (term,), more_effects_than_rows=True).n == 45
+    with pytest.raises(DesignError, match="zero everywhere"):
+        zero = RandomTerm("g", codes, 30, columns=columns * [1.0, 0.0], column_names=("a", "b"))
+        Design(y, X, (zero,), more_effects_than_rows=True)
+    with pytest.raises(DesignError, match="45 levels in 45 rows"):
+        own = RandomTerm("g", np.arange(45), 45, columns=columns, column_names=("a", "b"))
+        Design(y, X, (own,), more_effects_than_rows=True)
+    y = y + np.sum(columns * rng.normal(size=(30, 2))[codes], axis=1)
+    ours = mme.MixedLM(y, X, codes, exog_re=columns)
+    theirs = Original(y, X, codes, exog_re=columns)
+    theirs.cov_pen = theirs.fe_pen = theirs._freepat = None
+    params = np.array([1.0, 0.2, 0.7])
+    assert_allclose(ours.loglike(params), theirs.loglike(params), rtol=1e-9)
