@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from mme import factor
 from mme.exceptions import SolverFallbackWarning
 from mme.factor import DenseFactor, NotPositiveDefiniteError, cholmod, make_sparse, supernodes
+from mme.kernels import elimination_tree as symbolic
 from mme.kernels import selected_inverse as kernels
 
 SOLVERS = [
@@ -149,7 +150,7 @@ def test_read_only_and_int32_pointers(solver):
     f.factorize(data)
     check(f, A, f.selected_inverse(), places, rng)
     # one compiled version of each kernel, whatever the caller hands in
-    assert all(len(getattr(kernels, k).signatures) <= 1 for k in kernels.__all__)
+    assert all(len(getattr(m, k).signatures) <= 1 for m in (kernels, symbolic) for k in m.__all__)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -261,8 +262,9 @@ def test_kernels_as_plain_python(name, small, monkeypatch):
         return supernodes.SelectedInverse(tree).compute(L.indptr, L.indices, L.data)
 
     compiled = run()
-    for k in kernels.__all__:
-        monkeypatch.setattr(kernels, k, getattr(kernels, k).py_func)
+    for module in (kernels, symbolic):
+        for k in module.__all__:
+            monkeypatch.setattr(module, k, getattr(module, k).py_func)
     plain = run()
     np.testing.assert_allclose(compiled, plain, rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(plain, np.linalg.inv(A)[places], rtol=1e-9, atol=1e-12)
@@ -288,7 +290,7 @@ def test_fronts_in_memory_do_not_overlap():
         w = rng.integers(1, 4, N)
         first = np.concatenate([[0], np.cumsum(w)])
         row_ptr = np.concatenate([[0], np.cumsum(r)])
-        order, offset, size = kernels.schedule(first, parent, row_ptr)
+        order, offset, size = symbolic.schedule(first, parent, row_ptr)
         assert sorted(order) == list(range(N))
         waiting = {s: int((parent == s).sum()) for s in range(N)}
         live = {}

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg.blas import dgemm, dsymm, dtrsm
 from scipy.linalg.lapack import dpotri
 
+from ..kernels import elimination_tree as symbolic
 from ..kernels import selected_inverse as kernels
 
 __all__ = ["EliminationTree", "SelectedInverse"]
@@ -42,14 +43,14 @@ class EliminationTree:
         indices = np.require(indices, np.int32, ["C", "W"])
         place = np.empty(n, np.int64)
         place[perm] = np.arange(n)
-        parent = kernels.elimination_tree(n, indptr, indices, place)
+        parent = symbolic.elimination_tree(n, indptr, indices, place)
         self.n = n
-        self.from_solver = kernels.postorder(parent)
+        self.from_solver = symbolic.postorder(parent)
         self.label = self.from_solver[place]
         self.parent = np.empty(n, np.int64)
         self.parent[self.from_solver] = np.where(parent >= 0, self.from_solver[parent], -1)
-        self.lower = kernels.permuted_lower(n, indptr, indices, self.label)
-        self.count = kernels.column_counts(self.lower[0], self.lower[1], self.parent)
+        self.lower = symbolic.permuted_lower(n, indptr, indices, self.label)
+        self.count = symbolic.column_counts(self.lower[0], self.lower[1], self.parent)
 
     def predicted(self) -> tuple[int, float]:
         """Entries of L, and operations of a factorization (sum of squared column counts; n^3/3 if full)."""
@@ -70,18 +71,18 @@ class SelectedInverse:
 
     def __init__(self, tree: EliminationTree) -> None:
         ptr, rows, source = tree.lower
-        first = kernels.find_supernodes(tree.parent, tree.count, SMALL)
-        parent, row_ptr, row_ind, status = kernels.supernode_rows(first, tree.parent, tree.count, ptr, rows)
+        first = symbolic.find_supernodes(tree.parent, tree.count, SMALL)
+        parent, row_ptr, row_ind, status = symbolic.supernode_rows(first, tree.parent, tree.count, ptr, rows)
         if status:
             raise AssertionError("column counts do not match the pattern")
         w = np.diff(first)
         r = np.diff(row_ptr)
         panel_ptr = np.zeros(first.size, np.int64)
         np.cumsum(w * (w + r), out=panel_ptr[1:])
-        relative, self.place = kernels.supernode_maps(
+        relative, self.place = symbolic.supernode_maps(
             first, parent, row_ptr, row_ind, panel_ptr, ptr, rows, source
         )
-        order, offset, self._work_size = kernels.schedule(first, parent, row_ptr)
+        order, offset, self._work_size = symbolic.schedule(first, parent, row_ptr)
         has_children = np.zeros(w.size, np.bool_)
         has_children[parent[parent >= 0]] = True
 
