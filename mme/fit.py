@@ -13,7 +13,7 @@ import numpy as np
 
 from .covariance import theta_to_lam
 from .design import Design
-from .equations import build_equations
+from .equations import Equations, build_equations
 from .kernels import announce_compilation
 from .kernels.schur import level_factors
 from .objective import Objective
@@ -137,6 +137,7 @@ def fit_design(
     solver: str = "auto",
     max_evaluations: int = 200,
     tol: float = 1e-8,
+    equations: Equations | None = None,
     **iterative: object,
 ) -> Fit:
     """Fit a design by restricted or full maximum likelihood.
@@ -156,6 +157,8 @@ def fit_design(
         Most factorizations allowed (direct), most steps (iterative).
     tol : float
         Stop when the predicted decrease of the deviance is below this (direct).
+    equations : Equations, optional
+        Built before for the same design (`Fit.objective.eq` of another fit): no pass over the rows is needed.
     **iterative
         `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `progress`: see
         `mme.fit.IterativeOptions`; they matter to the iterative path alone.
@@ -172,7 +175,8 @@ def fit_design(
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
     with single_threaded_blas():
-        return _fit(design, reml, theta0, solver, max_evaluations, tol, IterativeOptions(**iterative))
+        options = IterativeOptions(**iterative)
+        return _fit(design, reml, theta0, solver, max_evaluations, tol, equations, options)
 
 
 def _fit(
@@ -182,11 +186,13 @@ def _fit(
     solver: str,
     max_evaluations: int,
     tol: float,
+    equations: Equations | None,
     options: IterativeOptions,
 ) -> Fit:
     clock = _Clock()
     announce_compilation(level_factors)
-    equations = build_equations(design, layout_of(design))
+    if equations is None:
+        equations = build_equations(design, layout_of(design))
     clock.lap("equations")
     if _route(design, equations, solver) == "iterative":
         from .iterative_fit import fit_iterative
@@ -272,7 +278,7 @@ class IterativeOptions:
         Show a progress bar; None: if the standard error stream is a terminal and the fit takes seconds.
     """
 
-    probes: int = 8
+    probes: int = 12
     max_probes: int = 256
     seed: int = 0
     goal: float = 0.05

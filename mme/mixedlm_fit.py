@@ -193,7 +193,11 @@ def _by_engine(
     more = {}
     if options.get("maxiter") is not None:
         more["max_evaluations"] = int(options["maxiter"])
-    fit = engine.fit_design(design, reml=reml, theta0=theta0, tol=_TOL, **more)
+    # statsmodels' interface promises an exact likelihood: never the iterative solver
+    equations = None if diagonal else model._likelihood.equations
+    fit = engine.fit_design(
+        design, reml=reml, theta0=theta0, tol=_TOL, solver="direct", equations=equations, **more
+    )
     if not diagonal:
         model._likelihood.adopt(fit.objective)
     lams = list(fit.lam)

@@ -19,6 +19,7 @@ import numpy as np
 
 from .covariance import factor_psd, lam_to_theta
 from .design import Design
+from .equations import Equations
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
 from .objective import Evaluation, Objective
@@ -166,12 +167,15 @@ class Likelihood:
         """Use the cross-products of a fit of the same design instead of building them again."""
         self._objectives.setdefault(objective.reml, objective)
 
+    @property
+    def equations(self) -> Equations | None:
+        """The cross-products, where they have been built."""
+        return next((objective.eq for objective in self._objectives.values()), None)
+
     def objective(self, reml: bool) -> Objective:
         """The engine for one of the two likelihoods; they share the cross-products."""
         if reml not in self._objectives:
-            other = self._objectives.get(not reml)
-            equations = None if other is None else other.eq
-            self._objectives[reml] = Objective(self.design, reml, equations=equations)
+            self._objectives[reml] = Objective(self.design, reml, equations=self.equations)
         return self._objectives[reml]
 
     def term_squares(self, t: int) -> np.ndarray:
@@ -192,7 +196,7 @@ class Likelihood:
 
     def kept_beta(self, beta: np.ndarray) -> np.ndarray:
         """Coefficients of the kept columns that give the same mean; NaN counts as zero."""
-        kept = next(iter(self._objectives.values())).eq.fixed.kept
+        kept = self.kept
         beta = np.asarray(beta, dtype=np.float64)
         if kept.all():
             return beta
@@ -205,7 +209,8 @@ class Likelihood:
     @property
     def kept(self) -> np.ndarray:
         """Columns of X that were not dropped."""
-        return self.objective(True).eq.fixed.kept
+        equations = self.equations or self.objective(True).eq
+        return equations.fixed.kept
 
     def factors(self, cov_re: np.ndarray, vcomp: np.ndarray) -> list[np.ndarray]:
         """Factors of the terms' covariances; raises ValueError where one is not positive semidefinite."""

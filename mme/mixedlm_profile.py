@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["profile_variance"]
 
+# Predicted further increase of the log-likelihood below which a point of the profile is found.
+_DECREMENT = 1e-9
+_STEPS = 40
+
 
 def profile_variance(
     results: MixedLMResults,
@@ -55,9 +59,11 @@ def profile_variance(
     llf = np.empty(values.size)
     llf[num_low] = results.llf
     for part in (range(num_low - 1, -1, -1), range(num_low + 1, values.size)):
-        x = search.start()
+        x = before = search.start()
         for i in part:
-            llf[i], x = search.maximize(values[i], x)
+            # values are equally spaced: the next optimum is about as far from this one as this from the last
+            llf[i], found = search.maximize(values[i], 2.0 * x - before)
+            before, x = x, found
     return np.column_stack((values, llf))
 
 
@@ -68,10 +74,11 @@ class _Search:
         from .mixedlm_fit import check_kwargs
 
         kwargs = dict(fit_kwargs)
-        methods = kwargs.pop("method", None) or ["bfgs", "lbfgs"]
+        methods = kwargs.pop("method", None) or []
         self.methods = [methods] if isinstance(methods, str) else list(methods)
         self.reml = bool(kwargs.pop("reml", results.reml))
-        self.options = {"gtol": 1e-6, **check_kwargs(kwargs, stacklevel=6)}
+        self.options = check_kwargs(kwargs, stacklevel=6)
+        self._inverse: np.ndarray | None = None
         self.results, self.model = results, results.model
         self.cov_pen = results.cov_pen
         k_re, k_re2, k_vc = self.model.k_re, self.model.k_re2, self.model.k_vc
@@ -80,6 +87,7 @@ class _Search:
         if vtype == "re":
             self.order[[0, j]] = self.order[[j, 0]]
         self.held = 0 if vtype == "re" else k_re2 + j
+        self.estimate = float(results.cov_re[j, j] if vtype == "re" else results.vcomp[j])
         self.mask = np.ones(k_re2 + k_vc, dtype=bool)
         free = results.freepat
         if free is not None:
@@ -104,10 +112,58 @@ class _Search:
         return np.concatenate(([np.log(self.results.scale)], self.packed[self.mask] / self.size))
 
     def maximize(self, value: float, x0: np.ndarray) -> tuple[float, np.ndarray]:
+        """The largest log-likelihood with the variance held at a value, and where it is."""
         from .mixedlm_fit import scipy_minimize
 
-        found = scipy_minimize(lambda x: self._negative(x, value), x0, self.methods, self.options)
-        return -float(found.fun), found.x
+        if not self.methods:
+            found = self._quasi_newton(value, x0)
+            if found is not None:
+                return found
+        options = {"gtol": 1e-6, **self.options}
+        minimum = scipy_minimize(
+            lambda x: self._negative(x, value), x0, self.methods or ["bfgs", "lbfgs"], options
+        )
+        return -float(minimum.fun), minimum.x
+
+    def _quasi_newton(self, value: float, x: np.ndarray) -> tuple[float, np.ndarray] | None:
+        """BFGS steps from the curvature at the estimate; None where they do not settle.
+
+        The exact gradient says when to stop: a likelihood of 1e5 has no digits left to compare near the top.
+        """
+        if self._inverse is None:
+            self._inverse = self._inverse_curvature()
+        B = self._inverse
+        if not np.all(np.isfinite(B)):
+            return None
+        f, g = self._negative(x, value)
+        gtol = self.options.get("gtol", np.inf)
+        for _ in range(int(self.options.get("maxiter") or _STEPS)):
+            if not np.isfinite(f):
+                return None
+            step = -B @ g
+            if -0.5 * float(g @ step) < _DECREMENT and np.max(np.abs(g)) <= gtol:
+                return -f, x
+            for _ in range(6):
+                f1, g1 = self._negative(x + step, value)
+                if f1 <= f + 1e-9 * (1.0 + abs(f)):
+                    break
+                step = 0.5 * step
+            else:
+                return None
+            y, sy = g1 - g, float(step @ (g1 - g))
+            if sy > 0:
+                turn = np.eye(x.size) - np.outer(step, y) / sy
+                B = turn @ B @ turn.T + np.outer(step, step) / sy
+            x, f, g = x + step, f1, g1
+        return None
+
+    def _inverse_curvature(self) -> np.ndarray:
+        """Inverse Hessian at the estimate by differences of the gradient; NaN where it is not convex."""
+        x, value = self.start(), self.estimate
+        g = self._negative(x, value)[1]
+        H = np.array([(self._negative(x + 1e-4 * e, value)[1] - g) / 1e-4 for e in np.eye(x.size)])
+        w, U = np.linalg.eigh(0.5 * (H + H.T))
+        return (U / w) @ U.T if w[0] > 1e-8 * w[-1] else np.full_like(H, np.nan)
 
     def _negative(self, x: np.ndarray, value: float) -> tuple[float, np.ndarray]:
         model, likelihood = self.model, self.model._likelihood

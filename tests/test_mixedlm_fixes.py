@@ -200,6 +200,51 @@ def test_6_profile_holds_the_variance(frame):
     assert_allclose(got[0, 1], -best.fun, rtol=1e-8)
 
 
+def test_6_profile_builds_nothing_again_and_takes_few_evaluations(frame, monkeypatch):
+    """Quasi-Newton from the curvature at the estimate: the same values as scipy's, in a few steps a point."""
+    model = mme.MixedLM.from_formula("y ~ x", frame, groups="g", vc_formula={"a": "0 + a"}, re_formula="~x")
+    r = model.fit()
+
+    def fail(*args, **kwargs):
+        raise AssertionError("equations were built again")
+
+    for module in (mme.fit, mme.objective):
+        monkeypatch.setattr(module, "build_equations", fail)
+    objective = model._likelihood.objective(True)
+    kwargs = {"num_low": 2, "dist_low": 0.5, "num_high": 2, "dist_high": 0.5}
+    before = objective.n_factorizations
+    got = r.profile_re(0, "re", **kwargs)
+    fast = objective.n_factorizations - before
+    expected = r.profile_re(0, "re", method="bfgs", gtol=1e-7, **kwargs)
+    assert_allclose(got, expected, rtol=1e-10)
+    # 4 differences for the curvature, and fewer than ten for each of the four points
+    assert fast <= 44
+    assert fast < objective.n_factorizations - before - fast
+
+
+def test_6_profile_honours_its_arguments(frame):
+    r = mme.mixedlm("y ~ x", frame, groups="g", re_formula="~x").fit()
+    with pytest.warns(FutureWarning, match="nonsense"):
+        r.profile_re(0, "re", num_low=1, dist_low=0.1, num_high=1, dist_high=0.1, nonsense=1)
+    # one step is not enough from so far: scipy's methods finish the job
+    one = r.profile_re(0, "re", num_low=1, dist_low=1.5, num_high=1, dist_high=1.5, maxiter=1)
+    full = r.profile_re(0, "re", num_low=1, dist_low=1.5, num_high=1, dist_high=1.5)
+    assert np.all(one[:, 1] <= full[:, 1] + 1e-8)
+    ml = r.profile_re(0, "re", num_low=1, dist_low=1.5, num_high=1, dist_high=1.5, reml=False)
+    assert np.all(ml[[0, 2], 1] > full[[0, 2], 1] + 1.0)
+
+
+def test_4_a_second_fit_builds_nothing_again(frame, monkeypatch):
+    model = mme.MixedLM.from_formula("y ~ x", frame, groups="g", re_formula="~x")
+    reml = model.fit()
+    monkeypatch.setattr(mme.fit, "build_equations", lambda *args: pytest.fail("equations were built again"))
+    ml = model.fit(reml=False)
+    fresh = mme.mixedlm("y ~ x", frame, groups="g", re_formula="~x")
+    monkeypatch.undo()
+    assert_allclose(ml.params, fresh.fit(reml=False).params, rtol=1e-8)
+    assert ml.llf != reml.llf
+
+
 def test_6_profile_of_a_component_with_a_pattern(frame):
     model = mme.MixedLM.from_formula("y ~ x", frame, groups="g", vc_formula={"a": "0 + a"}, re_formula="1")
     free = MixedLMParams.from_components(np.ones(2), cov_re=np.ones((1, 1)), vcomp=np.ones(1))
