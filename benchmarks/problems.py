@@ -46,7 +46,7 @@ PEERS: dict[str, str] = {
     "insteval_1": "3 crossed factors, 73k rows",
     "vc8": "8 crossed factors, 20k rows",
     "kb_maximal": "20 covariance parameters, singular",
-    "ml100k": "ratings 943 x 1624, 100k rows",
+    "ml100k": "ratings 943 x 1624, 88k rows",
     "ml1m": "ratings 6040 x 3697, 977k rows",
     "d3": "3 vector terms, crossed, 130k rows",
     "intercept1m": "1M groups, 5M rows",

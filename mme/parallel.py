@@ -7,11 +7,15 @@ of the pieces: results are the same whatever the number of threads.
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import threadpoolctl
@@ -22,17 +26,49 @@ _PIECE = 2_000_000  # elementary operations worth handing to another thread (abo
 _MAX_PIECES = 32
 _ROWS = 32_768
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+_worker = threading.local()
 
 
 def n_threads() -> int:
-    """Threads to use: NUMBA_NUM_THREADS or OMP_NUM_THREADS if set, else the processors of this process."""
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+    """Threads to use.
+
+    NUMBA_NUM_THREADS or OMP_NUM_THREADS if set, else the processors of this process; at most what
+    `threadpoolctl.threadpool_limits` allows BLAS or OpenMP at the beginning of the fit.
+    """
+    return max(1, min(_wanted(), _blas.allowed()))
+
+
+def _wanted() -> int:
+    return _environment("NUMBA_NUM_THREADS", "OMP_NUM_THREADS") or _processors()
+
+
+def _environment(*names: str) -> int:
+    """The first of these variables that is a positive number; 0 if none is."""
+    for name in names:
         value = os.environ.get(name, "").split(",")[0].strip()
         if value.isdigit() and int(value) > 0:
             return int(value)
+    return 0
+
+
+def _processors() -> int:
+    """Processors this process may run on, at most its control group's quota."""
     if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min(count, _quota()))
+
+
+@cache
+def _quota() -> int:
+    """Processors that a Linux control group (a container) grants in time, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        return sys.maxsize
 
 
 def cut(costs: np.ndarray | None, n_items: int, total: float | None = None) -> list[tuple[int, int]]:
@@ -74,14 +110,36 @@ def row_chunks(n: int) -> list[tuple[int, int]]:
 
 def run(function: Callable[[int, int, int], object], ranges: list[tuple[int, int]]) -> list:
     """Call ``function(piece, start, stop)`` for every range; results in the order of the ranges."""
-    threads = min(n_threads(), len(ranges))
+    # a piece that is cut again runs on its own thread: a pool that waits for itself never ends
+    threads = 1 if len(ranges) <= 1 or getattr(_worker, "busy", False) else n_threads()
     if threads <= 1:
         return [function(i, a, b) for i, (a, b) in enumerate(ranges)]
+    with single_threaded_blas():
+        pool = _pool(threads)
+        return list(pool.map(lambda item: function(item[0], *item[1]), enumerate(ranges)))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The pool of this many threads, shared by all fits of the process."""
     key = (os.getpid(), threads)  # threads do not survive a fork
-    pool = _pools.get(key)
-    if pool is None:
-        pool = _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="mme")
-    return list(pool.map(lambda item: function(item[0], *item[1]), enumerate(ranges)))
+    with _pools_lock:
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="mme", initializer=_mark_worker)
+        return _pools[key]
+
+
+def _mark_worker() -> None:
+    _worker.busy = True
+    for lib in _blas.own():
+        _set_threads(lib, 1)
+
+
+# What a library takes its number of threads from, and otherwise uses every processor.
+_VARIABLES = {
+    "openblas": ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"),
+    "mkl": ("MKL_NUM_THREADS", "OMP_NUM_THREADS"),
+    "openmp": ("OMP_NUM_THREADS",),
+}
 
 
 class _Blas:
@@ -97,22 +155,45 @@ class _Blas:
         self.lock = threading.Lock()
         self.users = 0
         self.libraries: list | None = None
+        self.openmp: list = []
         self.before: list[int] = []
+        self.limit = sys.maxsize  # while there are users
 
     def enter(self) -> None:
         with self.lock:
-            if self.libraries is None:
-                self.libraries = _blas_libraries()
             if self.users == 0:
-                self.before = [lib.get_num_threads() for lib in self.libraries]
+                self.limit = self._limit()
+                self.before = [lib.get_num_threads() for lib in self.libraries or []]
                 self.set(1)
             self.users += 1
+
+    def allowed(self) -> int:
+        """Threads the user's settings of BLAS and OpenMP allow; during a fit, those at its beginning."""
+        with self.lock:
+            return self.limit if self.users else self._limit()
+
+    def _limit(self) -> int:
+        """The smallest setting below what a library chooses by itself: somebody limited it.
+
+        A variable for one library alone, such as OPENBLAS_NUM_THREADS=1, is no limit for mme.
+        """
+        if self.libraries is None:
+            self.libraries, self.openmp = _libraries()
+        limit = sys.maxsize
+        for lib in [*self.libraries, *self.openmp]:
+            if lib.internal_api not in _VARIABLES:
+                continue
+            now = lib.get_num_threads()
+            if now is not None and now < (_environment(*_VARIABLES[lib.internal_api]) or _processors()):
+                limit = min(limit, now)
+        return limit
 
     def refresh(self) -> None:
         """Take in libraries loaded since: SuiteSparse brings a BLAS of its own."""
         with self.lock:
             known = {lib.filepath for lib in self.libraries or []}
-            new = [lib for lib in _blas_libraries() if lib.filepath not in known]
+            found, self.openmp = _libraries()
+            new = [lib for lib in found if lib.filepath not in known]
             self.libraries = (self.libraries or []) + new
             self.before += [lib.get_num_threads() for lib in new]
             if self.users:
@@ -126,13 +207,33 @@ class _Blas:
 
     def set(self, threads: int | None) -> None:
         for lib, before in zip(self.libraries or [], self.before, strict=True):
-            if before is not None and before > 1:
-                lib.set_num_threads(before if threads is None else min(threads, before))
+            if before is not None and before > 1 and not _per_thread(lib):
+                _set_threads(lib, before if threads is None else min(threads, before))
+
+    def own(self) -> list:
+        """Libraries whose setting belongs to the calling thread."""
+        return [lib for lib in self.libraries or [] if _per_thread(lib)]
 
 
-def _blas_libraries() -> list:
-    controller = threadpoolctl.ThreadpoolController()
-    return [lib for lib in controller.lib_controllers if lib.user_api == "blas"]
+def _per_thread(lib: threadpoolctl.LibController) -> bool:
+    return getattr(lib, "threading_layer", "") == "openmp"
+
+
+def _set_threads(lib: threadpoolctl.LibController, threads: int) -> None:
+    """Set a library's threads for the process, from any thread.
+
+    Recent versions of threadpoolctl obey the first thread that sets OpenBLAS and silently ignore all others
+    until that one lets go.  Fits begin and end in any thread: a setting ignored would oversubscribe, one not
+    restored, or a control not let go, would take the user's away.
+    """
+    getattr(lib, "_real_set_num_threads", lib.set_num_threads)(threads)
+
+
+def _libraries() -> tuple[list, list]:
+    """Controllers of the BLAS and of the OpenMP libraries of this process."""
+    controllers = threadpoolctl.ThreadpoolController().lib_controllers
+    blas = [lib for lib in controllers if lib.user_api == "blas"]
+    return blas, [lib for lib in controllers if lib.user_api == "openmp"]
 
 
 _blas = _Blas()
@@ -147,7 +248,12 @@ def refresh_blas() -> None:
 def single_threaded_blas() -> Iterator[None]:
     """Run small linear algebra on the calling thread; restores the user's setting."""
     _blas.enter()
+    own = [(lib, lib.get_num_threads()) for lib in _blas.own()]
     try:
+        for lib, _ in own:
+            _set_threads(lib, 1)
         yield
     finally:
+        for lib, before in own:
+            _set_threads(lib, before)
         _blas.leave()
