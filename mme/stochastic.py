@@ -105,7 +105,7 @@ class IterativeObjective:
         Of the probes; the same seed gives the same fit.
     """
 
-    def __init__(self, equations: Equations, reml: bool = True, probes: int = 8, seed: int = 0) -> None:
+    def __init__(self, equations: Equations, reml: bool = True, probes: int = 12, seed: int = 0) -> None:
         self.eq = equations
         self.reml = bool(reml)
         self.nu = equations.n - equations.p if reml else equations.n

@@ -1,0 +1,147 @@
+"""Predictions of size and cost, the choice of solver, and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from problems import build
+from support import load_data
+
+import mme
+from mme import forecast as module
+from mme.design import Design, RandomTerm
+from mme.equations import build_equations
+from mme.exceptions import MemoryEstimateError, MMEError
+from mme.fit import fit_design
+from mme.forecast import available_memory, forecast, preflight_design
+from mme.objective import Objective
+from mme.structure import layout_of
+
+
+def crossed(n: int, levels: tuple[int, ...], seed: int = 0) -> Design:
+    rng = np.random.default_rng(seed)
+    codes = [rng.permutation(np.r_[np.arange(q), rng.integers(0, q, n - q)]).astype(np.int32) for q in levels]
+    y = rng.normal(size=n) + sum(rng.normal(size=q)[c] for q, c in zip(levels, codes, strict=True))
+    terms = [RandomTerm(f"t{i}", c, q) for i, (q, c) in enumerate(zip(levels, codes, strict=True))]
+    return Design(y, np.ones((n, 1)), terms)
+
+
+def dense_pattern(design: Design) -> np.ndarray:
+    """Non-zeros of Z_2'Z_2 + B'B by brute force, in the order of the rest."""
+    layout = layout_of(design)
+    Z = []
+    for block in layout.blocks:
+        term = design.terms[block.terms[0]]
+        Z.append(np.eye(term.n_levels)[term.codes])
+    Z1, Z2 = Z[0], np.hstack(Z[1:])
+    B = (Z1.T @ Z2 != 0).astype(float)
+    return (Z2.T @ Z2 + B.T @ B) != 0
+
+
+def test_counts_are_exact_for_small_designs():
+    design = crossed(600, (150, 120, 40))
+    plan = preflight_design(design)
+    pattern = dense_pattern(design)
+    assert plan.counted
+    assert plan.columns == pattern.shape[0] == 160
+    assert plan.schur_nonzeros == np.tril(pattern).sum()
+    assert plan.cells == Objective(design).eq.idx.size
+    assert plan.leading == "t0"
+    assert plan.terms == (("t0", 150, 1), ("t1", 120, 1), ("t2", 40, 1))
+    assert plan.flops == pytest.approx(160**3 / 3)
+    assert plan.rows == 600 and plan.fixed == 1
+
+
+def test_estimate_from_a_sample_is_close(monkeypatch):
+    design = crossed(12_000, (4_000, 3_000))
+    exact = preflight_design(design)
+    monkeypatch.setattr(module, "_COUNT_PAIRS", 0.0)
+    sampled = preflight_design(design)
+    assert exact.counted and not sampled.counted
+    # 256 of 3,000 columns: a few per cent
+    assert sampled.schur_nonzeros == pytest.approx(exact.schur_nonzeros, rel=0.15)
+    assert "estimated" in str(sampled) and "estimated" not in str(exact)
+
+
+def test_small_models_are_direct():
+    plan = mme.preflight("diameter ~ 1 + (1 | plate) + (1 | sample)", load_data("Penicillin"))
+    assert plan.solver == "direct"
+    assert plan.direct_seconds < 1.0
+
+
+def test_shown_as_a_table():
+    data = load_data("Penicillin")
+    model = mme.LinearMixedModel.from_formula("diameter ~ 1 + (1 | plate) + (1 | sample)", data)
+    plan = model.preflight()
+    text = str(plan)
+    for word in ("144", "plate", "24 levels", "sample", "6 levels", "eliminated first", "solver", "direct"):
+        assert word in text, word
+    again = mme.preflight("diameter ~ 1 + (1 | plate) + (1 | sample)", data)
+    assert replace(again, available_bytes=plan.available_bytes) == plan
+
+
+def test_a_long_direct_fit_is_left_to_the_iterative_path(monkeypatch):
+    design = crossed(3_000, (1_500, 1_200))
+    assert preflight_design(design).solver == "direct"
+    monkeypatch.setattr(module, "_FLOP_RATE", 1e3)
+    plan = preflight_design(design)
+    assert plan.solver == "iterative" and "min" in plan.why
+    fit = fit_design(design)
+    assert fit.record.solver.startswith("iterative")
+    assert not fit_design(design, solver="direct").record.solver.startswith("iterative")
+
+
+def test_too_little_memory_for_a_factor_means_iterative(monkeypatch):
+    design = crossed(3_000, (1_500, 1_200))
+    plan = preflight_design(design)
+    assert plan.direct_bytes - plan.equations_bytes >= 8.0 * 1_200**2
+    between = plan.iterative_bytes - plan.equations_bytes + 3e6
+    assert between < plan.direct_bytes - plan.equations_bytes
+    monkeypatch.setattr(module, "available_memory", lambda: between)
+    assert preflight_design(design).solver == "iterative"
+    assert fit_design(design).record.solver.startswith("iterative")
+    with pytest.raises(MemoryEstimateError, match=r"direct fit would take .* MiB.*solver='iterative'"):
+        fit_design(design, solver="direct")
+
+
+def test_what_does_not_fit_at_all_is_refused(monkeypatch):
+    design = crossed(3_000, (1_500, 1_200))
+    monkeypatch.setattr(module, "available_memory", lambda: 1e5)
+    with pytest.raises(MemoryEstimateError, match="larger machine") as caught:
+        fit_design(design, solver="iterative")
+    assert isinstance(caught.value, MMEError) and isinstance(caught.value, MemoryError)
+    with pytest.raises(MemoryEstimateError, match="3,000 rows"):
+        monkeypatch.setattr(module, "available_memory", lambda: 1e3)
+        preflight_design(design)
+
+
+def test_asked_for_is_kept():
+    design = build("crossed3")
+    for solver, expected in (("iterative", "iterative"), ("direct", "direct"), ("dense", "direct")):
+        plan = preflight_design(design, solver)
+        assert plan.solver == expected
+        assert "asked" in plan.why
+
+
+def test_bytes_of_the_equations_are_what_they_hold():
+    design = crossed(5_000, (900, 300))
+    eq = build_equations(design, layout_of(design))
+    plan = forecast(design, eq)
+    held = eq.idx.nbytes + eq.val.nbytes + eq.tlev.nbytes + eq.tpos.nbytes
+    assert held < plan.equations_bytes < 3 * held
+    assert plan.direct_bytes > plan.equations_bytes
+
+
+def test_available_memory_is_plausible():
+    have = available_memory()
+    assert 1e6 < have < 1e15
+
+
+def test_preflight_stays_a_function():
+    """Its module has another name: importing that must not hide the function."""
+    data = pd.DataFrame({"y": np.random.default_rng(0).normal(size=60), "g": np.arange(60) % 6})
+    for _ in range(2):
+        assert mme.preflight("y ~ 1 + (1 | g)", data).columns == 0
