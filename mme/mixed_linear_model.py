@@ -24,7 +24,7 @@ from .mixedlm_data import (
     explain_missing,
     formula_env,
     formula_groups,
-    isna_rows,
+    missing_rows,
     re_names,
     select_rows,
     subset_positions,
@@ -230,7 +230,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
             rows = subset_positions(data, subset)
             data, groups = data.iloc[rows], select_rows(groups, rows)
         if missing == "drop":
-            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(isna_rows(groups))
+            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(missing_rows(groups))
             if bad.any():
                 data, groups = data.loc[~bad], select_rows(groups, ~bad)
             missing = "none"

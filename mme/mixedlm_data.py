@@ -20,7 +20,7 @@ __all__ = [
     "explain_missing",
     "formula_env",
     "formula_groups",
-    "isna_rows",
+    "missing_rows",
     "re_names",
     "select_rows",
     "subset_positions",
@@ -75,7 +75,8 @@ def check_index(what: str, values: object, reference: object) -> None:
         )
 
 
-def _missing_rows(values: object) -> np.ndarray:
+def missing_rows(values: Any) -> np.ndarray:
+    """Rows of an array, a series or a frame with a missing value, shape (n,)."""
     null = np.asarray(
         pd.isnull(values if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values))
     )
@@ -119,7 +120,7 @@ def clean_arrays(
     bad = np.zeros(n, dtype=bool)
     for values in (endog, exog, groups, exog_re):
         if values is not None:
-            bad |= _missing_rows(values)
+            bad |= missing_rows(values)
     full = None
     if exog_vc is not None and len(exog_vc.names) and not isinstance(exog_vc, LazyVCSpec):
         codes, labels = factorize(groups, "groups")
@@ -127,14 +128,14 @@ def clean_arrays(
         for mats in exog_vc.mats:
             for g, matrix in enumerate(mats):
                 block = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
-                bad[full.rows(g)] |= _missing_rows(block)
+                bad[full.rows(g)] |= missing_rows(block)
     count = int(bad.sum())
     if count == 0:
         return endog, exog, groups, exog_re, exog_vc
     if missing == "raise":
         raise MissingDataError(f"{count} of {n} rows have missing values in endog, exog, groups or exog_re.")
     keep = ~bad
-    if full is not None:
+    if full is not None and exog_vc is not None:
         exog_vc = drop_rows(exog_vc, full, keep)
     elif exog_vc is not None and len(exog_vc.names):
         raise DataError("missing='drop' cannot drop rows of an exog_vc taken from another model.")
@@ -192,12 +193,6 @@ def re_names(exog_re: Any) -> list[str]:
     if isinstance(exog_re, pd.DataFrame):
         return exog_re.columns.tolist()
     return [f"x_re{j + 1}" for j in range(exog_re.shape[1])]
-
-
-def isna_rows(groups: Any) -> np.ndarray:
-    """Rows without a group."""
-    null = np.asarray(pd.isnull(groups if isinstance(groups, pd.DataFrame) else np.asarray(groups)))
-    return null.any(axis=1) if null.ndim == 2 else null
 
 
 def explain_missing(data: pd.DataFrame, used: list, error: Exception) -> None:

@@ -197,15 +197,21 @@ class GroupedData:
         """Split an array with a row per observation into blocks, one per group; None gives None."""
         return None if array is None else self._index.split(np.asarray(array))
 
+    def _need_data(self) -> None:
+        """Raise `DataError` where the rows were removed."""
+        raise NotImplementedError
+
     @property
     def endog_li(self) -> list[np.ndarray]:
         """Response of each group."""
-        return self.group_list(self.endog)
+        self._need_data()
+        return self._index.split(self.endog)
 
     @property
     def exog_li(self) -> list[np.ndarray]:
         """Fixed-effects design of each group."""
-        return self.group_list(self.exog)
+        self._need_data()
+        return self._index.split(self.exog)
 
     @property
     def exog_re_li(self) -> list[np.ndarray] | None:

@@ -86,7 +86,7 @@ def entry_matrices(k: int) -> list[np.ndarray]:
 def _trace_products(point: Point, probes: Probes) -> dict[tuple[int, int], np.ndarray]:
     """sum_lm G_lm[a, c] G_lm[b, d] over the levels of terms s and t, shapes (k_s, k_s, k_t, k_t)."""
     effects = sum(r.size * k for r, k in zip(probes.ranks, probes.widths, strict=True))
-    out = {}
+    out: dict[tuple[int, int], np.ndarray] = {}
     for t, (rank, k) in enumerate(zip(probes.ranks, probes.widths, strict=True)):
         n_ranks = int(rank.max()) + 1
         step = max(1, _BATCH // (effects * k))
@@ -100,7 +100,7 @@ def _trace_products(point: Point, probes: Probes) -> dict[tuple[int, int], np.nd
                 rows = y.reshape(y.shape[0], y.shape[1], size, k)
                 flat = rows.transpose(1, 3, 0, 2).reshape(y.shape[1] * k, -1)
                 gram = (flat @ flat.T).reshape(y.shape[1], k, y.shape[1], k).transpose(0, 2, 1, 3)
-                out[s, t] = out.get((s, t), 0.0) + gram
+                out[s, t] = gram if (s, t) not in out else out[s, t] + gram
     return out
 
 

@@ -125,21 +125,26 @@ class Point:
 
     def slope(self, beta: np.ndarray | None = None) -> list[np.ndarray]:
         """dl/dD_t as a symmetric matrix, residual variance profiled out, per term."""
-        here: Evaluation = self._objective.evaluate(self._at.theta, 1)
+        here, slopes = self._derivatives()
         if beta is None:
-            return [-0.5 * N for N in here.N]
+            return [-0.5 * N for N in slopes]
         # the traces do not depend on b: put the quadratic forms at b in place of those at the estimate
         best, at = self.quadratic(None), self.quadratic(beta)
         weight = self._objective.nu / self.r2(beta)
         return [
             -0.5 * (N + q0 / here.sigma2) + 0.5 * weight * q
-            for N, q0, q in zip(here.N, best, at, strict=True)
+            for N, q0, q in zip(slopes, best, at, strict=True)
         ]
 
     def trace_slope(self) -> list[np.ndarray]:
         """d/dD_t of -1/2 (log|V| [+ log|X'V^-1X|]), per term."""
+        here, slopes = self._derivatives()
+        return [-0.5 * (N + q / here.sigma2) for N, q in zip(slopes, self.quadratic(None), strict=True)]
+
+    def _derivatives(self) -> tuple[Evaluation, list[np.ndarray]]:
         here = self._objective.evaluate(self._at.theta, 1)
-        return [-0.5 * (N + q / here.sigma2) for N, q in zip(here.N, self.quadratic(None), strict=True)]
+        assert here.N is not None  # of order 1
+        return here, here.N
 
 
 class Likelihood:
@@ -185,7 +190,7 @@ class Likelihood:
         """
         if t not in self._squares:
             term = self.design.terms[t]
-            if term.general:
+            if term.Z is not None:
                 squares = np.array([float(np.sum(term.Z.data**2))])
             elif term.columns is None:
                 squares = np.array([float(self.design.n)])

@@ -115,6 +115,7 @@ class VarianceComponent:
         if self.Z is not None:
             return self.Z
         if "matrix" not in self._cache:
+            assert self.codes is not None
             n = self.codes.size
             values = np.ones(n) if self.values is None else self.values
             shape = (n, self.n_used)

@@ -58,7 +58,7 @@ class _CellLabels:
     def __call__(self, first: int, last: int) -> list[str]:
         parts = []
         for name, levels, codes in zip(self.factors, self.levels, self.codes, strict=True):
-            if levels is None:
+            if levels is None or codes is None:
                 parts.append([name] * (last - first))
             else:
                 parts.append([f"{name}[{levels[c]}]" for c in codes[first:last]])
@@ -122,10 +122,11 @@ def component_from_formula(
     env = eval_env + 1 if isinstance(eval_env, int | np.integer) else eval_env
     terms = factors_of(formula)
     data = data[formula_columns(formula, data.columns)] if isinstance(data, pd.DataFrame) else data
-    parts = None
+    parts: list[_Term] = []
     if _separable(terms, data):
-        parts = [_evaluate(name, term, data, groups, _deeper(env)) for term in terms]
-    if parts is None or any(p is None for p in parts):
+        evaluated = [_evaluate(name, term, data, groups, _deeper(env)) for term in terms]
+        parts = [part for part in evaluated if part is not None]
+    if len(parts) < max(len(terms), 1):
         return _group_by_group(name, formula, data, groups, _deeper(env), use_sparse)
     n, n_groups = groups.n, groups.n_groups
     if len(parts) == 1:
@@ -223,7 +224,9 @@ def _evaluate(
 ) -> _Term | None:
     """One term over all rows; None where its values depend on the rows they are evaluated with."""
     values = None
-    factors, levels, codes = [], [], []
+    factors: list[str] = []
+    levels: list[list | None] = []
+    codes: list[np.ndarray | None] = []
     for code in term:
         column = _factor_of(code, data)
         if column is None:
@@ -247,12 +250,11 @@ def _evaluate(
         codes.append(level)
     if not term:
         factors, levels, codes = ["Intercept"], [None], [None]
-    column, of_group, level_of = _cells(
-        groups, [(c, len(lv)) for c, lv in zip(codes, levels, strict=True) if lv]
-    )
+    sized = [(c, len(lv)) for c, lv in zip(codes, levels, strict=True) if c is not None and lv is not None]
+    cell, of_group, level_of = _cells(groups, sized)
     kept = iter(level_of)
     per_factor = tuple(None if lv is None else next(kept) for lv in levels)
-    return _Term(column, values, of_group, _CellLabels(tuple(factors), tuple(levels), per_factor))
+    return _Term(cell, values, of_group, _CellLabels(tuple(factors), tuple(levels), per_factor))
 
 
 def _levels(column: pd.Series) -> tuple[np.ndarray, list]:
