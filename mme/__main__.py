@@ -16,7 +16,7 @@ examples:
   python -m mme "Reaction ~ Days + (Days | Subject)" mme:sleepstudy
   python -m mme "y ~ x + (x | school) + (1 | pupil)" scores.csv.gz --ml --json fit.json
 
-exit status: 0 fitted, 2 an error (one line on stderr), 3 fitted but not converged
+exit status: 0 fitted, 2 an error (one line on stderr), 3 fitted but not converged, 130 interrupted
 """
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 fitted, 2 an error, 3 not converged.
+        Exit status: 0 fitted, 2 an error, 3 not converged, 130 interrupted.
     """
     args = _parser().parse_args(argv)
 
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MMEError, OSError) as error:
         print(f"mme: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("mme: interrupted", file=sys.stderr)
+        return 130
     return 0 if results.converged else 3
 
 

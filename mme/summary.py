@@ -49,8 +49,9 @@ def lmm_summary(results: LinearMixedModelResults) -> Summary:
         ncols=2,
     )
     if len(results.fe_params):
-        out.add_df(_fixed_table(results), align="r")
-    out.add_df(_variance_table(results), index=False, align="r")
+        out.add_df(_fixed_table(results), index=False, align="lrrr")
+    variances = _variance_table(results)
+    out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
     lines = [f"Formula: {results.formula}", f"Groups: {groups}"]
     if model.dropped:
         lines.append(f"{model.dropped} rows with missing values were left out.")
@@ -77,8 +78,9 @@ def convergence_lines(record: object) -> list[str]:
     # the optimizer's sentence may begin with the state itself
     reason = re.sub(r"^(not )?converged[:,;]?\s*", "", record.message, flags=re.IGNORECASE).rstrip(". ")
     seconds = sum(record.seconds.values())
+    evaluations = f"{record.evaluations} evaluation{'' if record.evaluations == 1 else 's'}"
     lines = [
-        f"{state}{f': {reason}' if reason else ''}. {record.evaluations} evaluations in {seconds:.3g} s, "
+        f"{state}{f': {reason}' if reason else ''}. {evaluations} in {seconds:.3g} s, "
         f"solver: {record.solver}."
     ]
     if record.singular:
@@ -109,13 +111,14 @@ def monte_carlo_lines(errors: object) -> list[str]:
 
 def _fixed_table(results: LinearMixedModelResults) -> pd.DataFrame:
     """Estimate, standard error and t of every fixed effect; significant digits, whatever the unit."""
+    # names as a column, not as the index: statsmodels pads tables with an index beyond the common width
     return pd.DataFrame(
         {
+            "Fixed effect": [str(name) for name in results.fe_params.index],
             "Coef.": [f"{value:.6g}" for value in results.fe_params],
             "Std.Err.": [f"{value:.5g}" for value in results.bse_fe],
             "t": [f"{value:.3f}" for value in results.tvalues],
-        },
-        index=results.fe_params.index,
+        }
     )
 
 
