@@ -1,0 +1,105 @@
+"""MixedLM results stored, copied and printed: pickle sizes, remove_data, HTML and LaTeX, tests of terms."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import workloads
+from numpy.testing import assert_allclose
+from support import load_data
+
+import mme
+
+
+@pytest.fixture(scope="module")
+def slope20k():
+    return mme.mixedlm("y ~ x", workloads.make("slope20k"), groups="g", re_formula="~x").fit()
+
+
+@pytest.fixture
+def machines():
+    data = load_data("Machines")
+    kwargs = {"groups": "Worker", "re_formula": "1", "vc_formula": {"m": "0 + C(Machine)"}}
+    return mme.mixedlm("score ~ Machine", data, **kwargs).fit(reml=False)
+
+
+def test_remove_data_makes_a_large_result_small(slope20k):
+    """200,000 rows and 40,000 random effects: below 5 MB, everything that needs no rows still there."""
+    before = slope20k.summary().as_text()
+    effects = slope20k.random_effects
+    bse = slope20k.bse.copy()
+    light = copy.deepcopy(slope20k)
+    light.remove_data()
+    stored = pickle.dumps(light)
+    assert len(stored) < 5e6
+    # the effects themselves are 20,000 x 2 doubles
+    assert len(stored) > 20_000 * 2 * 8
+    got = pickle.loads(stored)
+    assert got.summary().as_text() == before
+    assert_allclose(got.bse, bse)
+    assert len(got.random_effects) == 20_000
+    for label in (0, 777, 19_999):
+        pd.testing.assert_series_equal(got.random_effects[label], effects[label])
+    assert [got.aic, got.bic] == pytest.approx([slope20k.aic, slope20k.bic], nan_ok=True)
+    # the copy lost its rows, the original kept them
+    assert slope20k.model.endog.shape == slope20k.fittedvalues.shape == (200_000,)
+
+
+def test_a_pickle_with_data_holds_them_once(slope20k):
+    """y, X, the random effects' design, groups, the frame they came from, fitted values: nothing built."""
+    model = slope20k.model
+    rows = sum(a.nbytes for a in (model.endog, model.exog, model.exog_re, model._index.codes))
+    assert len(pickle.dumps(slope20k)) < 2.5 * rows + 5e6
+
+
+def test_models_and_results_survive_pickling_and_copying(machines):
+    model = pickle.loads(pickle.dumps(machines.model))
+    assert_allclose(model.fit(reml=False).params, machines.params, rtol=1e-8)
+    for again in (pickle.loads(pickle.dumps(machines)), copy.copy(machines), copy.deepcopy(machines)):
+        assert again.summary().as_text() == machines.summary().as_text()
+        assert_allclose(again.fittedvalues, machines.fittedvalues)
+        assert_allclose(again.cov_params(), machines.cov_params())
+        assert again.model.loglike(again.params_object) == pytest.approx(machines.llf, abs=1e-9)
+    deep = copy.deepcopy(machines)
+    deep.model.endog[:] = 0.0
+    assert machines.model.endog.any()
+
+
+def test_save_and_load(machines, tmp_path):
+    machines.save(tmp_path / "r.pkl")
+    got = type(machines).load(tmp_path / "r.pkl")
+    assert got.summary().as_text() == machines.summary().as_text()
+    assert_allclose(got.resid, machines.resid)
+
+
+def test_summary_in_html_and_latex(machines):
+    summary = machines.summary()
+    html, latex = summary.as_html(), summary.as_latex()
+    for name, value in machines.fe_params.items():
+        assert f"{value:.3f}" in html and f"{value:.3f}" in latex
+        assert name in html
+    for name in ("Worker Var", "m Var"):
+        assert name in html and name in latex
+    assert html.count("<table") == 2 and latex.count("\\begin{tabular}") == 2
+    own = machines.summary(yname="points", xname_fe=["one", "two", "three"], xname_re=["v", "w"], title="T")
+    text = own.as_text()
+    for word in ("points", "one", "three", "w ", "T\n"):
+        assert word in text
+    with pytest.raises(ValueError, match="xname_fe"):
+        machines.summary(xname_fe=["one"])
+    wide, narrow = machines.summary(alpha=0.01).tables[1], machines.summary(alpha=0.5).tables[1]
+    assert float(wide.iloc[0, 4]) < float(narrow.iloc[0, 4]) < machines.fe_params.iloc[0]
+
+
+def test_wald_tests_of_terms(machines):
+    table = machines.wald_test_terms(scalar=True).table
+    assert list(table.index) == ["Intercept", "Machine"]
+    b = machines.fe_params.to_numpy()[1:]
+    C = machines.cov_params().to_numpy()[1:3, 1:3]
+    assert table.loc["Machine", "statistic"] == pytest.approx(b @ np.linalg.solve(C, b), rel=1e-10)
+    assert table.loc["Machine", "df_constraint"] == 2
+    assert table.loc["Intercept", "statistic"] == pytest.approx(machines.tvalues.iloc[0] ** 2, rel=1e-10)
