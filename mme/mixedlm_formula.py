@@ -48,13 +48,14 @@ def numeric_matrices(
     if any(len(term) > 1 for term in terms):
         return None
     wanted = [term[0] for term in terms if term] + ([response] if response else [])
-    columns = {}
+    columns, head_rows = {}, {}
     for code in wanted:
         name = numeric_column(code, data)
         values = None if name is None else data[name].to_numpy()
         if values is None or values.dtype.kind not in "iuf" or np.isnan(values.sum(dtype=np.float64)):
             return None
         columns[code] = values
+        head_rows[name] = values[:_HEAD]
     n = len(data)
     if not response and all(code.isidentifier() for code in wanted):
         # columns in the order of the terms, the intercept first: the engine has nothing to add
@@ -64,7 +65,8 @@ def numeric_matrices(
             filled[:, j] = columns.get(label, 1.0)
         return None, pd.DataFrame(filled, data.index, labels, copy=False), None
     manager = FormulaManager()
-    head = manager.get_matrices(formula, data.iloc[:_HEAD], eval_env=0, pandas=True)
+    rows = head_rows if manager.engine == "patsy" and head_rows else data.iloc[:_HEAD]
+    head = manager.get_matrices(formula, rows, eval_env=0, pandas=True)  # patsy is fastest on arrays
     design = head[1] if response else head
     filled = np.empty((n, design.shape[1]), order="F")  # as pandas keeps it: column passes are frequent
     for j, label in enumerate(design.columns):
