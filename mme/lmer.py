@@ -173,11 +173,12 @@ def lmer(
     ----------
     formula : str
         ``response ~ fixed effects + (columns | group) + ...``.  In a bar ``(1 | g)`` is a random intercept,
-        ``(x | g)`` a correlated intercept and slope, ``(x || g)`` the same uncorrelated (for a numeric x; as in
-        lme4 the levels of a factor stay correlated), ``(0 + x | g)`` a slope alone, ``a:b`` groups by the combinations of two columns and ``(1 | a/b)`` is
-        ``(1 | b:a) + (1 | a)``.  The fixed part is a Wilkinson formula read by formulaic: ``x * z``,
-        ``C(g)``, ``np.log(x)``, ``I(x ** 2)``, names with blanks in backticks or ``Q("...")``,
-        ``offset(z)``; every factor, ordered ones too, has treatment contrasts.
+        ``(x | g)`` a correlated intercept and slope, ``(x || g)`` the same uncorrelated (for a numeric x; the
+        levels of a factor stay correlated, as in lme4), ``(0 + x | g)`` a slope alone, ``a:b`` groups by the
+        combinations of two columns and ``(1 | a/b)`` is ``(1 | b:a) + (1 | a)``.  The fixed part is a
+        Wilkinson formula read by formulaic: ``x * z``, ``C(g)``, ``np.log(x)``, ``I(x ** 2)``, names with
+        blanks in backticks or ``Q("...")``, ``offset(z)``; every factor, ordered ones too, has treatment
+        contrasts.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
     reml : bool
         Restricted (True) or full maximum likelihood.
