@@ -85,6 +85,15 @@ def _noting(work, errors):
     return run
 
 
+def test_expected_failures_have_reasons():
+    """At most three, each naming the fault of statsmodels that the test asserts; README.md lists them too."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert len(DIFFERS) <= 3
+    for test, reason in DIFFERS.items():
+        assert "FIX" in reason
+        assert test.split("::")[1] in readme
+
+
 @pytest.mark.slow
 def test_statsmodels_own_suite(tmp_path):
     here = Path(__file__).parent
