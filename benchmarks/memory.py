@@ -8,8 +8,9 @@ from . import problems
 
 
 class Memory:
-    params = problems.MEMORY
+    params = ("slope20k", "insteval_1", "ml100k", "vc8", "ml1m")
     param_names = ("workload",)
+    timeout = 300
 
     def setup(self, workload: str) -> None:
         self.data = problems.data(workload)
@@ -19,3 +20,16 @@ class Memory:
 
     def peakmem_lmer(self, workload: str) -> None:
         mme.lmer(problems.formula(workload), self.data)
+
+
+class MemoryMixedLM:
+    params = ("slope20k", "intercept100k")
+    param_names = ("workload",)
+    timeout = 300
+
+    def setup(self, workload: str) -> None:
+        self.data = problems.data(workload)
+
+    def peakmem_mixedlm(self, workload: str) -> None:
+        spec = problems.GROUPED[workload]
+        mme.MixedLM.from_formula(spec.fixed, self.data, groups=spec.groups, re_formula=spec.random).fit()

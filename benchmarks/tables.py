@@ -75,7 +75,7 @@ def seconds_text(value: float) -> str:
     return f"{round(value, digits):.{digits}f}" if digits else f"{value:.0f}"
 
 
-def time_text(cell: Cell, limit: float) -> str:
+def cell_text(cell: Cell, limit: float) -> str:
     """A cell of the table of times."""
     if cell.status == "limit":
         return f"> {limit:g}"
@@ -125,7 +125,7 @@ def times_table(rows: list[Row], names: list[str], limit: float) -> str:
     """Markdown table of median seconds."""
     header = ["workload", "model", *names, "fastest peer / mme"]
     lines = [
-        [row.name, row.label, *(time_text(row.cells[n], limit) for n in names), ratio_text(row)]
+        [row.name, row.label, *(cell_text(row.cells[n], limit) for n in names), ratio_text(row)]
         for row in rows
     ]
     return _markdown(header, lines, 2)
