@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 from . import exceptions
@@ -61,4 +62,10 @@ def data_path(name: str) -> Path:
 def __getattr__(name: str) -> object:
     if name in _LATE:
         return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    if name == "__version__":
+        return version("mme")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

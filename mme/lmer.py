@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ import numpy as np
 
 from .covariance import n_theta
 from .exceptions import ConvergenceWarning, DataError, RankDeficientWarning
-from .fit import fit_design
+from .fit import IterativeOptions, fit_design
 from .formula import ModelDesign, build_design
 from .results import LinearMixedModelResults
 from .summary import convergence_lines
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from .forecast import Preflight
 
 __all__ = ["LinearMixedModel", "lmer"]
+
+
+_OPTIONS = sorted(
+    name
+    for function in (fit_design, IterativeOptions)
+    for name in inspect.signature(function).parameters
+    if name not in ("design", "theta0", "iterative")
+)
 
 
 class LinearMixedModel:
@@ -96,6 +106,7 @@ class LinearMixedModel:
         RankDeficientWarning
             Columns of the fixed part were dropped because they depend on earlier ones.
         """
+        _check_options(reml, options)
         theta0 = None if start is None else self._split(start)
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         if not fit.kept.all():
@@ -233,3 +244,14 @@ def lmer(
         formula, data, weights=weights, offset=offset, subset=subset, missing=missing
     )
     return model.fit(reml, solver=solver, start=start, **options)
+
+
+def _check_options(reml: object, options: dict[str, object]) -> None:
+    """Refuse what would silently fit something else, and misspelt options by name."""
+    if not isinstance(reml, bool | np.bool_):
+        raise TypeError(f"reml must be True (restricted) or False (full maximum likelihood), not {reml!r}.")
+    for name in options:
+        if name not in _OPTIONS:
+            close = difflib.get_close_matches(name.lower(), _OPTIONS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else f" Known: {', '.join(_OPTIONS)}."
+            raise TypeError(f"lmer() and fit() have no option {name!r}.{hint}")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import reference_models
+from support import SOLVERS, reference_models
 
 HERE = Path(__file__).parent
 
@@ -59,3 +59,62 @@ def test_the_choice_by_itself_does_not_warn(fits):
     """A plain installation is not a mistake: no warning, and no CHOLMOD in the record."""
     assert not fits["auto"]["warnings"]
     assert "CHOLMOD" not in fits["auto"]["ran"]
+
+
+FORKED = """
+import multiprocessing as mp
+import sys
+
+import numpy as np
+import pandas as pd
+
+import mme
+
+rng = np.random.default_rng(1)
+n = 4000
+d = pd.DataFrame({"a": rng.integers(0, 300, n), "b": rng.integers(0, 200, n)})
+d["y"] = rng.normal(size=300)[d.a] + rng.normal(size=200)[d.b] + rng.normal(size=n)
+
+
+def fit(queue=None):
+    llf = mme.lmer("y ~ (1 | a) + (1 | b)", d, solver=sys.argv[1]).llf
+    if queue is None:
+        return llf
+    queue.put(llf)
+
+
+here = fit()
+context = mp.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=fit, args=(queue,))
+child.start()
+there = queue.get(timeout=60)
+child.join(60)
+assert child.exitcode == 0 and there == here, (here, there)
+"""
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_in_a_forked_process_after_a_fit(solver):
+    """Thread teams do not survive a fork; nothing may wait for them."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, solver], capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_writable_cache(monkeypatch):
+    """No place for compiled kernels: they are compiled in every process, not refused."""
+    from mme import kernels
+
+    calls = []
+
+    def njit(**options):
+        calls.append(options["cache"])
+        if options["cache"]:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.kernel(len) is len
+    assert calls == [True, False]

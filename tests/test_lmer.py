@@ -384,3 +384,13 @@ def test_no_fixed_effects(sleepstudy):
     assert len(got.fe_params) == 0
     assert "Residual" in str(got.summary())
     np.testing.assert_array_equal(got.fitted_fixed, np.zeros(180))
+
+
+def test_options_that_would_fit_something_else_are_refused():
+    data = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    with pytest.raises(TypeError, match="reml must be True"):
+        mme.lmer("Reaction ~ Days + (1 | Subject)", data, reml="ML")
+    with pytest.raises(TypeError, match="Did you mean reml"):
+        mme.lmer("Reaction ~ Days + (1 | Subject)", data, REML=False)
+    with pytest.raises(TypeError, match="no option 'optimiser'"):
+        mme.lmer("Reaction ~ Days + (1 | Subject)", data, optimiser="bobyqa")

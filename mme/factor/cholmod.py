@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import os
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import sparse
@@ -47,6 +51,26 @@ def _analyze(S: sparse.csc_matrix):
     from sksparse.cholmod import analyze
 
     return analyze(S, mode="auto", ordering_method="amd")
+
+
+@contextlib.contextmanager
+def _serial_openmp() -> Iterator[None]:
+    """Keep CHOLMOD's OpenMP loops on the calling thread.
+
+    They ask for four threads whatever OMP_NUM_THREADS says, and a team started before a fork is gone after
+    it: the child would wait for it forever.
+    """
+    try:
+        omp = ctypes.CDLL("libgomp.so.1", mode=getattr(os, "RTLD_NOLOAD", 0) | getattr(os, "RTLD_NOW", 0))
+    except OSError:  # no OpenMP in this process: nothing to keep
+        yield
+        return
+    before = omp.omp_get_max_active_levels()
+    omp.omp_set_max_active_levels(0)
+    try:
+        yield
+    finally:
+        omp.omp_set_max_active_levels(before)
 
 
 class CholmodFactor(Factor):
@@ -102,7 +126,8 @@ class CholmodFactor(Factor):
         self._logdet = math.nan
         self._S.data = data
         try:
-            self._symbolic.cholesky_inplace(self._S)
+            with _serial_openmp():
+                self._symbolic.cholesky_inplace(self._S)
         except CholmodNotPositiveDefiniteError as error:
             raise NotPositiveDefiniteError(
                 f"{self.name}: the matrix is not positive definite ({error})."

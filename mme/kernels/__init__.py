@@ -23,10 +23,13 @@ def kernel(function_or_signature, **options):
     A signature may be stated, ``@kernel("i8(i8, f8[::1])")``: it documents the one combination of types the
     callers pass, but the kernel is still compiled at its first call, so that importing mme compiles nothing.
     """
-    options = {"cache": True, "nogil": True, "error_model": "numpy"} | options
     if isinstance(function_or_signature, str):
-        return njit(**options)
-    return njit(**options)(function_or_signature)
+        return lambda function: kernel(function, **options)
+    options = {"cache": True, "nogil": True, "error_model": "numpy"} | options
+    try:
+        return njit(**options)(function_or_signature)
+    except RuntimeError:  # neither the package's folder nor a user cache can be written: compile every time
+        return njit(**(options | {"cache": False}))(function_or_signature)
 
 
 _announced = False
@@ -47,8 +50,11 @@ def announce_compilation(*kernels) -> None:
         if function.signatures:
             continue
         name = function.py_func.__qualname__
-        folder = Path(function.stats.cache_path or ".")
-        if not any(folder.glob(f"*.{name}-*.nbi")):
+        folder = Path(function.stats.cache_path) if function.stats.cache_path else None
+        if folder is None or not any(folder.glob(f"*.{name}-*.nbi")):
             _announced = True
-            print("mme: compiling numerical kernels, once per installation (some seconds)", file=sys.stderr)
+            print(
+                "mme: compiling numerical kernels, once per installation (seconds to a minute)",
+                file=sys.stderr,
+            )
             return
