@@ -197,8 +197,8 @@ def _gpboost(problem: Problem, data: pd.DataFrame) -> Variants:
             }
         model = gpboost.GPModel(group_data=groups, likelihood="gaussian", **options)
         model.fit(y=y, X=X)
-        # with several grouping factors its default is stochastic Lanczos quadrature
-        several = len(columns) > 1
+        # with several random terms its default is iterative: stochastic Lanczos quadrature
+        several = len(columns) > 1 or slope is not None
         return Outcome(-float(model.get_current_neg_log_likelihood()), "ML", several, other)
 
     return {"arrays": fit}
