@@ -28,6 +28,7 @@ _GOAL = 0.05  # Monte Carlo error over standard error
 _GROWTH = 1.5  # of the gradient's length, that is still accepted
 _MOST_HALVINGS = 12
 _MOST_POLISHES = 6
+_LOOSEST = 5e-3  # relative tolerance of the solves far from the root
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class _Search:
     def __init__(self, objective: IterativeObjective, theta0: np.ndarray) -> None:
         self.objective = objective
         self.space = _Coordinates(objective.term_specs())
-        self.inner = 1e-2  # relative tolerance of the solves
+        self.inner = _LOOSEST  # relative tolerance of the solves
         self.steps = self.halvings = 0
         self.x = self.space.from_theta(np.asarray(theta0, dtype=np.float64))
         try:
@@ -166,7 +167,7 @@ class _Search:
         """One accepted step; False if the gradient grows however short the step."""
         fraction = self.space.limit(self.x, self.step)
         # the error of the solves need only be small against the step still to be made
-        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, 1e-2))
+        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, _LOOSEST))
         if finest < 1e-5:
             self.inner = finest
         for _ in range(_MOST_HALVINGS):
@@ -188,6 +189,15 @@ class _Search:
         return _monte_carlo_ratio(self.space, self.x, self.ev, self.model)
 
     def root(self, converged: bool, message: str) -> Root:
+        """The search's outcome; not converged where the linear systems were not solved."""
+        if not self.ev.solved:
+            converged = False
+            message = (
+                f"conjugate gradients left a relative residual of {self.ev.residual:.1g} after "
+                f"{self.objective.max_iterations} iterations: the crossed factors are too weakly connected, "
+                "or their variances too large against the residual's; use solver='direct' if that fits (see "
+                "mme.preflight), or drop levels with few rows"
+            )
         return Root(
             self.theta, self.ev, converged, message, self.steps, self.decrement, self.slope,
             self.space.singular_terms(self.x), self.ratio(),
@@ -259,7 +269,7 @@ def find_root(
             continue
         if polish and polished < _MOST_POLISHES:
             tol = min(tol, max(0.1 * ratio, accuracy) ** 2)
-            finest = min(finest, 2.0 * np.sqrt(tol))
+            finest = min(finest, np.sqrt(tol))
             polished += 1
             if search.decrement > tol:
                 continue

@@ -31,7 +31,7 @@ from .equations import Equations
 from .exceptions import PerfectFitError
 from .objective import Evaluation, _jacobian
 from .optimizer import TermSpec
-from .pcg import SchurSystem
+from .pcg import BlockSolution, SchurSystem
 from .probes import Deflation, ProbeSolves, probe_block
 
 __all__ = ["IterativeObjective", "StochasticEvaluation"]
@@ -39,6 +39,7 @@ __all__ = ["IterativeObjective", "StochasticEvaluation"]
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
 _PERFECT = 1e-12
 _BATCH = 16  # probes solved at once
+_MOST_ITERATIONS = 500  # of conjugate gradients in one solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class StochasticEvaluation(Evaluation):
         Iterations of conjugate gradients.
     residual : float
         Largest relative residual left.
+    solved : bool
+        Whether the conjugate gradients reached their tolerance.
     """
 
     samples: list[np.ndarray] | None = None
@@ -64,6 +67,7 @@ class StochasticEvaluation(Evaluation):
     slope: np.ndarray | None = None
     iterations: int = 0
     residual: float = 0.0
+    solved: bool = True
 
 
 @dataclass(eq=False)
@@ -72,6 +76,23 @@ class _Root:
 
     U: np.ndarray
     s: np.ndarray
+
+
+@dataclass
+class _Report:
+    """How the solves of one evaluation went."""
+
+    iterations: int = 0
+    residual: float = 0.0
+    solved: bool = True
+
+    def add(self, sol: BlockSolution, at_once: bool = False) -> None:
+        """Take in a block; `at_once`: it counts beside, not after, those before."""
+        self.iterations = (
+            max(self.iterations, sol.iterations) if at_once else self.iterations + sol.iterations
+        )
+        self.residual = max(self.residual, float(sol.residual.max(initial=0.0)))
+        self.solved = self.solved and sol.converged
 
 
 @dataclass(eq=False)
@@ -88,8 +109,7 @@ class _State:
     sigma2: float
     logdet_x: float
     probes: ProbeSolves
-    iterations: int
-    residual: float
+    report: _Report
 
 
 class IterativeObjective:
@@ -118,10 +138,18 @@ class IterativeObjective:
         self.system = SchurSystem(equations)
         self.scales = equations.gram_scale()
         self.seed = int(seed)
+        self.max_iterations = _MOST_ITERATIONS
         self.n_evaluations = 0
         self.cg_iterations = 0
         self._previous: tuple[list[np.ndarray], np.ndarray] | None = None
         self.set_probes(probes)
+
+    def __getattr__(self, name: str) -> object:
+        # only reached for what is not there
+        raise AttributeError(
+            f"an iterative fit has no {name!r}: there is no factorization. Fit with solver='direct' for it, "
+            "if mme.preflight says that it is affordable."
+        )
 
     # -- the design's terms -------------------------------------------------------------------------------
 
@@ -197,8 +225,8 @@ class IterativeObjective:
         order : {1, 2}
             1: sigma2, N and gradient; 2: and average information.
         tol : float
-            Relative tolerance of the solves for fixed effects and response; that for traces is five times,
-            and that for the information at least 1e-3 (its errors are squared).
+            Relative tolerance of the solves, 0.01 at most for the traces' and at least 1e-3 for the
+            information's, whose errors are squared.
 
         Returns
         -------
@@ -226,14 +254,12 @@ class IterativeObjective:
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
             J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
         info_D = info = joint = slope = None
-        iterations = st.iterations
         if order > 1:
-            info_D, joint, slope, more = self._average_information(st, Ze, min(0.02, max(tol, 1e-3)))
+            info_D, joint, slope = self._average_information(st, Ze, min(0.02, max(tol, 1e-3)))
             info = J.T @ info_D @ J
-            iterations += more
         return StochasticEvaluation(
-            st.theta, np.nan, st.sigma2, N, gradient, info_D, info, samples, joint, slope, iterations,
-            st.residual,
+            st.theta, np.nan, st.sigma2, N, gradient, info_D, info, samples, joint, slope,
+            st.report.iterations, st.report.residual, st.report.solved,
         )  # fmt: skip
 
     def solution(self, theta: np.ndarray, tol: float = 1e-8) -> dict[str, object]:
@@ -244,7 +270,7 @@ class IterativeObjective:
         dict with
             beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
             u: list of (q_t, k_t) random effects on the scale of the data; sigma2;
-            logdet: the part of log|M| that is known without log|S|; iterations.
+            logdet: the part of log|M| that is known without log|S|; iterations, residual, solved.
         """
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol, probes=False)
         Ze = self._residual_products(st)
@@ -263,8 +289,9 @@ class IterativeObjective:
             "u": u,
             "sigma2": st.sigma2,
             "logdet": logdet,
-            "iterations": st.iterations,
-            "residual": st.residual,
+            "iterations": st.report.iterations,
+            "residual": st.report.residual,
+            "solved": st.report.solved,
         }
 
     # -- solves -------------------------------------------------------------------------------------------
@@ -300,9 +327,9 @@ class IterativeObjective:
         Kxx = eq.Axx - HA.T @ HA
         U = sy.scale(K2x, True)
         z = self.probes if probes else self.probes[:, :0]
-        Y, R, iterations, residual, solved = self._all_solves(U, z, lam2, tol)
+        Y, R, report, solved = self._all_solves(U, z, lam2, tol)
         self._previous = (lam2, Y)
-        self.cg_iterations += iterations
+        self.cg_iterations += report.iterations
         # exact but for R'S^-1R
         cross = R.T @ Y
         C = Kxx - (U.T @ Y + cross.T)
@@ -322,18 +349,18 @@ class IterativeObjective:
             )
         return _State(
             theta.copy(), lams, roots, lam2, U, Y, Ri, b, r2, r2 / self.nu, logdet_x, solved,
-            iterations, residual,
+            report,
         )  # fmt: skip
 
     def _all_solves(
         self, U: np.ndarray, z: np.ndarray, lam2: list[np.ndarray], tol: float
-    ) -> tuple[np.ndarray, np.ndarray, int, float, ProbeSolves]:
-        """Solve for [U, Q, probes], a batch at a time: solution and residual for U, iterations, residual."""
+    ) -> tuple[np.ndarray, np.ndarray, _Report, ProbeSolves]:
+        """Solve for [U, Q, probes], a batch at a time: solution and residual for U, report."""
         sy, m, c = self.system, U.shape[1], self.system.n_components
         per = max(1, _BATCH // max(1, c))
         Q = sy.Q if z.shape[1] else sy.Q[:, :0]
-        loose = min(0.05, 5.0 * tol)
-        iterations, residual = 0, 0.0
+        loose = min(0.01, tol)
+        report = _Report()
         lost, gain, correction = [], [], []
         Y = R = known = known_lead = None
         for i in range(0, max(1, z.shape[1]), per):
@@ -355,9 +382,9 @@ class IterativeObjective:
                 tols,
                 X0=np.hstack([self._warm(head, lam2), start]),
                 reference=reference,
+                max_iterations=self.max_iterations,
             )
-            iterations = max(iterations, sol.iterations)
-            residual = max(residual, float(sol.residual.max(initial=0.0)))
+            report.add(sol, at_once=True)
             X = sol.X[:, head.shape[1] :]
             if i == 0:
                 Y, R = np.ascontiguousarray(sol.X[:, :m]), np.ascontiguousarray(sol.R[:, :m])
@@ -368,7 +395,7 @@ class IterativeObjective:
             gain.append(X - jacobi[:, e:] - known_lead.times(own))
             correction.append(np.sum(X * sol.R[:, head.shape[1] + e :], axis=0))
         solved = ProbeSolves(z, np.hstack(lost), np.hstack(gain), np.hstack(correction), known, known_lead)
-        return Y, R, iterations, residual, solved
+        return Y, R, report, solved
 
     def _warm(self, U: np.ndarray, lam2: list[np.ndarray]) -> np.ndarray:
         """Start of the solves for [X y]: the last solution, moved to the new factors."""
@@ -493,7 +520,7 @@ class IterativeObjective:
 
     def _average_information(
         self, st: _State, Ze: list[np.ndarray], tol: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Average information in the free entries of D (sigma2 profiled out), jointly with sigma2.
 
         As `mme.objective.Objective`: for entry (a, b) of D_t the working variate is f = Z_t w,
@@ -528,7 +555,8 @@ class IterativeObjective:
             Xf = Xf + _flat(eq.A1x[:, :, :p]).T @ _flat(left)
             sy.minus_rest(np.ascontiguousarray(-left), Zf2)
         Uf = sy.scale(Zf2, True)
-        sol = sy.solve(Uf, tol)
+        sol = sy.solve(Uf, tol, max_iterations=self.max_iterations)
+        st.report.add(sol)
         cross = sol.R.T @ sol.X
         C = K - (Uf.T @ sol.X + cross.T)
         if p:
@@ -543,7 +571,7 @@ class IterativeObjective:
         joint[:m, m] = joint[m, :m] = fe / s2**2
         joint[m, m] = st.r2 / s2**3
         self.cg_iterations += sol.iterations
-        return 0.5 * (info + info.T), joint, -fe / self.nu, sol.iterations
+        return 0.5 * (info + info.T), joint, -fe / self.nu
 
 
 def _flat(cube: np.ndarray) -> np.ndarray:

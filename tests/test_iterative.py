@@ -282,6 +282,39 @@ def test_probes_are_added_until_the_goal_is_met():
     assert more.monte_carlo.ratio <= goal
 
 
+def test_unsolved_systems_are_said_to_be(monkeypatch):
+    monkeypatch.setattr("mme.stochastic._MOST_ITERATIONS", 2)
+    fit = fit_design(random_design(0), solver="iterative", loglik_probes=0, max_evaluations=5)
+    assert not fit.record.converged
+    assert "after 2 iterations" in fit.record.message and "solver='direct'" in fit.record.message
+
+
+def test_weakly_connected_factors():
+    """Workers by firms with one mover in fifty: a chain, the worst case of the preconditioner."""
+    rng = np.random.default_rng(5)
+    workers, firms, n = 1500, 120, 9000
+    worker = rng.permutation(np.r_[np.arange(workers), rng.integers(0, workers, n - workers)])
+    home = np.r_[np.arange(firms), rng.integers(0, firms, workers - firms)]
+    moves = (worker % 50 == 0) & (rng.random(n) < 0.5)
+    firm = np.where(moves, (home[worker] + 1) % firms, home[worker])
+    y = rng.normal(size=workers)[worker] + 0.7 * rng.normal(size=firms)[firm] + 0.5 * rng.normal(size=n)
+    terms = [
+        RandomTerm("worker", worker.astype(np.int32), workers),
+        RandomTerm("firm", firm.astype(np.int32), firms),
+    ]
+    design = Design(y, np.ones((n, 1)), terms)
+    got, direct = fit_design(design, solver="iterative"), fit_design(design, solver="direct")
+    assert got.record.converged
+    assert np.abs(errors_of(got, direct)).max() < 4.0
+    np.testing.assert_allclose(got.vcov_beta, direct.vcov_beta, rtol=1e-3)
+
+
+def test_what_needs_a_factorization_is_named():
+    fit = fit_design(build("crossed2"), solver="iterative", loglik_probes=0)
+    with pytest.raises(AttributeError, match=r"'plan'.*solver='direct'"):
+        _ = fit.objective.plan
+
+
 def test_start_for_the_exact_search_is_close():
     direct = exact(3)
     eq = direct.objective.eq
