@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg as sl
+import scipy.sparse as sp
 
 from .covariance import factor_psd
 from .mixedlm_params import MixedLMParams
@@ -46,17 +48,50 @@ def group_covariances(model: MixedLM, params: MixedLMParams, scale: float) -> li
         A = np.add.reduceat(z[:, :, None] * z[:, None, :], index.starts[:-1], axis=0)
         M = lam.T @ A @ lam + np.eye(model.k_re)
         return list(scale * (lam @ np.linalg.solve(M, np.broadcast_to(lam.T, M.shape))))
+    starts, gram, sd = _grams(model, params)
     out = []
-    mats = model.exog_vc.mats
-    for g in range(index.n_groups):
-        blocks = [model.exog_re[index.rows(g)]] if model.k_re else []
-        blocks += [m[g].toarray() if hasattr(m[g], "toarray") else m[g] for m in mats]
-        sd = [
-            np.full(b.shape[1], np.sqrt(v))
-            for b, v in zip(blocks[model.k_re > 0 :], params.vcomp, strict=True)
-        ]
-        L = sl.block_diag(lam, np.diag(np.concatenate(sd))) if model.k_re else np.diag(np.concatenate(sd))
-        ZL = np.hstack(blocks) @ L
-        M = ZL.T @ ZL + np.eye(L.shape[1])
-        out.append(scale * (L @ sl.solve(M, L.T, assume_a="pos")))
+    for first, last in pairwise(starts):
+        roots = sd[first:last]
+        half = _left(lam, roots, gram[first:last, first:last].toarray())  # L'A, then L'A L
+        M = _left(lam, roots, np.ascontiguousarray(half.T)) + np.eye(last - first)
+        factor, _ = sl.lapack.dpotrf(M, lower=1)
+        inverse, _ = sl.lapack.dpotri(factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        half = _left(lam.T, roots, inverse)
+        out.append(scale * _left(lam.T, roots, np.ascontiguousarray(half.T)))
     return out
+
+
+def _left(lam: np.ndarray, roots: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """L'A in place, L = diag(lam, roots): lam for the correlated effects, which come first."""
+    k = lam.shape[0]
+    A[:k] = lam.T @ A[:k]
+    A[k:] *= roots[k:, None]
+    return A
+
+
+def _grams(model: MixedLM, params: MixedLMParams) -> tuple[np.ndarray, sp.csc_array, np.ndarray]:
+    """Z'Z with the columns of a group side by side: first columns, sparse matrix, roots of variances.
+
+    Within a group the correlated effects come first, then the components; the roots of the former are zero.
+    """
+    index, components, k_re = model._index, model.exog_vc.components, model.k_re
+    widths = np.array([np.diff(c.column_starts) for c in components])
+    before = k_re + np.vstack([np.zeros(index.n_groups, dtype=np.intp), np.cumsum(widths, axis=0)])
+    starts = np.concatenate(([0], np.cumsum(before[-1])))
+    sd = np.zeros(starts[-1])
+    parts = []
+    if model.exog_re is not None:
+        columns = starts[index.codes][:, None] + np.arange(k_re)
+        rows = np.broadcast_to(np.arange(index.n)[:, None], columns.shape)
+        parts.append((model.exog_re.ravel(), rows.ravel(), columns.ravel()))
+    for component, offset, variance in zip(components, before, params.vcomp, strict=False):
+        group = component.column_group
+        column = starts[group] + offset[group] + np.arange(group.size) - component.column_starts[group]
+        sd[column] = np.sqrt(variance)
+        cells = component.matrix().tocoo()
+        used = column if component.used is None else column[component.used]
+        parts.append((cells.data, cells.row, used[cells.col]))
+    values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    Z = sp.csr_array((values, (rows, columns)), shape=(index.n, starts[-1]))
+    return starts, sp.csc_array(Z.T @ Z), sd

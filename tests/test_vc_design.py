@@ -202,6 +202,28 @@ def test_crossed_effects_never_dense():
     assert seconds < 2.0
 
 
+def test_conditional_covariance_of_crossed_effects():
+    """Against the dense formula, singular covariances included; the dense n x q design is never formed."""
+    rng = np.random.default_rng(5)
+    n = 40_000
+    a, b = rng.integers(0, 300, size=n), rng.integers(0, 100, size=n)
+    d = pd.DataFrame({"a": a, "b": b, "one": 1, "y": rng.normal(size=n) + rng.normal(size=300)[a]})
+    vc = {"a": "0 + C(a)", "b": "0 + C(b)"}
+    model = mme.MixedLM.from_formula("y ~ 1", d, groups="one", vc_formula=vc)
+    start = mme.MixedLMParams.from_components(np.zeros(1), vcomp=np.array([0.7, 0.0]))
+    r = model.fit(start_params=start, do_cg=False)
+    tracemalloc.start()
+    got = r.random_effects_cov[1].to_numpy()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6  # the dense design has 40,000 x 400 x 8 = 128 MB
+    Z = np.zeros((n, 300))
+    Z[np.arange(n), a] = np.sqrt(0.7)
+    expected = np.zeros((400, 400))
+    expected[:300, :300] = 0.7 * r.scale * np.linalg.inv(Z.T @ Z + np.eye(300))
+    assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_more_effects_than_rows():
     """Two effects per group, one or two rows each: lme4 refuses; statsmodels fits, and so does MixedLM."""
     rng = np.random.default_rng(2)
