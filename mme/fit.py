@@ -31,6 +31,7 @@ __all__ = ["SOLVERS", "Fit", "FitRecord", "IterativeOptions", "fit_design"]
 SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
+_MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
 _CHEAP_START = 1_500  # order of a dense Schur complement from which an iterative start pays
 
 
@@ -192,7 +193,12 @@ def _fit(
     clock = _Clock()
     announce_compilation(level_factors)
     if equations is None:
-        equations = build_equations(design, layout_of(design))
+        layout = layout_of(design)
+        if design.n > _MANY_ROWS:
+            from .forecast import check_rows
+
+            check_rows(design, layout)
+        equations = build_equations(design, layout)
     clock.lap("equations")
     if _route(design, equations, solver) == "iterative":
         from .iterative_fit import fit_iterative

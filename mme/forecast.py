@@ -186,7 +186,7 @@ def check_rows(design: Design, layout: Layout) -> None:
     need = _equations_bytes(design.n, design.p, layout, float(design.n) * width)
     have = available_memory()
     # an upper bound: rows that fall into the same cell share it
-    if need > 4.0 * have:
+    if need > 1.5 * have:
         raise MemoryEstimateError(
             f"the equations of {design.n:,} rows would take up to {_bytes(need)}; {_bytes(have)} are "
             "available. Fit a subset, or use a machine with more memory."

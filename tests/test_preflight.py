@@ -118,6 +118,13 @@ def test_what_does_not_fit_at_all_is_refused(monkeypatch):
         preflight_design(design)
 
 
+def test_many_rows_are_refused_before_the_equations_are_built(monkeypatch):
+    monkeypatch.setattr("mme.fit._MANY_ROWS", 100)
+    monkeypatch.setattr(module, "available_memory", lambda: 1e4)
+    with pytest.raises(MemoryEstimateError, match="the equations of 600 rows"):
+        fit_design(crossed(600, (150, 120)))
+
+
 def test_asked_for_is_kept():
     design = build("crossed3")
     for solver, expected in (("iterative", "iterative"), ("direct", "direct"), ("dense", "direct")):
