@@ -80,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--solver",
-        choices=("auto", "dense", "cholmod", "superlu"),
+        choices=("auto", "direct", "iterative", "dense", "cholmod", "superlu"),
         default="auto",
-        help="factorization of the Schur complement (default: auto)",
+        help="exact by a factorization (direct; dense, cholmod or superlu say which), or iterative",
     )
     return parser
 

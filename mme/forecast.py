@@ -110,7 +110,7 @@ class Preflight:
             f"cells                {self.cells:,} non-zeros",
             f"Schur complement     order {self.columns:,}, {_number(self.schur_nonzeros)} non-zeros{kind}",
             f"its factor           {_number(self.factor_nonzeros)} non-zeros, {_number(self.flops)} flops, "
-            f"about {_seconds(self.direct_seconds)} in all",
+            f"{_seconds(self.direct_seconds)} in all",
             f"memory, equations    {_bytes(self.equations_bytes)}",
             f"memory, direct       {_bytes(self.direct_bytes)}",
             f"memory, iterative    {_bytes(self.iterative_bytes)}",
@@ -134,7 +134,7 @@ def _bytes(value: float) -> str:
 def _seconds(value: float) -> str:
     if value < 1.0:
         return "less than 1 s"
-    return f"{value:,.0f} s" if value < 600 else f"{value / 60:,.0f} min"
+    return f"about {value:,.0f} s" if value < 600 else f"about {value / 60:,.0f} min"
 
 
 def available_memory() -> float:
@@ -255,8 +255,8 @@ def _choose(solver: str, direct: float, iterative: float, have: float, seconds: 
     if direct > limit:
         return "iterative", f"a direct factor would take {_bytes(direct)} of {_bytes(have)} available"
     if seconds > _LONG:
-        return "iterative", f"a direct fit would take about {_seconds(seconds)}"
-    return "direct", f"exact, about {_seconds(seconds)}"
+        return "iterative", f"a direct fit would take {_seconds(seconds)}"
+    return "direct", f"exact, {_seconds(seconds)}"
 
 
 def refuse(plan: Preflight) -> None:
