@@ -17,6 +17,8 @@ from .exceptions import DataError, DesignError, NotEnoughDataError
 
 __all__ = ["Design", "RandomTerm"]
 
+_LARGEST = 1e35  # the average information has (x y)**4
+
 
 @dataclass(frozen=True, eq=False)
 class RandomTerm:
@@ -180,11 +182,19 @@ def _check_rows(label: str, rows: int, n: int) -> None:
 
 
 def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> None:
-    # a finite sum proves every value finite without an n-sized temporary
-    if np.isfinite(values.sum()):
-        return
+    # a finite sum of squares proves every value finite without an n-sized temporary
+    flat = values.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.dot(flat, flat) < _LARGEST**2:
+            return
     finite = np.isfinite(values)
     if finite.all():
+        if np.abs(values).max(initial=0.0) > _LARGEST:
+            columns = np.flatnonzero(np.abs(values).max(axis=0) > _LARGEST) if values.ndim == 2 else []
+            where = f" in column {', '.join(str(names[j]) for j in columns)}" if len(names) else ""
+            raise DataError(
+                f"{label} has values above {_LARGEST:g}{where}; their products overflow. Use a larger unit."
+            )
         return
     nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     where = ""
