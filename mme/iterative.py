@@ -18,7 +18,7 @@ import numpy as np
 
 from .covariance import theta_to_lam
 from .equations import Equations
-from .exceptions import ConvergenceError
+from .exceptions import ConvergenceError, PerfectFitError
 from .optimizer import _RIDGE, _Coordinates, _natural_gradient, _solve_model
 from .stochastic import IterativeObjective, StochasticEvaluation
 
@@ -414,5 +414,8 @@ def iterative_start(
         `theta0` if the search fails.
     """
     objective = IterativeObjective(equations, reml, probes, seed)
-    root = find_root(objective, theta0, tol=1e-3, goal=np.inf, max_steps=8, polish=False)
+    try:
+        root = find_root(objective, theta0, tol=1e-3, goal=np.inf, max_steps=8, polish=False)
+    except (ConvergenceError, PerfectFitError):
+        return theta0  # the exact search meets the same data, and says what is wrong with them
     return root.theta

@@ -323,6 +323,15 @@ def test_start_for_the_exact_search_is_close():
     assert np.all(np.abs(start - flat(direct)) < 0.2 * se)
 
 
+def test_start_falls_back_to_the_one_given(monkeypatch):
+    def overflow(*_):
+        raise np.linalg.LinAlgError("overflow")
+
+    eq, theta0 = exact(3).objective.eq, flat(exact(3))
+    monkeypatch.setattr(IterativeObjective, "evaluate", overflow)
+    np.testing.assert_array_equal(iterative_start(eq, theta0), theta0)
+
+
 # -- front door ----------------------------------------------------------------------------------------------
 
 
