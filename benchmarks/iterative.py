@@ -183,8 +183,8 @@ def _plot(rows: list[dict[str, object]], path: Path) -> None:
     rows = [row for row in rows if row.get("workload") in GROWTH]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
     millions = [row["rows"] / 1e6 for row in rows]
-    left.plot(millions, [row["seconds"] for row in rows], "o-")
-    left.set(xlabel="million rows", ylabel="seconds", xlim=(0, None), ylim=(0, None))
+    left.plot(millions, [row["CPU s"] for row in rows], "o-")
+    left.set(xlabel="million rows", ylabel="processor seconds", xlim=(0, None), ylim=(0, None))
     right.plot(millions, [row["peak GiB"] for row in rows], "o-")
     right.set(xlabel="million rows", ylabel="peak GiB", xlim=(0, None), ylim=(0, None))
     figure.tight_layout()
