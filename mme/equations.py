@@ -13,8 +13,9 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 
-from .design import Design
-from .fixed import FEW, FixedPart, orthonormalise
+from .design import Design, RandomTerm
+from .exceptions import DesignError
+from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise
 from .kernels import cells as kc
 from .kernels.rows import transform_rows
 from .parallel import cut, row_chunks, run
@@ -151,17 +152,18 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
         if root_w is not None:
             z = z * root_w[:, None]
         if term.k > 1 and term.covariance == "full":
-            z, basis[start : start + term.k, start : start + term.k] = _standardise(z, block.q)
+            z, basis[start : start + term.k, start : start + term.k] = _standardise(z, block.q, term)
         parts.append(z)
         start += term.k
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts)), basis
 
 
-def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-    """z R^-1 and R with R'R = z'z/q; R = I where the columns are dependent to working precision."""
+def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.ndarray]:
+    """z R^-1 and R with R'R = z'z/q; raises DesignError for columns that depend on one another."""
     n, k = z.shape
     z = np.ascontiguousarray(z)
     R = np.eye(k)
+    original = z
     for _ in range(2):  # the second sweep repairs what the Gram matrix of the first could not resolve
         source = z
 
@@ -172,10 +174,10 @@ def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             step = np.linalg.cholesky(G).T
         except np.linalg.LinAlgError:
-            break
+            return _by_rows(original, q, term)
         pivots = np.diag(step) / np.sqrt(np.diag(G))
         if pivots.min() < 1e-7:
-            break
+            return _by_rows(original, q, term)
         inverse = np.ascontiguousarray(sl.solve_triangular(step, np.eye(k)))
         z = np.empty((n, k))
 
@@ -190,6 +192,20 @@ def _standardise(z: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
         if pivots.min() > 1e-3:
             break
     return z, R
+
+
+def _by_rows(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.ndarray]:
+    """As `_standardise`, where a Gram matrix cannot resolve the columns any more."""
+    scale = np.linalg.norm(z, axis=0)
+    Q, T, kept = gram_schmidt(z, scale, scale > 0)
+    if not kept.all():
+        names = [n for n, ok in zip(term.column_names, kept, strict=False) if not ok]
+        raise DesignError(
+            f"random term '{term.name}': column {', '.join(names)} depends linearly on the columns before "
+            "it, so their covariance cannot be estimated. Drop it, or use || for independent effects."
+        )
+    root = np.sqrt(q)
+    return np.ascontiguousarray(Q * root), sl.solve_triangular(T, np.eye(z.shape[1])) / root
 
 
 def _rest_rows(

@@ -19,7 +19,7 @@ from .kernels.schur import level_factors
 from .objective import Objective
 from .optimizer import TermSpec, minimise
 from .parallel import single_threaded_blas
-from .start import moment_start
+from .start import check_identified, moment_start
 from .structure import layout_of
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def _fit(
 
             check_rows(design, layout)
         equations = build_equations(design, layout)
+    check_identified(design, equations)
     clock.lap("equations")
     if _route(design, equations, solver) == "iterative":
         from .iterative_fit import fit_iterative
@@ -319,7 +320,8 @@ class _Clock:
 def _term_specs(design: Design, objective: Objective) -> list[TermSpec]:
     specs = []
     for t, (term, place) in enumerate(zip(design.terms, objective.eq.layout.places, strict=True)):
-        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, objective.term_root(t)))
+        root, basis = objective.term_root(t), objective.term_basis(t)
+        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, root, basis))
     return specs
 
 

@@ -15,7 +15,7 @@ import scipy.linalg as sl
 from .kernels.rows import basis_and_residual
 from .parallel import row_chunks, run
 
-__all__ = ["FEW", "FixedPart", "orthonormalise"]
+__all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise"]
 
 FEW = 8  # columns up to which a kernel passes over the rows faster than BLAS on blocks
 
@@ -85,7 +85,7 @@ def orthonormalise(
     R, kept, smallest = _sequential_cholesky(G / np.outer(scale, scale), nonzero)
     if smallest < _SUSPECT:
         whole = rows(0, n)
-        Q, T, kept = _gram_schmidt(whole[0], scale, nonzero)
+        Q, T, kept = gram_schmidt(whole[0], scale, nonzero)
         b0 = Q.T @ whole[1]
     else:
         Q = None
@@ -138,10 +138,13 @@ def _sequential_cholesky(G: np.ndarray, nonzero: np.ndarray) -> tuple[np.ndarray
     return np.zeros((0, 0)), kept, 1.0 if p == 0 else 0.0
 
 
-def _gram_schmidt(
+def gram_schmidt(
     X: np.ndarray, scale: np.ndarray, nonzero: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gram-Schmidt with reorthogonalisation; a column that depends on earlier ones is left out."""
+    """Gram-Schmidt with reorthogonalisation; a column that depends on earlier ones is left out.
+
+    Returns Q (n, r), T (r, r) with X[:, kept] T = Q, and kept.
+    """
     n, p_all = X.shape
     kept = np.zeros(p_all, dtype=bool)
     Q = np.empty((n, p_all), order="F")

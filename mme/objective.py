@@ -50,6 +50,9 @@ class Evaluation:
         Average information (an approximation to the Hessian of the deviance) in the free entries of D.
     information : ndarray or None
         The same in theta.
+    N_basis, information_basis : or None
+        N and information_D with respect to R D R', R the basis of the equations: the well-conditioned form
+        that the optimizer uses where it is given.
     """
 
     theta: np.ndarray
@@ -59,6 +62,8 @@ class Evaluation:
     gradient: np.ndarray | None = None
     information_D: np.ndarray | None = None
     information: np.ndarray | None = None
+    N_basis: list[np.ndarray] | None = None
+    information_basis: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -131,19 +136,23 @@ class Objective:
         return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
 
     def term_root(self, t: int) -> np.ndarray:
-        """Root R of the mean cross-product R'R of term t's columns per level, shape (k_t, k_t)."""
+        """Root of the mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
         gram = self._term_gram(t)
         d = np.sqrt(np.diag(gram))
         if self.eq.layout.places[t].kind == "diagonal":
             return np.diag(d)
         # collinear columns: a small ridge keeps the root regular
         corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
-        return (np.linalg.cholesky(corr).T * d) @ self._basis(t)
+        return np.linalg.cholesky(corr).T * d
 
     def _term_gram(self, t: int) -> np.ndarray:
         place = self.eq.layout.places[t]
         part = slice(place.first, place.first + place.k)
         return self.scales[place.block][part, part]
+
+    def term_basis(self, t: int) -> np.ndarray:
+        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
+        return self._basis(t)
 
     def _basis(self, t: int) -> np.ndarray:
         place = self.eq.layout.places[t]
@@ -176,20 +185,23 @@ class Objective:
         if order == 0:
             return Evaluation(st.theta, st.deviance, st.sigma2)
         Ze = self._residual_products(st)
-        info_D = self._average_information(st, Ze) if order > 1 else None
+        info_b = self._average_information(st, Ze) if order > 1 else None
         N_blocks = self._derivative(st, Ze)
-        N, gradient, J = [], np.empty(self.n_theta), np.zeros((self.n_theta, self.n_theta))
+        N_basis, N, gradient = [], [], np.empty(self.n_theta)
+        J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
             part = slice(place.first, place.first + place.k)
             R_t = self._basis(t)
-            N_t = R_t.T @ N_blocks[place.block][part, part] @ R_t
-            N.append(N_t)
-            full = 2.0 * N_t @ st.lams[t]
+            N_basis.append(N_blocks[place.block][part, part])
+            N.append(R_t.T @ N_basis[-1] @ R_t)
+            full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
-            if info_D is not None:
+            if info_b is not None:
                 J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
+                K[place.theta, place.theta] = _congruence(R_t, place.entries)
+        info_D = None if info_b is None else K.T @ info_b @ K
         info = None if info_D is None else J.T @ info_D @ J
-        return Evaluation(st.theta, st.deviance, st.sigma2, N, gradient, info_D, info)
+        return Evaluation(st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b)
 
     def solution(self, theta: np.ndarray) -> dict[str, object]:
         """Fixed effects, their covariance and the conditional modes at theta.
@@ -432,22 +444,21 @@ class Objective:
     # -- average information ------------------------------------------------------------------------------
 
     def _average_information(self, st: _State, Ze: list[np.ndarray]) -> np.ndarray:
-        """Average information in the free entries of D, sigma2 profiled out (Gilmour et al. 1995).
+        """Average information in the free entries of R D R', sigma2 profiled out (Gilmour et al. 1995).
 
-        For entry (a, b) of D_t the working variate is f = Z_t w, w_l = E_ab (Z'e)_l; the information is
+        R D R' is the relative covariance in the equations' basis, where it is well conditioned.  For entry
+        (a, b) of it the working variate is f = Z_t w, w_l = E_ab (Z'e)_l; the information is
         f'P f / sigma2 with the direction of sigma2 (f_0 = y, f_0'P y = r2) taken out.
         """
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p, m = eq.p, self.n_theta
         # w_l[:, i] = C[i] (Z'e)_l on the block's own columns and basis
         C = [np.zeros((m, b.k, b.k)) for b in lay.blocks]
-        for t, place in enumerate(lay.places):
+        for place in lay.places:
             part = slice(place.first, place.first + place.k)
-            R = self._basis(t)
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
-                C[place.block][i, part, part] += np.outer(R[:, a], R[:, b])
-                if a != b:
-                    C[place.block][i, part, part] += np.outer(R[:, b], R[:, a])
+                own = C[place.block][i, part, part]
+                own[a, b] = own[b, a] = 1.0
         fe = sum((np.einsum("iab,ab->i", c, ze.T @ ze) for c, ze in zip(C, Ze, strict=True)), np.zeros(m))
 
         def variates(i: int) -> np.ndarray:
@@ -489,6 +500,16 @@ class Objective:
 def _flat(cube: np.ndarray) -> np.ndarray:
     # reshape(-1, m) cannot infer the first length when m is 0
     return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])
+
+
+def _congruence(R: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
+    """d (free entries of R D R') / d (free entries of D)."""
+    K = np.zeros((len(entries), len(entries)))
+    for j, (a, b) in enumerate(entries):
+        d = np.outer(R[:, a], R[:, b])
+        d = d if a == b else d + d.T
+        K[:, j] = [d[c, e] for c, e in entries]
+    return K
 
 
 def _jacobian(lam: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:

@@ -51,7 +51,10 @@ class TermSpec:
     q : int
         Number of levels.
     root : ndarray, shape (k, k)
-        R with R'R the mean cross-product of the term's columns per level (diagonal for a diagonal term).
+        R with R'R the mean cross-product of the term's columns per level (diagonal for a diagonal term), in
+        the basis of `N_basis` and `information_basis` if the evaluation has them.
+    basis : ndarray, shape (k, k), optional
+        The design's columns are those of that basis times this.
     """
 
     k: int
@@ -59,6 +62,7 @@ class TermSpec:
     entries: list[tuple[int, int]]
     q: int
     root: np.ndarray
+    basis: np.ndarray | None = None
 
 
 @dataclass
@@ -103,6 +107,7 @@ class _Coordinates:
         self.cones: list[ConeBlock] = []
         self.R: list[np.ndarray] = []
         self.Ri: list[np.ndarray] = []
+        self.basis: list[np.ndarray] = []
         start = 0
         for t in terms:
             block = ConeBlock(start, t.k, t.entries)
@@ -113,14 +118,15 @@ class _Coordinates:
                 self.cones.append(block)
             self.R.append(t.root)
             self.Ri.append(np.linalg.inv(t.root))
+            self.basis.append(np.eye(t.k) if t.basis is None else t.basis)
             start += block.size
         self.m = start
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
         """Reliabilities of theta as a flat vector."""
         x = np.empty(self.m)
-        for t, b, R in zip(self.terms, self.blocks, self.R, strict=True):
-            lam = R @ theta_to_lam(theta[b.part], t.k, t.kind)
+        for t, b, R, B in zip(self.terms, self.blocks, self.R, self.basis, strict=True):
+            lam = R @ (B @ theta_to_lam(theta[b.part], t.k, t.kind))
             # I - (I + l l')^-1 = l (I + l'l)^-1 l'
             rho = lam @ np.linalg.solve(np.eye(t.k) + lam.T @ lam, lam.T)
             x[b.part] = rho[b.rows, b.cols]
@@ -129,7 +135,7 @@ class _Coordinates:
     def to_theta(self, x: np.ndarray) -> np.ndarray:
         """theta of the reliabilities."""
         theta = np.empty(self.m)
-        for t, b, Ri in zip(self.terms, self.blocks, self.Ri, strict=True):
+        for t, b, Ri, B in zip(self.terms, self.blocks, self.Ri, self.basis, strict=True):
             rho = b.mat(x)
             if t.kind == "diagonal":
                 r = np.maximum(np.diag(rho), 0.0)
@@ -137,7 +143,7 @@ class _Coordinates:
             else:
                 w, U = np.linalg.eigh(rho)
                 w = np.where(w > 1e-14, w, 0.0)
-                root = Ri @ (U * np.sqrt(w / (1.0 - w)))
+                root = np.linalg.solve(B, Ri @ (U * np.sqrt(w / (1.0 - w))))
                 lam = triangular(root) if t.k > 1 else np.abs(root)
             theta[b.part] = lam_to_theta(lam, t.kind)
         return theta
@@ -147,7 +153,8 @@ class _Coordinates:
         g = np.empty(self.m)
         J = np.zeros((self.m, self.m))
         metric = np.zeros((self.m, self.m))
-        for t, b, Ri, N in zip(self.terms, self.blocks, self.Ri, evaluation.N, strict=True):
+        N_all = evaluation.N if evaluation.N_basis is None else evaluation.N_basis
+        for t, b, Ri, N in zip(self.terms, self.blocks, self.Ri, N_all, strict=True):
             C = np.linalg.inv(np.eye(t.k) - b.mat(x))
             RC = Ri @ C
             g[b.part] = b.dual(RC.T @ N @ RC)
@@ -155,7 +162,8 @@ class _Coordinates:
             J[b.part, b.part] = moved[:, b.rows, b.cols].T
             natural = np.einsum("ab,ebc,cd->ead", C, b.basis, C)
             metric[b.part, b.part] = t.q * np.stack([b.dual(S) for S in natural], axis=1)
-        H = J.T @ evaluation.information_D @ J
+        info = evaluation.information_D if evaluation.N_basis is None else evaluation.information_basis
+        H = J.T @ info @ J
         return g, 0.5 * (H + H.T), 0.5 * (metric + metric.T)
 
     def inside(self, x: np.ndarray) -> bool:
@@ -261,6 +269,8 @@ def minimise(
             try:
                 trial = evaluate(theta_new, 0)
                 actual = ev.deviance - trial.deviance
+                if actual >= 1e-4 * predicted - noise:
+                    trial = evaluate(theta_new, 2)
             except np.linalg.LinAlgError:
                 actual = -np.inf
             if actual >= 1e-4 * predicted - noise:
@@ -269,15 +279,14 @@ def minimise(
                 moved = True
                 break
             rejections += 1
-            damping = max(4.0 * damping, 0.25)
+            damping = 4.0 * damping if damping > 0.0 else 0.25
             if rejections >= _MOST_REJECTIONS or np.abs(step).max() < 1e-12:
                 break
         if not moved:
             break
         rejections = 0
         iterations += 1
-        x, theta = x_new, theta_new
-        ev = evaluate(theta, 2)
+        x, theta, ev = x_new, theta_new, trial
         history.append(ev.deviance)
     if not converged:
         x, theta, ev, message = _fall_back(space, evaluate, x, theta, ev, max_evaluations, count)
@@ -361,7 +370,7 @@ def _natural_gradient(space: _Coordinates, x: np.ndarray, g: np.ndarray, metric:
 def _next_damping(damping: float, ratio: float) -> float:
     if ratio > 0.7:
         damping *= 0.2
-        return damping if damping > 0.02 else 0.0
+        return damping if damping > 1e-5 else 0.0
     if ratio < 0.25:
         return max(2.0 * damping, 0.1)
     return damping
@@ -411,7 +420,9 @@ def _fall_back(space, evaluate, x, theta, ev, max_evaluations, count):
     minimize(
         objective, theta, jac=True, method="L-BFGS-B", options={"maxfun": budget, "ftol": 1e-15, "gtol": 1e-9}
     )
-    theta = best["theta"]
-    x = space.from_theta(theta)
     message = "neither average-information nor quasi-Newton steps decrease the deviance further"
-    return x, space.to_theta(x), evaluate(space.to_theta(x), 2), message
+    found = space.from_theta(best["theta"])
+    try:
+        return found, space.to_theta(found), evaluate(space.to_theta(found), 2), message
+    except np.linalg.LinAlgError:  # no derivatives there: stay where they could be computed
+        return x, theta, evaluate(theta, 2), message

@@ -12,12 +12,45 @@ import numpy as np
 import scipy.sparse as sp
 
 from .covariance import lam_to_theta, triangular
+from .design import Design
 from .equations import Equations
+from .exceptions import DesignError
 
-__all__ = ["moment_start"]
+__all__ = ["check_identified", "moment_start"]
 
 _LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
 _MOST = 0.98
+
+
+def check_identified(design: Design, eq: Equations) -> None:
+    """Refuse a term that the fixed effects explain: no data speak of its variance.
+
+    Raises
+    ------
+    DesignError
+        A column of a random term lies in the span of the fixed effects, for all levels together: the residual
+        of Z_c on X is zero.
+    """
+    p = eq.p
+    lay = eq.layout
+    diag2 = None
+    for t, place in enumerate(lay.places):
+        for c in range(place.first, place.first + place.k):
+            if lay.has_lead and place.block == 0:
+                total, H = float(np.sum(eq.A1[:, c, c])), eq.A1x[:, c, :p]
+            else:
+                if diag2 is None:
+                    first = eq.gptr[:-1]
+                    own = np.arange(lay.q2) - lay.lstart[lay.clevel]  # rows start at the level's first column
+                    diag2 = eq.gval[first + own]
+                columns = _columns_of(eq, place.block, c)
+                total, H = float(np.sum(diag2[columns])), eq.A2x[columns, :p]
+            left = total - float(np.sum(H * H))
+            if left <= 1e-10 * total:
+                raise DesignError(
+                    f"random term '{design.terms[t].name}' is explained by the fixed effects, so its "
+                    "variance cannot be estimated. Drop the term, or the fixed effects for its levels."
+                )
 
 
 def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:

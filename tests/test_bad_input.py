@@ -245,3 +245,34 @@ def test_perfectly_explained_by_the_groups(data):
 
 def test_shipped_data_have_no_bad_input():
     assert mme.lmer("Reaction ~ Days + (Days | Subject)", load_data("sleepstudy")).converged
+
+
+def _slopes(shift: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    n = 240
+    g, h, x = rng.integers(0, 15, n), rng.integers(0, 8, n), rng.normal(size=n)
+    y = 1 + 2 * x + rng.normal(size=15)[g] + 0.6 * rng.normal(size=15)[g] * x
+    y = y + 0.7 * rng.normal(size=8)[h] + rng.normal(size=n)
+    return pd.DataFrame({"y": y, "x": x + shift, "g": g, "h": h})
+
+
+@pytest.mark.parametrize("shift", [2e3, 1e5, 1e6, 1e7])
+def test_an_uncentred_slope_is_the_same_model(shift):
+    """(x | g) spans the same space wherever x is measured from."""
+    formula = "y ~ x + (x | g) + (1 | h)"
+    expected = mme.lmer(formula, _slopes())
+    got = mme.lmer(formula, _slopes(shift))
+    assert got.converged and got.fit_info["evaluations"] <= 8
+    np.testing.assert_allclose(got.llf, expected.llf, atol=1e-6)
+    np.testing.assert_allclose(got.sigma, expected.sigma, rtol=1e-5)
+
+
+def test_random_columns_that_depend_on_one_another_are_named():
+    data = _slopes().assign(double=lambda d: 2 * d.x)
+    with pytest.raises(DesignError, match="column double depends linearly"):
+        mme.lmer("y ~ x + (x + double | g)", data)
+
+
+def test_a_term_that_the_fixed_effects_explain_is_named():
+    with pytest.raises(DesignError, match="'g' is explained by the fixed effects"):
+        mme.lmer("y ~ x + C(g) + (1 | g)", _slopes())
