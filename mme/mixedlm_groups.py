@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from functools import cached_property
 
@@ -124,6 +125,9 @@ class GroupIndex:
             raise DataError(
                 f"groups has {missing} missing labels in {n} rows. Remove those rows, or use missing='drop'."
             )
+        for label in (labels[0], labels[-1]) if labels else ():  # labels sort: infinities come first or last
+            if isinstance(label, float) and math.isinf(label):
+                raise DataError(f"groups has the infinite label {label}. Remove those rows.")
         return cls(codes, labels)
 
     @property

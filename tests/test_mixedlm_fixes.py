@@ -497,3 +497,13 @@ def test_sleepstudy_standard_error_of_the_slope_variance():
     r = mme.mixedlm("Reaction ~ Days", d, groups="Subject", re_formula="~Days").fit()
     ratio_error = r.bse["Days Var"] * r.scale
     assert 0.5 * ratio_error < r.bse_re["Days Var"] < 2 * ratio_error
+
+
+def test_an_infinite_group_label_is_refused():
+    """statsmodels takes it as a level of its own."""
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(10.0), 8)
+    g[5] = np.inf
+    y = rng.normal(size=80)
+    with pytest.raises(DataError, match="infinite label"):
+        mme.MixedLM(y, np.ones((80, 1)), g)

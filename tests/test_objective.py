@@ -33,8 +33,8 @@ def _expected(name: str, label: str, reml: bool) -> oracle.Oracle:
 def _deviance_tolerance(expected: oracle.Oracle) -> float:
     """1e-10 |d|, plus what the cross-products of X lose where random effects absorb X.
 
-    X'V^-1 X is what is left of X'WX; where a share f of it survives (1e-7 at theta = 1e3), rounding X'WX alone
-    moves log|X'V^-1 X| by eps / f.  A sum of n such roundings is allowed 32.
+    X'V^-1 X is what is left of X'WX; where a share f of it survives (1e-7 at theta = 1e3), rounding X'WX
+    alone moves log|X'V^-1 X| by eps / f.  A sum of n such roundings is allowed 32.
     """
     return 1e-10 * abs(expected.deviance) + 32 * np.finfo(float).eps / expected.surviving
 
