@@ -258,9 +258,20 @@ class IterativeObjective:
             info_D, joint, slope = self._average_information(st, Ze, min(0.02, max(tol, 1e-3)))
             info = J.T @ info_D @ J
         return StochasticEvaluation(
-            st.theta, np.nan, st.sigma2, N, gradient, info_D, info, samples, joint, slope,
-            st.report.iterations, st.report.residual, st.report.solved,
-        )  # fmt: skip
+            theta=st.theta,
+            deviance=np.nan,
+            sigma2=st.sigma2,
+            N=N,
+            gradient=gradient,
+            information_D=info_D,
+            information=info,
+            samples=samples,
+            joint=joint,
+            slope=slope,
+            iterations=st.report.iterations,
+            residual=st.report.residual,
+            solved=st.report.solved,
+        )
 
     def solution(self, theta: np.ndarray, tol: float = 1e-8) -> dict[str, object]:
         """Fixed effects, their covariance and the conditional modes at theta, without probes.
