@@ -32,7 +32,7 @@ SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
 _MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
-_CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start saves more than it costs
+_CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
 
 
 @dataclass(frozen=True)
