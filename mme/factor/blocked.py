@@ -19,7 +19,7 @@ from .blas_calls import gemm, potrf, symmetric_update, triangular_inverse, trsm_
 
 __all__ = ["BLOCK", "cholesky", "inverse"]
 
-BLOCK = 256
+BLOCK = 192
 
 
 def _cuts(start: int, stop: int, pieces: int) -> list[tuple[int, int]]:

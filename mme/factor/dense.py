@@ -12,7 +12,7 @@ from .base import Factor, NotPositiveDefiniteError
 
 __all__ = ["DenseFactor"]
 
-_BLOCKED = 1024  # order from which two threads outweigh the cost of cutting into blocks
+_BLOCKED = 512  # order from which two threads outweigh the cost of cutting into blocks
 
 
 class DenseFactor(Factor):
