@@ -152,9 +152,6 @@ class Objective:
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
-        return self._basis(t)
-
-    def _basis(self, t: int) -> np.ndarray:
         place = self.eq.layout.places[t]
         part = slice(place.first, place.first + place.k)
         return self.eq.basis[place.block][part, part]
@@ -191,7 +188,7 @@ class Objective:
         J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
             part = slice(place.first, place.first + place.k)
-            R_t = self._basis(t)
+            R_t = self.term_basis(t)
             N_basis.append(N_blocks[place.block][part, part])
             N.append(R_t.T @ N_basis[-1] @ R_t)
             full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
@@ -219,7 +216,7 @@ class Objective:
         root = fixed.T @ st.Ri.T
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
-            ze = Ze[place.block][:, place.first : place.first + place.k] @ self._basis(t)
+            ze = Ze[place.block][:, place.first : place.first + place.k] @ self.term_basis(t)
             u.append(ze @ (st.lams[t] @ st.lams[t].T))
         return {
             "beta": fixed.T @ (st.b + fixed.b0),
@@ -264,7 +261,7 @@ class Objective:
         self.n_factorizations += 1
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         lams = self._lams(theta)
-        inner = [lam if lam.size == 1 else triangular(self._basis(t) @ lam) for t, lam in enumerate(lams)]
+        inner = [lam if lam.size == 1 else triangular(self.term_basis(t) @ lam) for t, lam in enumerate(lams)]
         blocks = self._block_lams(inner)
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
         lam2 = blocks[1:] if lay.has_lead else blocks
