@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .covariance import theta_to_lam
+from .covariance import theta_to_lam, triangular
 from .equations import Equations
 from .exceptions import ConvergenceError, PerfectFitError
+from .objective import _congruence
 from .optimizer import _RIDGE, _Coordinates, _natural_gradient, _solve_model
 from .stochastic import IterativeObjective, StochasticEvaluation
 
@@ -50,6 +51,9 @@ class MonteCarlo:
     sigma2_se, sigma2_error : float
     ratio : float
         Largest Monte Carlo error over standard error, in the coordinates of the search.
+    information : ndarray, shape (n_theta, n_theta)
+        Average information of the free entries of lam lam' of every term, sigma2 profiled out; its inverse is
+        their covariance.
     loglik_error : float
         Monte Carlo standard error of the log-likelihood; 0 if it was computed exactly.
     """
@@ -64,6 +68,7 @@ class MonteCarlo:
     sigma2_se: float
     sigma2_error: float
     ratio: float
+    information: np.ndarray
     loglik_error: float = 0.0
 
 
@@ -337,31 +342,33 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     """
     ev = root.evaluation
     assert ev.information is not None and ev.joint is not None and ev.slope is not None
+    assert ev.information_D is not None
     space = _Coordinates(objective.term_specs())
     x = space.from_theta(root.theta)
     model = space.derivatives(x, ev)
     points = _moved_points(space, x, ev, model)
     thetas = np.array([space.to_theta(np.asarray(point)) for point in _inside(space, points)])
-    free = 2.0 * np.linalg.pinv(ev.information, hermitian=True)
-    theta_se = np.sqrt(np.maximum(np.diag(free), 0.0))
+    theta_se = _theta_se(objective, root)
     theta_error = thetas.std(axis=0, ddof=1)
-    joint = 2.0 * np.linalg.pinv(ev.joint, hermitian=True)
+    joint = _covariance(ev.joint)
     s2 = ev.sigma2
     variance_se, variance_error = [], []
     drift = np.zeros(len(thetas))
     for t, place in enumerate(objective.eq.layout.places):
         lams = [theta_to_lam(theta[place.theta], place.k, place.kind) for theta in thetas]
-        D = theta_to_lam(root.theta[place.theta], place.k, place.kind)
-        D = D @ D.T
-        Ds = np.array([lam @ lam.T for lam in lams])
+        lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
+        D, Ds = lam @ lam.T, np.array([each @ each.T for each in lams])
+        R = objective.term_basis(t)
+        # D from R D R', in which the information is well conditioned
+        back = _congruence(np.linalg.inv(R), place.entries)
+        inner = R @ lam
+        moved = np.array([(R @ each) @ (R @ each).T - inner @ inner.T for each in lams])
         se = np.full((place.k, place.k), np.nan)
-        for i, (a, b) in enumerate(place.entries, start=place.theta.start):
+        for i, (a, b) in enumerate(place.entries):
             direction = np.zeros(ev.joint.shape[0])
-            direction[i], direction[-1] = s2, D[a, b]
+            direction[place.theta], direction[-1] = s2 * back[i], D[a, b]
             se[a, b] = se[b, a] = np.sqrt(max(0.0, float(direction @ joint @ direction)))
-            drift += ev.slope[i] * (Ds[:, a, b] - D[a, b])
-        if t in root.singular:
-            theta_se[place.theta] = np.nan
+            drift += ev.slope[place.theta.start + i] * moved[:, a, b]
         variance_se.append(se)
         variance_error.append(Ds)
     sigma2s = s2 + drift
@@ -382,7 +389,54 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         sigma2_se,
         float(np.hypot(sigma2s.std(ddof=1), left * sigma2_se)),
         root.ratio,
+        0.5 * ev.information_D,
     )
+
+
+def _theta_se(objective: IterativeObjective, root: Root) -> np.ndarray:
+    """Standard errors of theta, NaN where a term is singular.
+
+    By way of the factors L of root D root', well conditioned whatever the unit and the origin of the columns:
+    the information is inverted in the entries of L, and theta is a function of L.
+    """
+    places, info = objective.eq.layout.places, root.evaluation.information_basis
+    assert info is not None
+    m = objective.n_theta
+    J = np.zeros((m, m))
+    moves = []
+    for t, place in enumerate(places):
+        A, R = objective.term_root(t), objective.term_basis(t)
+        lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
+        L = triangular(A @ (R @ lam))
+        J[place.theta, place.theta] = _factor_jacobian(np.linalg.inv(A), L, place.entries)
+        moves.append(_factor_jacobian(R, lam, place.entries))
+    cov = _covariance(J.T @ info @ J)
+    out = np.full(m, np.nan)
+    for t, (place, M) in enumerate(zip(places, moves, strict=True)):
+        part = place.theta
+        if t not in root.singular:
+            G = np.linalg.solve(M, J[part, part])
+            out[part] = np.sqrt(np.maximum(np.diag(G @ cov[part, part] @ G.T), 0.0))
+    return out
+
+
+def _covariance(information: np.ndarray) -> np.ndarray:
+    """2 information^+ with entries of all units on one scale; zero where there is no information."""
+    size = np.sqrt(np.maximum(np.diag(information), 0.0))
+    unit = 1.0 / np.where(size > 0.0, size, 1.0)
+    scale = np.outer(unit, unit)
+    return 2.0 * scale * np.linalg.pinv(information * scale, hermitian=True)
+
+
+def _factor_jacobian(R: np.ndarray, lam: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
+    """d (free entries of R lam lam' R') / d (free entries of lam)."""
+    inner = R @ lam
+    out = np.empty((len(entries), len(entries)))
+    for j, (a, b) in enumerate(entries):
+        d = np.outer(R[:, a], inner[:, b])
+        d = d + d.T
+        out[:, j] = [d[c, e] for c, e in entries]
+    return out
 
 
 def _inside(space: _Coordinates, points: np.ndarray) -> np.ndarray:

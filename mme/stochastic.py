@@ -26,15 +26,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .average_information import average_information, flat
 from .covariance import theta_to_lam, triangular
 from .equations import Equations
 from .exceptions import PerfectFitError
-from .objective import Evaluation, _jacobian
+from .objective import Evaluation, _congruence, _jacobian
 from .optimizer import TermSpec
 from .pcg import BlockSolution, SchurSystem
 from .probes import Deflation, ProbeSolves, probe_block
 
-__all__ = ["IterativeObjective", "StochasticEvaluation"]
+__all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
 
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
 _PERFECT = 1e-12
@@ -49,11 +50,11 @@ class StochasticEvaluation(Evaluation):
     Attributes
     ----------
     samples : list of ndarray, shapes (n_probes, k_t, k_t)
-        N by probe and term; N is their mean.
+        `N_basis` by probe and term; `N_basis` is their mean.
     joint : ndarray, shape (n_theta + 1, n_theta + 1), or None
-        Average information in the free entries of D and sigma2.
+        Average information in the free entries of R D R' (as `information_basis`) and sigma2.
     slope : ndarray, shape (n_theta,), or None
-        Derivative of the profiled sigma2 with respect to the free entries of D.
+        Derivative of the profiled sigma2 with respect to the free entries of R D R'.
     iterations : int
         Iterations of conjugate gradients.
     residual : float
@@ -96,7 +97,9 @@ class _Report:
 
 
 @dataclass(eq=False)
-class _State:
+class SolvedState:
+    """What the solves at one theta give."""
+
     theta: np.ndarray
     lams: list[np.ndarray]
     roots: list[_Root]
@@ -179,7 +182,14 @@ class IterativeObjective:
     def term_specs(self) -> list[TermSpec]:
         """The terms as the optimizer's coordinates want them."""
         return [
-            TermSpec(p.k, p.kind, p.entries, self.eq.layout.blocks[p.block].q, self._term_root(t))
+            TermSpec(
+                p.k,
+                p.kind,
+                p.entries,
+                self.eq.layout.blocks[p.block].q,
+                self.term_root(t),
+                self.term_basis(t),
+            )
             for t, p in enumerate(self.eq.layout.places)
         ]
 
@@ -187,7 +197,8 @@ class IterativeObjective:
         place = self.eq.layout.places[t]
         return slice(place.first, place.first + place.k)
 
-    def _basis(self, t: int) -> np.ndarray:
+    def term_basis(self, t: int) -> np.ndarray:
+        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
         part = self._part(t)
         return self.eq.basis[self.eq.layout.places[t].block][part, part]
 
@@ -195,18 +206,19 @@ class IterativeObjective:
         part = self._part(t)
         return self.scales[self.eq.layout.places[t].block][part, part]
 
-    def _term_root(self, t: int) -> np.ndarray:
+    def term_root(self, t: int) -> np.ndarray:
+        """As `mme.objective.Objective.term_root`."""
         gram = self._gram(t)
         d = np.sqrt(np.diag(gram))
         if self.eq.layout.places[t].kind == "diagonal":
             return np.diag(d)
         corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
-        return (np.linalg.cholesky(corr).T * d) @ self._basis(t)
+        return np.linalg.cholesky(corr).T * d
 
     def _floored_root(self, t: int, lam: np.ndarray) -> _Root:
         """U, s of the term's relative covariance in the equations' basis, s floored."""
         d = np.sqrt(np.diag(self._gram(t)))
-        inner = self._basis(t) @ lam
+        inner = self.term_basis(t) @ lam
         if lam.shape[0] == 1:
             return _Root(np.eye(1), np.maximum(np.abs(inner[0]), np.sqrt(_FLOOR) / d))
         if self.eq.layout.places[t].kind == "diagonal":
@@ -241,21 +253,23 @@ class IterativeObjective:
         """
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol)
         Ze = self._residual_products(st)
-        samples_by_block = self._derivatives(st, Ze)
-        N, samples = [], []
-        gradient = np.empty(self.n_theta)
-        J = np.zeros((self.n_theta, self.n_theta))
+        samples = self._derivatives(st, Ze)
+        N_basis, N, gradient = [M.mean(axis=0) for M in samples], [], np.empty(self.n_theta)
+        J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
-            R = self._basis(t)
-            mine = R.T @ samples_by_block[t] @ R
-            samples.append(mine)
-            N.append(mine.mean(axis=0))
-            full = 2.0 * N[-1] @ st.lams[t]
+            R = self.term_basis(t)
+            N.append(R.T @ N_basis[t] @ R)
+            full = 2.0 * R.T @ (N_basis[t] @ (R @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
             J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
-        info_D = info = joint = slope = None
+            K[place.theta, place.theta] = _congruence(R, place.entries)
+        info_basis = info_D = info = joint = slope = None
         if order > 1:
-            info_D, joint, slope = self._average_information(st, Ze, min(0.02, max(tol, 1e-3)))
+            info_tol = min(0.02, max(tol, 1e-3))
+            info_basis, joint, slope, sol = average_information(self, st, Ze, info_tol)
+            st.report.add(sol)
+            self.cg_iterations += sol.iterations
+            info_D = K.T @ info_basis @ K
             info = J.T @ info_D @ J
         return StochasticEvaluation(
             theta=st.theta,
@@ -265,6 +279,8 @@ class IterativeObjective:
             gradient=gradient,
             information_D=info_D,
             information=info,
+            N_basis=N_basis,
+            information_basis=info_basis,
             samples=samples,
             joint=joint,
             slope=slope,
@@ -289,7 +305,7 @@ class IterativeObjective:
         root = fixed.T @ st.Ri.T
         u = []
         for t, place in enumerate(self.eq.layout.places):
-            ze = Ze[place.block][:, self._part(t)] @ self._basis(t)
+            ze = Ze[place.block][:, self._part(t)] @ self.term_basis(t)
             u.append(ze @ (st.lams[t] @ st.lams[t].T))
         logdet = self.system.logdet1
         if self.reml:
@@ -319,7 +335,7 @@ class IterativeObjective:
             root = self._floored_root(t, lam)
             roots.append(root)
             if lay.has_lead and place.block == 0:
-                blocks[0][part, part] = lam if lam.size == 1 else triangular(self._basis(t) @ lam)
+                blocks[0][part, part] = lam if lam.size == 1 else triangular(self.term_basis(t) @ lam)
             else:
                 blocks[place.block][part, part] = root.U * root.s
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
@@ -327,14 +343,14 @@ class IterativeObjective:
         self.system.set_theta(lam1, lam2)
         return lams, roots, lam2
 
-    def _solve_state(self, theta: np.ndarray, tol: float, probes: bool = True) -> _State:
+    def _solve_state(self, theta: np.ndarray, tol: float, probes: bool = True) -> SolvedState:
         self.n_evaluations += 1
         eq, sy = self.eq, self.system
         p = eq.p
         lams, roots, lam2 = self._set_theta(theta)
         WA = sy.weigh(sy.W, eq.A1x.copy())
         K2x = sy.minus_rest(WA, eq.A2x.copy())
-        HA = _flat(sy.weigh(sy.half, eq.A1x.copy()))
+        HA = flat(sy.weigh(sy.half, eq.A1x.copy()))
         Kxx = eq.Axx - HA.T @ HA
         U = sy.scale(K2x, True)
         z = self.probes if probes else self.probes[:, :0]
@@ -358,7 +374,7 @@ class IterativeObjective:
                 "the random effects explain the response exactly (residual variance -> 0); variance ratios "
                 "are unbounded. Check for levels with one row each, or a response that is constant in groups."
             )
-        return _State(
+        return SolvedState(
             theta.copy(), lams, roots, lam2, U, Y, Ri, b, r2, r2 / self.nu, logdet_x, solved,
             report,
         )  # fmt: skip
@@ -424,7 +440,7 @@ class IterativeObjective:
 
     # -- gradient -----------------------------------------------------------------------------------------
 
-    def _residual_products(self, st: _State) -> list[np.ndarray]:
+    def _residual_products(self, st: SolvedState) -> list[np.ndarray]:
         """Z'We = Z'Py per block, shape (q, k) each."""
         eq, lay, sy = self.eq, self.eq.layout, self.system
         p, b = eq.p, st.b
@@ -440,7 +456,7 @@ class IterativeObjective:
             out.append(part @ np.linalg.inv(st.lam2[r]))
         return out
 
-    def _derivatives(self, st: _State, Ze: list[np.ndarray]) -> list[np.ndarray]:
+    def _derivatives(self, st: SolvedState, Ze: list[np.ndarray]) -> list[np.ndarray]:
         """Samples of N of every term in the equations' basis, shapes (n_probes, k, k)."""
         lay = self.eq.layout
         p = self.eq.p
@@ -458,14 +474,14 @@ class IterativeObjective:
             out.append(mine - ze.T @ ze / st.sigma2)
         return out
 
-    def _lead_samples(self, st: _State, half: np.ndarray | None) -> np.ndarray:
+    def _lead_samples(self, st: SolvedState, half: np.ndarray | None) -> np.ndarray:
         """sum_l F_l A_l less the share of the rest, by probe: shape (n_probes, k1, k1)."""
         eq, lay, sy = self.eq, self.eq.layout, self.system
         k1 = lay.k1
         E = np.einsum("lab,lbc->ac", sy.F, eq.A1) if k1 > 1 else np.sum(sy.F * eq.A1, axis=0)
         N = 0.5 * (E + E.T)
         if half is not None:
-            G = _flat(eq.A1x[:, :, : eq.p]) @ st.Ri.T
+            G = flat(eq.A1x[:, :, : eq.p]) @ st.Ri.T
             G = G.reshape(lay.q1, k1, eq.p) - sy.lead(sy.scale(np.ascontiguousarray(half), False))
             FG = sy.weigh(sy.F, np.ascontiguousarray(G)).transpose(1, 0, 2).reshape(k1, -1)
             N = N - FG @ FG.T
@@ -490,7 +506,7 @@ class IterativeObjective:
                 out[i + j] = N - 0.5 * (M + M.T)
         return out
 
-    def _rest_samples(self, st: _State, t: int, half: np.ndarray | None) -> np.ndarray:
+    def _rest_samples(self, st: SolvedState, t: int, half: np.ndarray | None) -> np.ndarray:
         """lam2^-T (I - S^-1 - half half') lam2^-1 summed over the term's levels, by probe."""
         lay, sy = self.eq.layout, self.system
         place, root = lay.places[t], st.roots[t]
@@ -526,64 +542,3 @@ class IterativeObjective:
             M = np.where(low == low.T, 0.5 * (M + M.transpose(0, 2, 1)), M)
         M = M / np.outer(root.s, root.s)
         return root.U @ M @ root.U.T
-
-    # -- average information ------------------------------------------------------------------------------
-
-    def _average_information(
-        self, st: _State, Ze: list[np.ndarray], tol: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Average information in the free entries of D (sigma2 profiled out), jointly with sigma2.
-
-        As `mme.objective.Objective`: for entry (a, b) of D_t the working variate is f = Z_t w,
-        w_l = E_ab (Z'e)_l, for sigma2 it is the response (Gilmour, Thompson & Cullis 1995, Biometrics 51).
-        """
-        eq, lay, sy = self.eq, self.eq.layout, self.system
-        p, m = eq.p, self.n_theta
-        w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
-        for t, place in enumerate(lay.places):
-            part = self._part(t)
-            R = self._basis(t)
-            ze = Ze[place.block][:, part] @ R
-            for i, (a, b) in enumerate(place.entries, start=place.theta.start):
-                w[place.block][:, part, i] += ze[:, b, None] * R[:, a]
-                if a != b:
-                    w[place.block][:, part, i] += ze[:, a, None] * R[:, b]
-        fe = sum((_flat(x).T @ ze.reshape(-1) for x, ze in zip(w, Ze, strict=True)), np.zeros(m))
-        rest = w[1:] if lay.has_lead else w
-        w2 = np.concatenate([_flat(x) for x in rest]) if rest else np.zeros((0, m))
-        Zf2 = sy.gram(w2)
-        K = w2.T @ Zf2
-        Xf = eq.A2x[:, :p].T @ w2
-        if lay.has_lead:
-            w1 = w[0]
-            Bw = sy.lead(w2) if lay.q2 else np.zeros_like(w1)
-            Aw = np.matmul(eq.A1, w1)
-            cross = _flat(Bw).T @ _flat(w1)
-            Zf1 = Aw + Bw
-            WZ = sy.weigh(sy.W, Zf1.copy())
-            K = K + _flat(w1).T @ _flat(Aw) + cross + cross.T - _flat(Zf1).T @ _flat(WZ)
-            left = w1 - WZ
-            Xf = Xf + _flat(eq.A1x[:, :, :p]).T @ _flat(left)
-            sy.minus_rest(np.ascontiguousarray(-left), Zf2)
-        Uf = sy.scale(Zf2, True)
-        sol = sy.solve(Uf, tol, max_iterations=self.max_iterations)
-        st.report.add(sol)
-        cross = sol.R.T @ sol.X
-        C = K - (Uf.T @ sol.X + cross.T)
-        if p:
-            # X'P f from the solution for X: U_x'S^-1 U_f
-            h = st.Ri @ (Xf - st.Y[:, :p].T @ Uf)
-            C = C - h.T @ h
-        C = 0.5 * (C + C.T)
-        s2 = st.sigma2
-        info = (C - np.outer(fe, fe) / st.r2) / s2
-        joint = np.empty((m + 1, m + 1))
-        joint[:m, :m] = C / s2
-        joint[:m, m] = joint[m, :m] = fe / s2**2
-        joint[m, m] = st.r2 / s2**3
-        self.cg_iterations += sol.iterations
-        return 0.5 * (info + info.T), joint, -fe / self.nu
-
-
-def _flat(cube: np.ndarray) -> np.ndarray:
-    return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])
