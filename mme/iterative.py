@@ -171,17 +171,20 @@ class _Search:
     def advance(self, finest: float) -> bool:
         """One accepted step; False if the gradient grows however short the step."""
         fraction = self.space.limit(self.x, self.step)
+        before = self.inner
         # the error of the solves need only be small against the step still to be made
         self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, _LOOSEST))
         if finest < 1e-5:
             self.inner = finest
+        # the length to compare with was taken with the error of the solves before
+        most = _GROWTH * self.slope + 10.0 * max(before, self.inner)
         for _ in range(_MOST_HALVINGS):
             x = self.x + fraction * self.step
             try:
                 trial = self._model(x)
             except np.linalg.LinAlgError:
                 trial = None
-            if trial is not None and trial[3] <= _GROWTH * self.slope + 10.0 * self.inner:
+            if trial is not None and trial[3] <= most:
                 self.steps += 1
                 self._take(x, *trial)
                 return True
