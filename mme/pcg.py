@@ -25,6 +25,10 @@ from .parallel import cut, run
 
 __all__ = ["BlockSolution", "SchurSystem"]
 
+_SINGLE = 2e-5  # tolerance of a solve from which its products are formed from single-precision rows
+_MODERATE = 1e12  # the largest number, and the inverse of the smallest, in their making
+_LINE = 64  # bytes of a cache line
+
 
 @dataclass(eq=False)
 class BlockSolution:
@@ -82,6 +86,9 @@ class SchurSystem:
         self.constants = np.zeros((self.q2, self.n_components))
         self.constants[np.arange(self.q2), self.component] = 1.0 / np.sqrt(counts[self.component])
         self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self._scratch: dict[str, np.ndarray] = {}
+        self._data_moderate = _is_moderate(self.val) and _is_moderate(self.aval)
+        self.moderate = False  # whether lam2, W and the cells are far from the limits of single precision
         self.products = 0.0  # products with S, one per right-hand side
 
     # -- ranges -------------------------------------------------------------------------------------------
@@ -95,6 +102,9 @@ class SchurSystem:
                 self._ranges[key] = cut(np.diff(eq.ptr) * float(m * self.k1) + m, lay.q1)
             elif what == "columns":
                 self._ranges[key] = cut(np.diff(eq.tptr) * float(m * self.k1) + m, lay.q2)
+            elif what == "products":
+                cells = (np.diff(eq.tptr) * float(self.k1) + np.diff(self.aptr)) * float(m) + 4.0 * m
+                self._ranges[key] = cut(np.add.reduceat(cells, lay.lstart[:-1]), lay.lstart.size - 1)
             elif what == "rows":
                 self._ranges[key] = cut(np.diff(self.aptr) * float(m), lay.q2)
             elif what == "vector":
@@ -181,6 +191,7 @@ class SchurSystem:
         self.lam2 = np.zeros((max(1, len(lam2)), self.k2, self.k2))
         for r, lam in enumerate(lam2):
             self.lam2[r, : lam.shape[0], : lam.shape[0]] = lam
+        self.moderate = self._data_moderate and all(map(_is_moderate, (*lam2, self.D1, self.W)))
         n_levels = lay.lstart.size - 1
         P = np.zeros((n_levels, self.k2, self.k2))
         P[:] = np.eye(self.k2)
@@ -231,21 +242,52 @@ class SchurSystem:
         E = C.T @ self.product(C)[0]
         self.Ei = np.linalg.inv(0.5 * (E + E.T))
 
-    def product(self, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """S V and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,)."""
-        lay, m = self.eq.layout, V.shape[1]
+    def product(self, V: np.ndarray, tol: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """S V and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,).
+
+        From a tolerance of `_SINGLE` on, rows are gathered in single precision; sums are not. What is rounded
+        is (S - I)V, relative to itself, at every cell independently.
+        """
+        eq, lay, m = self.eq, self.eq.layout, V.shape[1]
         self.products += m
-        D = self.scale(V, False)
-        out = self.gram(D)
-        if self.eq.idx.size:
-            self.minus_rest(self.weigh(self.W, self.lead(D)), out)
-        ranges = self.cut("levels", m)
+        if self.q2 == 0:
+            return np.empty_like(V), np.zeros(m)
+        single = tol >= _SINGLE and self.moderate
+        D = self._aligned("D", self.q2, m, single)
+        T = self._aligned("T", self.q1 * self.k1, m, single)
+        T = T.reshape(self.q1, self.k1, T.shape[1])
+        run(
+            lambda _, a, b: ki.apply_blocks(a, b, lay.lstart, lay.lblock, self.lam2, V, D, False),
+            self.cut("levels", m),
+        )
+        if self.q1:
+            run(
+                lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, self.W, T, m),
+                self.cut("lead", m),
+            )
+        out = np.empty_like(V)
+        ranges = self.cut("products", m)
         dots = np.zeros((len(ranges), m))
         run(
-            lambda i, a, b: ki.close_product(a, b, lay.lstart, lay.lblock, self.lam2, V, out, dots[i]),
+            lambda i, a, b: ki.rest_product(
+                a, b, lay.lstart, lay.lblock, self.lam2, self.aptr, self.aidx, self.aval,
+                eq.tptr, eq.tlev, self.tval, D, T, V, out, dots[i],
+            ),
             ranges,
-        )
+        )  # fmt: skip
         return out, dots.sum(axis=0)
+
+    def _aligned(self, name: str, rows: int, m: int, single: bool) -> np.ndarray:
+        """Scratch space, shape (rows, >= m), whose rows straddle as few cache lines as can be."""
+        dtype = np.dtype(np.float32 if single else np.float64)
+        size = m * dtype.itemsize
+        stride = -(-size // _LINE) * _LINE if size > _LINE else 1 << max(3, (size - 1).bit_length())
+        need = rows * stride + _LINE
+        if name not in self._scratch or self._scratch[name].size < need:
+            self._scratch[name] = np.empty(need, np.uint8)
+        raw = self._scratch[name]
+        start = -raw.ctypes.data % _LINE
+        return raw[start : start + rows * stride].view(dtype).reshape(rows, stride // dtype.itemsize)
 
     def precondition(self, R: np.ndarray) -> np.ndarray:
         """P^-1 R with the block diagonal alone: (q2, m) -> (q2, m)."""
@@ -319,6 +361,7 @@ class SchurSystem:
         R = rhs.copy()
         if m == 0 or self.q2 == 0:
             return BlockSolution(X, R, 0, np.zeros(m), True)
+        finest = float(np.min(tol))
         V, AV = np.zeros_like(rhs), np.zeros_like(rhs)
         Z = np.empty_like(rhs)
         if reference is None or X0 is None:
@@ -327,7 +370,7 @@ class SchurSystem:
                 # without the coarse part, so that every solve measures alike
                 reference = np.sqrt(rz)
         if X0 is not None:
-            R -= self.product(X)[0]
+            R -= self.product(X, finest)[0]
             rz, sums = self._advance(np.zeros(m), V, AV, X, R, Z)
         goal = np.asarray(tol) * reference
         out = BlockSolution(X, R, 0, np.zeros(m), False)
@@ -353,7 +396,7 @@ class SchurSystem:
                 lambda _, a, b, be=beta, co=correction: ki.redirect(a, b, self.component, be, co, Z, V),
                 ranges,
             )
-            AV, curvature = self.product(V)
+            AV, curvature = self.product(V, finest)
             good = (curvature > 0.0) & (total > 0.0)
             alpha = np.where(good, total / np.where(good, curvature, 1.0), 0.0)
             if keep:
@@ -390,3 +433,9 @@ def _symmetric(eq: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     full = sp.csr_array(lower + sp.tril(A, -1, format="csc").T)
     full.sort_indices()
     return full.indptr.astype(np.int64), full.indices.astype(np.int32), full.data
+
+
+def _is_moderate(values: np.ndarray) -> bool:
+    """Whether the largest entry is neither huge nor tiny; zeros alone are fine."""
+    largest = float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
+    return largest == 0.0 or 1.0 / _MODERATE < largest < _MODERATE

@@ -6,12 +6,17 @@ read. ``val`` and ``tval`` hold the cells' values in the order of the levels and
 empty, of shape (0, 1), if every cell is one (a rating by a user of an item), and then nothing is read for
 them.
 
+A product with S reads copies D = lam2 V and T = W B D, in single precision where that is enough, whose rows
+begin at cache lines: they are padded, and the number of columns is that of V. Sums are formed in double
+precision.
+
 Sums over columns come back one per piece; the caller adds them in the order of the pieces.
 """
 
 import numpy as np
 
 from . import kernel
+from .prefetch import AHEAD, prefetch
 
 
 @kernel
@@ -19,12 +24,14 @@ def lead_pass(l0, l1, ptr, idx, val, D, out):
     """out[l] = B_l D: (k1, d) times (d, m), for levels l0..l1 of the leading term; out is (q1, k1, m)."""
     k = out.shape[1]
     m = D.shape[1]
+    last = idx.size - 1
     if val.shape[0] == 0 and k == 1:
         for l in range(l0, l1):  # noqa: E741
             acc = out[l, 0]
             for b in range(m):
                 acc[b] = 0.0
             for e in range(ptr[l], ptr[l + 1]):
+                prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
                 row = D[idx[e]]
                 for b in range(m):
                     acc[b] += row[b]
@@ -34,6 +41,7 @@ def lead_pass(l0, l1, ptr, idx, val, D, out):
             for b in range(m):
                 out[l, a, b] = 0.0
         for e in range(ptr[l], ptr[l + 1]):
+            prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
             row = D[idx[e]]
             for a in range(k):
                 acc = out[l, a]
@@ -70,10 +78,13 @@ def rest_pass(j0, j1, tptr, tlev, tval, T, out):
     """out[j] -= sum over levels of B_l[:, j]'T[l]: (q2, m), for columns j0..j1 of the rest."""
     k = T.shape[1]
     m = T.shape[2]
+    flat = T.reshape(T.shape[0], k * m)
+    last = tlev.size - 1
     if tval.shape[0] == 0:
         for j in range(j0, j1):
             acc = out[j]
             for f in range(tptr[j], tptr[j + 1]):
+                prefetch(flat, np.int64(tlev[min(f + AHEAD, last)]))
                 row = T[tlev[f], 0]
                 for b in range(m):
                     acc[b] -= row[b]
@@ -81,6 +92,7 @@ def rest_pass(j0, j1, tptr, tlev, tval, T, out):
     for j in range(j0, j1):
         acc = out[j]
         for f in range(tptr[j], tptr[j + 1]):
+            prefetch(flat, np.int64(tlev[min(f + AHEAD, last)]))
             for a in range(k):
                 v = tval[f, a]
                 row = T[tlev[f], a]
@@ -127,34 +139,89 @@ def apply_blocks(t0, t1, lstart, lblock, lam, M, out, transpose):
 
 
 @kernel
-def close_product(t0, t1, lstart, lblock, lam, V, out, dots):
-    """out[level] <- V[level] + lam'out[level] for levels t0..t1; dots[b] = sum of V[:, b] out[:, b]."""
+def lead_product(l0, l1, ptr, idx, val, D, W, T, m):
+    """T[l] = W_l B_l D for levels l0..l1: D is (q2, >= m), T (q1, k1, >= m), of which m columns are used."""
+    k = W.shape[1]
+    acc = np.empty((k, m))
+    last = idx.size - 1
+    for l in range(l0, l1):  # noqa: E741
+        acc[:] = 0.0
+        if val.shape[0] == 0 and k == 1:
+            total = acc[0]
+            for e in range(ptr[l], ptr[l + 1]):
+                prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
+                row = D[idx[e]]
+                for b in range(m):
+                    total[b] += row[b]
+        else:
+            for e in range(ptr[l], ptr[l + 1]):
+                prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
+                row = D[idx[e]]
+                for a in range(k):
+                    v = val[e, a]
+                    for b in range(m):
+                        acc[a, b] += v * row[b]
+        if k == 1:
+            w = W[l, 0, 0]
+            for b in range(m):
+                T[l, 0, b] = w * acc[0, b]
+        else:
+            for a in range(k):
+                for b in range(m):
+                    s = 0.0
+                    for c in range(k):
+                        s += W[l, a, c] * acc[c, b]
+                    T[l, a, b] = s
+
+
+@kernel
+def rest_product(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, tval, D, T, V, out, dots):
+    """out = V + lam'(A22 D - B'T) for levels t0..t1 of the rest; dots[b] = sum of V[:, b] out[:, b].
+
+    D and T are those of `lead_product`; V and out are (q2, m).
+    """
     m = V.shape[1]
-    buffer = np.empty((lam.shape[1], m))
+    k1 = T.shape[1]
+    flat = T.reshape(T.shape[0], k1 * T.shape[2])
+    acc = np.empty((lam.shape[1], m))
+    last = tlev.size - 1
+    final = aidx.size - 1
     for t in range(t0, t1):
         j0 = lstart[t]
         k = lstart[t + 1] - j0
         L = lam[lblock[t]]
-        if k == 1:
-            s = L[0, 0]
+        for a in range(k):
+            j = j0 + a
+            total = acc[a]
             for b in range(m):
-                x = V[j0, b] + s * out[j0, b]
-                out[j0, b] = x
-                dots[b] += V[j0, b] * x
-        else:
-            for a in range(k):
+                total[b] = 0.0
+            for e in range(aptr[j], aptr[j + 1]):
+                prefetch(D, np.int64(aidx[min(e + AHEAD, final)]))
+                v = aval[e]
+                row = D[aidx[e]]
                 for b in range(m):
-                    buffer[a, b] = out[j0 + a, b]
-            for a in range(k):
-                for b in range(m):
-                    out[j0 + a, b] = V[j0 + a, b]
-                for c in range(k):
-                    s = L[c, a]
-                    if s != 0.0:
+                    total[b] += v * row[b]
+            if tval.shape[0] == 0:
+                for f in range(tptr[j], tptr[j + 1]):
+                    prefetch(flat, np.int64(tlev[min(f + AHEAD, last)]))
+                    row = T[tlev[f], 0]
+                    for b in range(m):
+                        total[b] -= row[b]
+            else:
+                for f in range(tptr[j], tptr[j + 1]):
+                    prefetch(flat, np.int64(tlev[min(f + AHEAD, last)]))
+                    for c in range(k1):
+                        v = tval[f, c]
+                        row = T[tlev[f], c]
                         for b in range(m):
-                            out[j0 + a, b] += s * buffer[c, b]
-                for b in range(m):
-                    dots[b] += V[j0 + a, b] * out[j0 + a, b]
+                            total[b] -= v * row[b]
+        for a in range(k):
+            for b in range(m):
+                x = V[j0 + a, b]
+                for c in range(k):
+                    x += L[c, a] * acc[c, b]
+                out[j0 + a, b] = x
+                dots[b] += V[j0 + a, b] * x
 
 
 @kernel
