@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from .equations import Equations
     from .iterative import MonteCarlo
 
-__all__ = ["SOLVERS", "Fit", "FitRecord", "IterativeOptions", "fit_design"]
+__all__ = [
+    "SOLVERS",
+    "Fit",
+    "FitRecord",
+    "IterativeOptions",
+    "check_solver",
+    "equations_of",
+    "fit_design",
+    "route",
+]
 
 SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
@@ -173,8 +182,7 @@ def fit_design(
     MemoryEstimateError
         The fit is predicted not to fit in memory.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
+    check_solver(solver)
     with single_threaded_blas():
         options = IterativeOptions(**iterative)
         return _fit(design, reml, theta0, solver, max_evaluations, tol, equations, options)
@@ -193,15 +201,10 @@ def _fit(
     clock = _Clock()
     announce_compilation(level_factors)
     if equations is None:
-        layout = layout_of(design)
-        if design.n > _MANY_ROWS:
-            from .forecast import check_rows
-
-            check_rows(design, layout)
-        equations = build_equations(design, layout)
+        equations = equations_of(design)
     check_identified(design, equations)
     clock.lap("equations")
-    if _route(design, equations, solver) == "iterative":
+    if route(design, equations, solver) == "iterative":
         from .iterative_fit import fit_iterative
 
         return fit_iterative(
@@ -250,8 +253,47 @@ def _fit(
     return _assemble(design, objective, minimum.theta, solution, record)
 
 
-def _route(design: Design, equations: Equations, solver: str) -> str:
-    """Whether "direct" or "iterative"; refuses what does not fit in memory."""
+def check_solver(solver: str) -> None:
+    """Refuse the name of a solver that there is not."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
+
+
+def equations_of(design: Design) -> Equations:
+    """Cross-products of a design; refused where their own memory is predicted not to suffice.
+
+    Raises
+    ------
+    MemoryEstimateError
+    """
+    layout = layout_of(design)
+    if design.n > _MANY_ROWS:
+        from .forecast import check_rows
+
+        check_rows(design, layout)
+    return build_equations(design, layout)
+
+
+def route(design: Design, equations: Equations, solver: str, likelihood: bool = False) -> str:
+    """Whether "direct" or "iterative"; refuses what does not fit in memory.
+
+    Parameters
+    ----------
+    design : Design
+    equations : Equations
+    solver : str
+        As in `fit_design`.
+    likelihood : bool
+        The exact likelihood is wanted, not a fit: for the message.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MemoryEstimateError
+    """
     q2 = equations.layout.q2
     partners = np.diff(equations.ptr).astype(np.float64)
     if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
@@ -259,7 +301,7 @@ def _route(design: Design, equations: Equations, solver: str) -> str:
     from .forecast import forecast, refuse
 
     plan = forecast(design, equations, solver, count=False)
-    refuse(plan)
+    refuse(plan, likelihood)
     return plan.solver
 
 

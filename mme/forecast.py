@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from .parallel import cut, n_threads, run
 from .plan import make_plan
 from .structure import Layout, layout_of
 
+if TYPE_CHECKING:
+    from .lmer import LinearMixedModel
+    from .mixed_linear_model import MixedLM
+
 __all__ = [
     "Preflight",
     "available_memory",
@@ -31,6 +36,7 @@ __all__ = [
     "preflight",
     "preflight_design",
     "refuse",
+    "require",
 ]
 
 _COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
@@ -259,8 +265,14 @@ def _choose(solver: str, direct: float, iterative: float, have: float, seconds: 
     return "direct", f"exact, {_seconds(seconds)}"
 
 
-def refuse(plan: Preflight) -> None:
+def refuse(plan: Preflight, likelihood: bool = False) -> None:
     """Raise if the chosen path does not fit in memory.
+
+    Parameters
+    ----------
+    plan : Preflight
+    likelihood : bool
+        The exact likelihood is wanted, not a fit.
 
     Raises
     ------
@@ -270,13 +282,39 @@ def refuse(plan: Preflight) -> None:
     held = plan.iterative_bytes if plan.solver == "iterative" else plan.direct_bytes
     if held - plan.equations_bytes <= plan.available_bytes:
         return
-    advice = "use solver='iterative'" if plan.solver == "direct" else "fit a subset, or use a larger machine"
+    what = f"{plan.solver} fit"
+    if likelihood:
+        what = "factorization for the exact likelihood"
+        advice = "A plain fit with solver='iterative' needs none; else use a subset, or a larger machine."
+    elif plan.solver == "direct":
+        advice = "Use solver='iterative', which needs no factor."
+    else:
+        advice = "Fit a subset, or use a larger machine."
     raise MemoryEstimateError(
-        f"the {plan.solver} fit would take {_bytes(held)}, {_bytes(plan.equations_bytes)} of which are "
+        f"the {what} would take {_bytes(held)}, {_bytes(plan.equations_bytes)} of which are "
         f"there, but only {_bytes(plan.available_bytes)} more are available: order "
-        f" {plan.columns:,} of the Schur complement, {_number(plan.factor_nonzeros)} non-zeros in its "
-        f"factor, {_number(plan.flops)} flops. To fit it, {advice}."
+        f"{plan.columns:,} of the Schur complement, {_number(plan.factor_nonzeros)} non-zeros in its "
+        f"factor, {_number(plan.flops)} flops. {advice}"
     )
+
+
+def require(need: float, what: str) -> None:
+    """Raise unless so many bytes are available.
+
+    Parameters
+    ----------
+    need : float
+        Bytes.
+    what : str
+        What takes them, for the message.
+
+    Raises
+    ------
+    MemoryEstimateError
+    """
+    have = available_memory()
+    if need > have:
+        raise MemoryEstimateError(f"{what} would take {_bytes(need)}; {_bytes(have)} are available.")
 
 
 def _held(eq: Equations) -> float:
@@ -313,17 +351,25 @@ def preflight_design(design: Design, solver: str = "auto") -> Preflight:
     return forecast(design, build_equations(design, layout), solver)
 
 
-def preflight(formula: str, data: object, *, solver: str = "auto", **options: object) -> Preflight:
-    """Show what `lmer` would do with these arguments, and what it would take.
+def preflight(
+    formula: str | MixedLM | LinearMixedModel,
+    data: object = None,
+    *,
+    solver: str = "auto",
+    **options: object,
+) -> Preflight:
+    """Show what `lmer` would do with these arguments, or `fit` of a model, and what it would take.
 
     Parameters
     ----------
-    formula : str
+    formula : str, MixedLM or LinearMixedModel
+        A formula for `lmer`, or a model.
     data : DataFrame or anything `lmer` takes
+        Not with a model.
     solver : str
-        As in `lmer`.
+        As in `lmer` and `MixedLM.fit`.
     **options
-        `weights`, `offset`, `subset`, `missing`: as in `lmer`.
+        `weights`, `offset`, `subset`, `missing`: as in `lmer`; not with a model.
 
     Returns
     -------
@@ -335,6 +381,13 @@ def preflight(formula: str, data: object, *, solver: str = "auto", **options: ob
     MemoryEstimateError
         The equations alone would not fit in memory.
     """
+    if not isinstance(formula, str) and hasattr(formula, "preflight"):
+        if data is not None or options:
+            given = ", ".join(["data"] * (data is not None) + sorted(options))
+            raise TypeError(f"preflight() of a model takes nothing but solver, not {given}.")
+        return formula.preflight(solver)
+    if data is None:
+        raise TypeError("preflight() of a formula needs data.")
     from .formula import build_design
 
     build: Callable = build_design

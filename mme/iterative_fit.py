@@ -82,10 +82,10 @@ def fit_iterative(
         nu = objective.nu
         deviance = value + float(solution["logdet"]) + nu * (1.0 + np.log(2.0 * np.pi * sigma2))
         deviance -= equations.log_w
-        errors = replace(errors, loglik_error=0.5 * error)
+        errors = replace(errors, cg_iterations=objective.cg_iterations, loglik_error=0.5 * error)
         clock.lap("loglik")
     else:
-        errors = replace(errors, loglik_error=np.nan)
+        errors = replace(errors, cg_iterations=objective.cg_iterations, loglik_error=np.nan)
     record = FitRecord(
         converged=root.converged,
         message=root.message,

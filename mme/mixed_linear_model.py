@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from statsmodels.tools.data import _to_pandas
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
+from .fit import check_solver
 from .mixedlm_data import (
     check_index,
     clean_arrays,
@@ -24,6 +25,7 @@ from .mixedlm_data import (
     explain_missing,
     formula_env,
     formula_groups,
+    groups_name,
     missing_rows,
     re_names,
     select_rows,
@@ -35,15 +37,20 @@ from .mixedlm_fit import fit_model, fit_regularized
 from .mixedlm_formula import numeric_matrices, random_effects_matrix
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
+from .mixedlm_loglike import LogLikelihood
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
+from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
 from .vc_formula import component_from_formula, formula_columns, plain_columns
+
+if TYPE_CHECKING:
+    from .forecast import Preflight
 
 __all__ = ["MixedLM", "mixedlm"]
 
 
-class MixedLM(GroupedData, base.LikelihoodModel):
+class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     """Linear mixed model with random effects of one grouping factor and variance components within it.
 
     y = X b + Z g + sum_k V_k h_k + e, with g ~ N(0, cov_re) for each group, independent h_k with variance
@@ -117,6 +124,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
             exog_vc = convert_vc(exog_vc)
         if groups is None:
             raise AttributeError("'groups' is required: one label per row.")
+        self._group_name = groups_name(groups)
         endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
         exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")
         endog = np.asarray(endog) if isinstance(endog, list | tuple) else endog
@@ -285,7 +293,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
                 ones = self.k_re == 1 and bool(np.all(self.exog_re == 1.0))
                 terms.append(
                     RandomTerm(
-                        "groups",
+                        self._group_name,
                         self._index.codes,
                         self.n_groups,
                         columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),
@@ -336,11 +344,6 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         self._index = self._index.without_rows()
         self.exog_vc = self.exog_vc.without_rows(self._index)
 
-    def _unpack(self, params: Any, has_fe: bool) -> MixedLMParams:
-        if hasattr(params, "cov_re") and hasattr(params, "vcomp"):
-            return params
-        return MixedLMParams.from_packed(params, self.k_fe, self.k_re, self.use_sqrt, has_fe)
-
     def predict(self, params: Any, exog: Any = None) -> np.ndarray:
         """Mean response from the fixed effects alone.
 
@@ -362,124 +365,6 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         beta = np.asarray(beta, dtype=np.float64)
         return np.dot(exog, np.where(np.isnan(beta), 0.0, beta))
 
-    def get_fe_params(self, cov_re: Any, vcomp: Any, tol: float = 1e-10) -> tuple[np.ndarray, bool]:
-        """Generalized least squares estimate of the fixed effects at given (co)variances (ratio scale).
-
-        Parameters
-        ----------
-        cov_re : array_like, shape (k_re, k_re)
-        vcomp : array_like, shape (k_vc,)
-        tol : float
-            Variances and eigenvalues below this count as zero for the second result.
-
-        Returns
-        -------
-        fe_params : ndarray, shape (k_fe,)
-            NaN where a dependent column of `exog` was dropped.
-        singular : bool
-            Whether the covariance is singular; the estimate is right all the same.
-        """
-        cov_re = np.asarray(cov_re, dtype=np.float64).reshape(self.k_re, self.k_re)
-        vcomp = np.asarray(vcomp, dtype=np.float64)
-        singular = bool(self.k_re and np.linalg.eigvalsh(cov_re)[0] < tol) or bool(np.any(vcomp < tol))
-        if self.k_fe == 0:
-            return np.empty(0), False
-        return self._likelihood.at(cov_re, vcomp).beta, singular
-
-    def get_scale(self, fe_params: Any, cov_re: Any, vcomp: Any) -> float:
-        """Residual variance at given fixed effects and (co)variances (ratio scale); REML if ``reml``."""
-        point = self._likelihood.at(cov_re, vcomp)
-        return point.r2(np.asarray(fe_params, dtype=np.float64)) / point.nu(self.reml)
-
-    def loglike(self, params: Any, profile_fe: bool = True) -> float:
-        """Log-likelihood, residual variance profiled out, less penalties.
-
-        Parameters
-        ----------
-        params : MixedLMParams or array_like
-            Ratio scale; a vector holds the covariance parameters only, packed as `use_sqrt` says.
-        profile_fe : bool
-            Replace the fixed effects by their estimate given the (co)variances.
-
-        Returns
-        -------
-        float
-            With lme4's constants under REML.
-        """
-        params = self._unpack(params, has_fe=False)
-        return self._likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen, refine=True)
-
-    def score(self, params: Any, profile_fe: bool = True) -> np.ndarray:
-        """Gradient of `loglike` in the parametrization of `use_sqrt`; fixed parameters of ``free`` give 0.
-
-        Parameters
-        ----------
-        params : MixedLMParams or array_like
-            As in `loglike`.
-        profile_fe : bool
-            Leave the fixed effects out (they are at their estimate).
-
-        Returns
-        -------
-        ndarray, shape (k_re2 + k_vc,), or (k_fe + k_re2 + k_vc,) with ``profile_fe=False``
-        """
-        params = self._unpack(params, has_fe=False)
-        if profile_fe:
-            params = MixedLMParams.from_components(
-                self.get_fe_params(params.cov_re, params.vcomp)[0], cov_re=params.cov_re, vcomp=params.vcomp
-            )
-        scores = (self.score_sqrt if self.use_sqrt else self.score_full)(params, calc_fe=not profile_fe)
-        if self._freepat is not None:
-            free = self._freepat
-            masks = (free.fe_params, np.asarray(free.cov_re)[np.tril_indices(self.k_re)], free.vcomp)
-            scores = tuple(s * np.asarray(m) for s, m in zip(scores, masks, strict=True))
-        return np.concatenate(scores[1:] if profile_fe else scores)
-
-    def score_full(self, params: Any, calc_fe: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient with respect to fixed effects, lower triangle of cov_re, vcomp (ratio scale).
-
-        Without `calc_fe` the first is zero.
-        """
-        params = self._unpack(params, has_fe=False)
-        return self._likelihood.score(params, self.reml, calc_fe, self.fe_pen, self.cov_pen)
-
-    def score_sqrt(self, params: Any, calc_fe: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient with respect to fixed effects, Cholesky factor of cov_re, roots of vcomp (ratio scale).
-
-        Without `calc_fe` the first is zero.
-        """
-        params = self._unpack(params, has_fe=False)
-        score_fe, score_re, score_vc = self.score_full(params, calc_fe)
-        packed = params.get_packed(use_sqrt=True)
-        ix = np.tril_indices(self.k_re)
-        root, slope = np.zeros((self.k_re, self.k_re)), np.zeros((self.k_re, self.k_re))
-        root[ix], slope[ix] = packed[: self.k_re2], score_re / 2
-        # dl = tr(S dD) with D = L L': dl/dL = 2 S L, S symmetric with halved off-diagonal scores
-        score_re = (2 * (slope + slope.T) @ root)[ix]
-        return score_fe, score_re, 2 * packed[self.k_re2 :] * score_vc
-
-    def hessian(self, params: Any) -> tuple[np.ndarray, bool]:
-        """Second derivatives of `loglike` with respect to fe_params, cov_re and vcomp (ratio scale).
-
-        Parameters
-        ----------
-        params : MixedLMParams or array_like
-            A vector begins with the fixed effects and is packed as `use_sqrt` says.
-
-        Returns
-        -------
-        hess : ndarray, shape (k_fe + k_re2 + k_vc,) * 2
-            Penalties included.
-        singular : bool
-            Whether the covariance is singular.
-        """
-        params = self._unpack(params, has_fe=True)
-        return self._likelihood.hessian(params, self.reml, self.fe_pen, self.cov_pen)
-
-    def information(self, params: Any) -> np.ndarray:
-        """Observed information: minus the Hessian (ratio scale)."""
-        return -self.hessian(params)[0]
-
     def fit(
         self,
         start_params: Any = None,
@@ -491,6 +376,8 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         free: MixedLMParams | None = None,
         full_output: bool = False,
         method: str | list[str] | None = None,
+        *,
+        solver: str = "auto",
         **fit_kwargs: Any,
     ) -> MixedLMResultsWrapper:
         """Fit by restricted or full maximum likelihood.
@@ -518,16 +405,60 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         method : str or list of str, optional
             None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several tried
             in turn.
+        solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+            As in `lmer`: "direct" factors ("dense", "cholmod", "superlu" say how), "iterative" needs no
+            factor, but its estimates have a Monte Carlo error, which is reported; "auto" is direct unless
+            that takes minutes or does not fit in memory, see `preflight`.  What needs the exact likelihood
+            (`method`, penalties, most patterns of `free`, ``do_cg=False``) is always direct.
         **fit_kwargs
-            gtol, maxiter, eps, maxcor, ftol, tol, disp, maxls; others are ignored with a warning.
+            gtol, maxiter, eps, maxcor, ftol, tol, disp, maxls; for the iterative solver probes, max_probes,
+            seed, goal, accuracy, solve_tol, loglik_probes, progress: see `mme.fit.IterativeOptions`.  Others
+            are ignored with a warning.
 
         Returns
         -------
         MixedLMResultsWrapper
+            Around `MixedLMResults`, or `IterativeMixedLMResults`, which says what it lacks.
+
+        Raises
+        ------
+        MemoryEstimateError
+            The fit is predicted not to fit in memory.
+        ValueError
+            ``solver="iterative"`` with something that needs the exact likelihood.
         """
         return fit_model(
-            self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, fit_kwargs
-        )
+            self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, solver,
+            fit_kwargs,
+        )  # fmt: skip
+
+    def preflight(self, solver: str = "auto") -> Preflight:
+        """What `fit` would take in flops and bytes, which solver it would use and why.
+
+        Only the cross-products, which are proportional to the data, are built, and kept for the fit.
+
+        Parameters
+        ----------
+        solver : str
+            As in `fit`.
+
+        Returns
+        -------
+        mme.forecast.Preflight
+            Prints as a table.
+
+        Raises
+        ------
+        MemoryEstimateError
+            The cross-products alone would not fit in memory.
+        """
+        from .forecast import check_rows, forecast
+
+        check_solver(solver)
+        design, likelihood = self._design(), self._likelihood
+        if likelihood.equations is None:
+            check_rows(design, layout_of(design))
+        return forecast(design, likelihood.cross_products(), solver)
 
     def fit_regularized(
         self,
@@ -558,7 +489,7 @@ class MixedLM(GroupedData, base.LikelihoodModel):
         maxit : int
             Most sweeps.
         **fit_kwargs
-            For the unpenalized fit.
+            For the unpenalized fit; it needs the exact likelihood, so `solver` is not "iterative".
 
         Returns
         -------

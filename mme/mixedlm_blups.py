@@ -10,6 +10,7 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 
 from .covariance import factor_psd
+from .forecast import require
 from .mixedlm_params import MixedLMParams
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def group_covariances(model: MixedLM, params: MixedLMParams, scale: float) -> li
         A = np.add.reduceat(z[:, :, None] * z[:, None, :], index.starts[:-1], axis=0)
         M = lam.T @ A @ lam + np.eye(model.k_re)
         return list(scale * (lam @ np.linalg.solve(M, np.broadcast_to(lam.T, M.shape))))
+    widths = model.k_re + np.sum([np.diff(c.column_starts) for c in model.exog_vc.components], axis=0)
+    # the results, and three matrices of the largest group
+    need = 8.0 * (float(widths @ widths.astype(np.float64)) + 3.0 * float(widths.max()) ** 2)
+    require(need, f"the covariances of up to {widths.max():,} random effects of a group")
     starts, gram, sd = _grams(model, params)
     out = []
     for first, last in pairwise(starts):

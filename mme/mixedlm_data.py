@@ -168,6 +168,14 @@ def formula_groups(groups: Any, data: pd.DataFrame) -> tuple[Any, str]:
     return groups, "Group"
 
 
+def groups_name(groups: Any) -> str:
+    """What messages and tables call the term of `groups`: its column or columns, else ``"groups"``."""
+    if isinstance(groups, pd.DataFrame):
+        return ":".join(str(c) for c in groups.columns)
+    name = getattr(groups, "name", None)
+    return "groups" if name is None else str(name)
+
+
 def subset_positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
     """Row positions that ``data.loc[subset]`` selects."""
     marker = pd.Series(np.arange(len(data)), index=data.index)

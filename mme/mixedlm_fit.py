@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWa
 from . import fit as engine
 from .covariance import lam_to_theta
 from .exceptions import RankDeficientWarning
+from .mixedlm_iterative import IterativeMixedLMResults
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundaryWarning", "Outcome", "check_kwargs", "fit_model", "fit_regularized", "scipy_minimize"]
 
+_ITERATIVE = tuple(f.name for f in fields(engine.IterativeOptions))
 _ALLOWED = ("gtol", "maxiter", "eps", "maxcor", "ftol", "tol", "disp", "maxls")
 _SCIPY = {
     "bfgs": "BFGS",
@@ -72,6 +74,8 @@ class Outcome:
     history : list
     scale, llf : float, optional
         Residual variance and log-likelihood there, where the search knows them.
+    iterative : Fit, optional
+        The engine's fit, where it was iterative: the likelihood cannot be asked for more.
     """
 
     params: MixedLMParams
@@ -80,19 +84,22 @@ class Outcome:
     history: list
     scale: float | None = None
     llf: float | None = None
+    iterative: engine.Fit | None = None
 
 
-def check_kwargs(fit_kwargs: dict[str, Any], stacklevel: int = 4) -> dict[str, Any]:
+def check_kwargs(
+    fit_kwargs: dict[str, Any], stacklevel: int = 4, allowed: tuple[str, ...] = _ALLOWED
+) -> dict[str, Any]:
     """The arguments of `MixedLM.fit` that an optimizer takes; the others give a warning."""
-    unknown = sorted(set(fit_kwargs) - set(_ALLOWED))
+    unknown = sorted(set(fit_kwargs) - set(allowed))
     if unknown:
         warnings.warn(
             f"Argument{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} not used by MixedLM.fit. "
-            f"Known are {', '.join(_ALLOWED)}.",
+            f"Known are {', '.join(allowed)}.",
             FutureWarning,
             stacklevel=stacklevel,
         )
-    return {k: v for k, v in fit_kwargs.items() if k in _ALLOWED}
+    return {k: v for k, v in fit_kwargs.items() if k in allowed}
 
 
 def fit_model(
@@ -106,11 +113,15 @@ def fit_model(
     free: MixedLMParams | None,
     full_output: bool,
     method: str | list[str] | None,
+    solver: str,
     fit_kwargs: dict[str, Any],
 ) -> MixedLMResultsWrapper:
     """See `MixedLM.fit`."""
     model._need_data()
-    options = check_kwargs(fit_kwargs)
+    engine.check_solver(solver)
+    options = check_kwargs(fit_kwargs, allowed=_ALLOWED + _ITERATIVE)
+    iterative = {name: options.pop(name) for name in _ITERATIVE if name in options}
+    engine.IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
     methods = [method] if isinstance(method, str) else list(method or [])
     for name in methods:
         if name.lower() in ("newton", "ncg"):
@@ -121,20 +132,24 @@ def fit_model(
         warnings.warn("niter_sa is currently ignored", ValueWarning, stacklevel=3)
     start = _start(model, start_params)
     reml = bool(reml)
+    pattern = _engine_pattern(model, free, start)
+    exact = _needs_likelihood(do_cg, methods, fe_pen, cov_pen, pattern)
+    if exact and solver == "iterative":
+        raise _needs_direct(exact)
+    if exact:
+        # refused here where it does not fit in memory
+        model._likelihood.objective(reml, solver)
     if not do_cg:
         here = start if start is not None else _default_start(model)
         message = "not optimized (do_cg=False)"
         outcome = Outcome(here, False, {"converged": False, "message": message, "evaluations": 0}, [])
-    elif (
-        not methods and fe_pen is None and cov_pen is None and _engine_pattern(model, free, start) is not None
-    ):
-        diagonal = _engine_pattern(model, free, start) == "diagonal"
-        outcome = _by_engine(model, reml, start, diagonal, options)
+    elif not exact:
+        outcome = _by_engine(model, reml, start, pattern == "diagonal", solver, options, iterative)
     else:
         outcome = _by_scipy(model, reml, start, free, fe_pen, cov_pen, methods or ["bfgs", "lbfgs"], options)
     model.reml, model.fe_pen, model.cov_pen, model._freepat = reml, fe_pen, cov_pen, free
     joint = fe_pen is not None or _fixed_fe(free)
-    results = _results(model, outcome, reml, fe_pen, cov_pen, free, keep_fe=joint and do_cg)
+    results = _results(model, outcome, reml, fe_pen, cov_pen, free, joint and do_cg, iterative)
     results.hist = outcome.history if full_output else None
     if options.get("disp"):
         print(f"MixedLM: {outcome.retvals['message']} ({outcome.retvals['evaluations']} evaluations)")
@@ -182,21 +197,45 @@ def _engine_pattern(model: MixedLM, free: MixedLMParams | None, start: MixedLMPa
     return "diagonal" if np.array_equal(pattern, ~off) and uncorrelated else None
 
 
+def _needs_likelihood(do_cg: bool, methods: list[str], fe_pen: Any, cov_pen: Any, pattern: str | None) -> str:
+    """What was asked for that only the exact likelihood can do; empty if nothing."""
+    asked = {
+        "do_cg=False": not do_cg,
+        f"method={', '.join(methods)}": bool(methods),
+        "fe_pen": fe_pen is not None,
+        "cov_pen": cov_pen is not None,
+        "this pattern of free parameters": pattern is None,
+    }
+    return " and ".join(name for name, yes in asked.items() if yes)
+
+
+def _needs_direct(what: str) -> ValueError:
+    return ValueError(
+        f"{what} needs the exact likelihood, which solver='iterative' does not have. Use solver='direct' if "
+        "model.preflight() says that its memory and time are affordable."
+    )
+
+
 def _by_engine(
-    model: MixedLM, reml: bool, start: MixedLMParams | None, diagonal: bool, options: dict[str, Any]
+    model: MixedLM,
+    reml: bool,
+    start: MixedLMParams | None,
+    diagonal: bool,
+    solver: str,
+    options: dict[str, Any],
+    iterative: dict[str, Any],
 ) -> Outcome:
     design = model._design(diagonal)
     theta0 = None
     if start is not None:
         lams = model._likelihood.factors(start.cov_re, start.vcomp)
         theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
-    more = {}
+    more = dict(iterative)
     if options.get("maxiter") is not None:
         more["max_evaluations"] = int(options["maxiter"])
-    # statsmodels' interface promises an exact likelihood: never the iterative solver
     equations = None if diagonal else model._likelihood.equations
     fit = engine.fit_design(
-        design, reml=reml, theta0=theta0, tol=_TOL, solver="direct", equations=equations, **more
+        design, reml=reml, theta0=theta0, tol=_TOL, solver=solver, equations=equations, **more
     )
     if not diagonal:
         model._likelihood.adopt(fit.objective)
@@ -214,9 +253,13 @@ def _by_engine(
         "solver": record.solver,
         "seconds": record.seconds,
     }
+    errors = fit.monte_carlo
+    if errors is not None:
+        retvals |= {"cg_iterations": errors.cg_iterations, "probes": errors.probes, "seed": errors.seed}
     params = MixedLMParams.from_components(fit.beta, cov_re=cov_re, vcomp=vcomp)
     history = [{"deviance": list(record.history), **retvals}]
-    return Outcome(params, record.converged, retvals, history, fit.sigma2, fit.loglik)
+    iterative_fit = None if errors is None else fit
+    return Outcome(params, record.converged, retvals, history, fit.sigma2, fit.loglik, iterative_fit)
 
 
 def scipy_minimize(
@@ -398,8 +441,9 @@ def _results(
     cov_pen: Any,
     free: MixedLMParams | None,
     keep_fe: bool,
+    iterative: dict[str, Any],
 ) -> MixedLMResults:
-    """Results object at the parameters found."""
+    """Results object at the parameters found; `iterative` are the settings of an iterative fit."""
     params, scale, llf = outcome.params, outcome.scale, outcome.llf
     if scale is None or llf is None:
         likelihood = model._likelihood
@@ -408,18 +452,17 @@ def _results(
             params = MixedLMParams.from_components(point.beta, cov_re=params.cov_re, vcomp=params.vcomp)
         scale = point.r2(params.fe_params) / point.nu(reml)
         llf = likelihood.loglike(params, reml, not keep_fe, fe_pen, cov_pen)
-    return MixedLMResults(
-        model,
-        params,
-        scale=scale,
-        llf=llf,
-        reml=reml,
-        converged=outcome.converged,
-        retvals=outcome.retvals,
-        fe_pen=fe_pen,
-        cov_pen=cov_pen,
-        free=free,
-    )
+    common: dict[str, Any] = {
+        "scale": scale,
+        "llf": llf,
+        "reml": reml,
+        "converged": outcome.converged,
+        "retvals": outcome.retvals,
+        "free": free,
+    }
+    if outcome.iterative is not None:
+        return IterativeMixedLMResults(model, params, fit=outcome.iterative, settings=iterative, **common)
+    return MixedLMResults(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
 
 
 def _report(results: MixedLMResults, outcome: Outcome) -> None:
@@ -470,7 +513,11 @@ def fit_regularized(
     if not isinstance(method, str) or method.lower() != "l1":
         raise ValueError(f"Invalid regularization method {method!r}; use 'l1' or a penalty object.")
     weights = np.broadcast_to(np.asarray(alpha, dtype=np.float64), (model.k_fe,))
-    base = model.fit(**fit_kwargs)._results
+    solver = fit_kwargs.get("solver", "auto")
+    if solver == "iterative":
+        raise _needs_direct("fit_regularized")
+    model._likelihood.check_memory()
+    base = model.fit(**{**fit_kwargs, "solver": "direct" if solver == "auto" else solver})._results
     params = base.params_object
     point = model._likelihood.at(params.cov_re, params.vcomp, base.reml)
     kept = model._likelihood.kept

@@ -13,16 +13,20 @@ the quadratic forms Z'V^-1 r.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .covariance import factor_psd, lam_to_theta
 from .design import Design
 from .equations import Equations
+from .fit import equations_of, route
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
 from .objective import Evaluation, Objective
+
+if TYPE_CHECKING:
+    from .stochastic import IterativeObjective
 
 __all__ = ["Likelihood", "Point"]
 
@@ -157,31 +161,60 @@ class Likelihood:
     k_re, k_vc : int
     level_groups : sequence of ndarray of int, shapes (q_t,)
         Group of every level of every term; effects of different groups share no row.
+
+    Attributes
+    ----------
+    equations : Equations or None
+        The cross-products, where they have been built.
     """
 
     def __init__(self, design: Design, k_re: int, k_vc: int, level_groups: Sequence[np.ndarray]) -> None:
         self.design = design
         self.k_re, self.k_vc = k_re, k_vc
         self._level_groups = level_groups
+        self.equations: Equations | None = None
         self._objectives: dict[bool, Objective] = {}
         self._points: dict[bool, Point] = {}
         self._aliases: np.ndarray | None = None
         self._squares: dict[int, np.ndarray] = {}
 
-    def adopt(self, objective: Objective) -> None:
-        """Use the cross-products of a fit of the same design instead of building them again."""
-        self._objectives.setdefault(objective.reml, objective)
+    def adopt(self, objective: Objective | IterativeObjective) -> None:
+        """Use the cross-products, and a factorization, of a fit of the same design."""
+        self.equations = objective.eq
+        if isinstance(objective, Objective):
+            self._objectives.setdefault(objective.reml, objective)
 
-    @property
-    def equations(self) -> Equations | None:
-        """The cross-products, where they have been built."""
-        return next((objective.eq for objective in self._objectives.values()), None)
+    def cross_products(self) -> Equations:
+        """`equations`, built if need be; raises `MemoryEstimateError` if they would not fit in memory."""
+        if self.equations is None:
+            self.equations = equations_of(self.design)
+        return self.equations
 
-    def objective(self, reml: bool) -> Objective:
-        """The engine for one of the two likelihoods; they share the cross-products."""
-        if reml not in self._objectives:
-            self._objectives[reml] = Objective(self.design, reml, equations=self.equations)
-        return self._objectives[reml]
+    def check_memory(self) -> None:
+        """Raise `MemoryEstimateError` where a factorization is predicted not to fit in memory."""
+        route(self.design, self.cross_products(), "direct", likelihood=True)
+
+    def objective(self, reml: bool, solver: str = "auto") -> Objective:
+        """The engine for one of the two likelihoods; they share the cross-products.
+
+        Parameters
+        ----------
+        reml : bool
+        solver : str
+            How to factor, as in `mme.fit.fit_design`; "auto" and "direct" take what is there.
+
+        Raises
+        ------
+        MemoryEstimateError
+            The factorization is predicted not to fit in memory.
+        """
+        here = self._objectives.get(reml)
+        solver = "auto" if solver == "direct" else solver
+        if here is None or solver not in ("auto", here.plan.solver):
+            self.check_memory()
+            here = self._objectives[reml] = Objective(self.design, reml, solver, self.cross_products())
+            self._points.pop(reml, None)
+        return here
 
     def term_squares(self, t: int) -> np.ndarray:
         """Mean sum of squares of term t's columns per level, shape (k_t,); zero columns count as one.
@@ -214,8 +247,7 @@ class Likelihood:
     @property
     def kept(self) -> np.ndarray:
         """Columns of X that were not dropped."""
-        equations = self.equations or self.objective(True).eq
-        return equations.fixed.kept
+        return self.cross_products().fixed.kept
 
     def factors(self, cov_re: np.ndarray, vcomp: np.ndarray) -> list[np.ndarray]:
         """Factors of the terms' covariances; raises ValueError where one is not positive semidefinite."""

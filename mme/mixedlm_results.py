@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from .exceptions import DataError
 from .mixedlm_blups import group_covariances, random_effect_arrays
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
+
+if TYPE_CHECKING:
+    from .iterative import MonteCarlo
 
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
@@ -65,7 +68,11 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         The `free` argument of the fit.
     boundary : list of str
         Names of variances estimated as zero and of pairs estimated as perfectly correlated.
+    monte_carlo : mme.iterative.MonteCarlo or None
+        Monte Carlo errors of an iterative fit (`IterativeMixedLMResults`); None for exact estimates.
     """
+
+    monte_carlo: MonteCarlo | None = None
 
     def __init__(
         self,
@@ -178,17 +185,22 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             active &= ~fixed
         if self.regularized:
             active[: self.k_fe] &= self.fe_params != 0
-        covariance, flat = _invert(-hess, active)
+        covariance = self._inverse(-hess, active)
         # parameters held at a value have no error
         covariance[fixed, :] = 0.0
         covariance[:, fixed] = 0.0
+        return covariance
+
+    def _inverse(self, information: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Covariance of the active parameters; NaN for others and, with a warning, in flat directions."""
+        covariance, flat = _invert(information, active)
         if flat.size:
             names = [str(self.model.data.param_names[i]) for i in flat]
             warnings.warn(
                 f"The information is singular in the direction of {', '.join(names)}: their standard errors "
                 "are NaN. The variances cannot be told apart, or are on the boundary.",
                 SingularMatrixWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return covariance
 
@@ -284,6 +296,11 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     # -- tests, prediction, simulation -----------------------------------------------------------
 
+    @property
+    def _refit_options(self) -> dict[str, Any]:
+        """Solver of a refit to simulated data, and its settings: those of this fit."""
+        return {"solver": "direct"}
+
     def t_test(self, r_matrix: Any, cov_p: Any = None, use_t: bool | None = None) -> Any:
         """Tests of linear hypotheses R b = 0 about the fixed effects.
 
@@ -347,7 +364,12 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                 # simulated responses often put a small variance on its boundary; that is part of the answer
                 warnings.simplefilter("ignore", SingularMatrixWarning)
                 refit = again.fit(
-                    reml=self.reml, method=method, fe_pen=self.fe_pen, cov_pen=self.cov_pen, free=self.freepat
+                    reml=self.reml,
+                    method=method,
+                    fe_pen=self.fe_pen,
+                    cov_pen=self.cov_pen,
+                    free=self.freepat,
+                    **self._refit_options,
                 )
             draws.append(refit._results.params)
         results = np.array(draws)
@@ -513,6 +535,7 @@ class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
 
     _attrs = {  # noqa: RUF012 (statsmodels' protocol)
         "bse_re": ("generic_columns", "variance_names"),
+        "error_re": ("generic_columns", "variance_names"),
         "fe_params": ("generic_columns", "xnames"),
         "bse_fe": ("generic_columns", "xnames"),
         "cov_re": ("generic_columns_2d", "exog_re_names"),
