@@ -170,8 +170,8 @@ def fit_design(
     equations : Equations, optional
         Built before for the same design (`Fit.objective.eq` of another fit): no pass over the rows is needed.
     **iterative
-        `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `progress`: see
-        `mme.fit.IterativeOptions`; they matter to the iterative path alone.
+        `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `exact_steps`,
+        `progress`: see `mme.fit.IterativeOptions`; they matter to the iterative path alone.
 
     Returns
     -------
@@ -214,6 +214,7 @@ def _fit(
             theta0=theta0,
             options=options,
             max_steps=max_evaluations,
+            tol=tol,
             clock=clock,
         )
     clock.lap("forecast")
@@ -322,7 +323,11 @@ class IterativeOptions:
     solve_tol : float
         Relative tolerance of the last solves, for fixed effects, their covariance and the random effects.
     loglik_probes : int
-        Probes of the log-likelihood; 0 leaves it NaN.
+        Probes of the log-likelihood; 0 leaves it NaN. Where a factorization is cheap it is computed exactly.
+    exact_steps : int
+        If positive: from the stochastic root, at most so many steps of the direct path, which usually
+        converges in one or two. The fit is then as a direct one, without Monte Carlo errors, and needs the
+        memory of a direct factor.
     progress : bool or None
         Show a progress bar; None: if the standard error stream is a terminal and the fit takes seconds.
     """
@@ -334,6 +339,7 @@ class IterativeOptions:
     accuracy: float = 1e-4
     solve_tol: float = 1e-8
     loglik_probes: int = 16
+    exact_steps: int = 0
     progress: bool | None = None
 
     def __post_init__(self) -> None:
@@ -344,6 +350,8 @@ class IterativeOptions:
             )
         if self.loglik_probes == 1:
             raise ValueError("loglik_probes must be 0 (no log-likelihood) or at least 2.")
+        if self.exact_steps < 0:
+            raise ValueError(f"exact_steps must be 0 or more, not {self.exact_steps}.")
 
 
 class _Clock:

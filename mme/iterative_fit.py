@@ -1,4 +1,10 @@
-"""The iterative path from equations to `Fit`: read `mme.iterative` for the search itself."""
+"""The iterative path from equations to `Fit`: read `mme.iterative` for the search itself.
+
+Two doors lead back to the direct path where it is affordable. `exact_steps` continues the search from the
+stochastic root with the exact gradient: one or two steps remove the Monte Carlo error of every estimate, of
+which the standard errors of the fixed effects depend on theta to first order. And the log-likelihood is
+computed by one factorization where that is no slower than quadrature, or small and quadrature too noisy.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,12 @@ import scipy.sparse as sp
 from .covariance import theta_to_lam
 from .design import Design
 from .equations import Equations
-from .iterative import Progress, find_root, monte_carlo
+from .exceptions import MemoryEstimateError
+from .forecast import available_memory, forecast, refuse
+from .iterative import Progress, Root, find_root, monte_carlo
 from .lanczos import logdet
+from .objective import Objective
+from .optimizer import minimise
 from .start import moment_start
 from .stochastic import IterativeObjective
 
@@ -20,6 +30,11 @@ if TYPE_CHECKING:
     from .fit import Fit, IterativeOptions
 
 __all__ = ["fit_iterative", "start_of"]
+
+# One factorization takes no longer than the quadrature up to this order of S and these pairs of cells
+_CHEAP_ORDER, _CHEAP_PAIRS = 600, 5e6
+# and up to these a few tenths of a second, for which a quadrature with this error of the deviance is replaced
+_SMALL_ORDER, _SMALL_PAIRS, _NOISY = 2_000, 1e8, 0.02
 
 
 def fit_iterative(
@@ -30,6 +45,7 @@ def fit_iterative(
     theta0: tuple[np.ndarray, ...] | None,
     options: IterativeOptions,
     max_steps: int,
+    tol: float,
     clock,
 ) -> Fit:
     """Fit by block conjugate gradients and stochastic traces.
@@ -43,16 +59,26 @@ def fit_iterative(
         Start, one array per term; by default from moments of the data.
     options : IterativeOptions
     max_steps : int
+    tol : float
+        Of the exact steps, as in `mme.optimizer.minimise`.
     clock : object with a method ``lap(stage)`` and a dict ``seconds``
 
     Returns
     -------
     Fit
         `Fit.monte_carlo` holds standard errors and Monte Carlo errors; `Fit.objective` is the
-        `IterativeObjective`.
+        `IterativeObjective`. After exact steps it is as a direct fit: nothing in it is stochastic, so
+        `monte_carlo` is None, and `Fit.objective` is the `Objective`.
+
+    Raises
+    ------
+    MemoryEstimateError
+        Exact steps are wanted and a direct factor is predicted not to fit in memory.
     """
     from .fit import Fit, FitRecord
 
+    if options.exact_steps:
+        _check_exact_steps(design, equations, options.exact_steps)
     objective = IterativeObjective(equations, reml, options.probes, options.seed)
     clock.lap("structure")
     start = start_of(objective) if theta0 is None else np.concatenate(theta0)
@@ -65,27 +91,23 @@ def fit_iterative(
             goal=options.goal,
             max_steps=max_steps,
             max_probes=options.max_probes,
+            polish=options.exact_steps == 0,
             accuracy=options.accuracy,
             progress=progress,
         )
     finally:
         progress.close()
     clock.lap("evaluations")
+    if options.exact_steps:
+        return _exact_fit(design, objective, root, options.exact_steps, tol, clock)
     errors = monte_carlo(objective, root, options.accuracy)
     solution = objective.solution(root.theta, options.solve_tol)
     clock.lap("solution")
-    deviance = np.nan
+    deviance, error = np.nan, np.nan
     if options.loglik_probes:
-        probes = objective.fresh_probes(options.loglik_probes)
-        value, error = logdet(objective.system, probes)
-        sigma2 = float(solution["sigma2"])
-        nu = objective.nu
-        deviance = value + float(solution["logdet"]) + nu * (1.0 + np.log(2.0 * np.pi * sigma2))
-        deviance -= equations.log_w
-        errors = replace(errors, cg_iterations=objective.cg_iterations, loglik_error=0.5 * error)
+        deviance, error = _deviance(design, objective, root, solution, options.loglik_probes)
         clock.lap("loglik")
-    else:
-        errors = replace(errors, cg_iterations=objective.cg_iterations, loglik_error=np.nan)
+    errors = replace(errors, cg_iterations=objective.cg_iterations, loglik_error=0.5 * error)
     record = FitRecord(
         converged=root.converged,
         message=root.message,
@@ -122,6 +144,93 @@ def fit_iterative(
         design=design,
         monte_carlo=errors,
     )
+
+
+def _deviance(
+    design: Design, objective: IterativeObjective, root: Root, solution: dict, probes: int
+) -> tuple[float, float]:
+    """Deviance at the root and its Monte Carlo standard error; exact where that pays."""
+    if _factor_is_cheap(objective.eq, _CHEAP_ORDER, _CHEAP_PAIRS):
+        return _exact_deviance(design, objective, root), 0.0
+    value, error = logdet(objective.system, objective.fresh_probes(probes))
+    if error > _NOISY and _factor_is_cheap(objective.eq, _SMALL_ORDER, _SMALL_PAIRS):
+        return _exact_deviance(design, objective, root), 0.0
+    nu, sigma2 = objective.nu, float(solution["sigma2"])
+    value += float(solution["logdet"]) + nu * (1.0 + np.log(2.0 * np.pi * sigma2))
+    return value - objective.eq.log_w, error
+
+
+def _factor_is_cheap(eq: Equations, order: int, pairs: float) -> bool:
+    """Whether S is of at most this order, assembled from at most so many pairs of cells, and fits easily."""
+    q2, partners = eq.layout.q2, np.diff(eq.ptr).astype(np.float64)
+    if q2 > order or float(partners @ partners) * eq.layout.k1 > pairs:
+        return False
+    return q2 <= 100 or 32.0 * q2 * q2 < available_memory()
+
+
+def _exact_deviance(design: Design, objective: IterativeObjective, root: Root) -> float:
+    direct = Objective(design, reml=objective.reml, equations=objective.eq)
+    return direct.evaluate(root.theta, 0).deviance
+
+
+# -- exact steps ---------------------------------------------------------------------------------------------
+
+
+def _check_exact_steps(design: Design, equations: Equations, steps: int) -> None:
+    plan = forecast(design, equations, "direct")
+    try:
+        refuse(plan)
+    except MemoryEstimateError as error:
+        raise MemoryEstimateError(
+            f"exact_steps={steps} needs a direct factor, exact_steps=0 does not. {error}"
+        ) from error
+
+
+def _exact_fit(
+    design: Design, objective: IterativeObjective, root: Root, steps: int, tol: float, clock
+) -> Fit:
+    """The direct search from the root of the stochastic one, at most so many accepted steps."""
+    from .fit import FitRecord, _assemble, _term_specs
+
+    direct = Objective(design, reml=objective.reml, equations=objective.eq)
+    accepted = [0]
+
+    def note(iteration: int, deviance: float, decrement: float) -> None:
+        accepted[0] = iteration
+
+    minimum = minimise(
+        direct.evaluate,
+        root.theta,
+        _term_specs(design, direct),
+        tol=tol,
+        max_evaluations=steps,
+        count=lambda: accepted[0],
+        callback=note,
+    )
+    clock.lap("exact steps")
+    message = minimum.message
+    if not minimum.converged and accepted[0] >= steps:
+        message = (
+            f"the exact steps allowed ({steps}) do not suffice: the deviance could fall by another "
+            f"{minimum.decrement:.1g}; allow more (exact_steps), or use solver='direct'"
+        )
+    solution = direct.solution(minimum.theta)
+    clock.lap("solution")
+    evaluations = direct.n_factorizations
+    record = FitRecord(
+        converged=minimum.converged,
+        message=message,
+        evaluations=objective.n_evaluations + evaluations,
+        iterations=root.iterations + minimum.iterations,
+        gradient_norm=minimum.gradient_norm,
+        newton_decrement=minimum.decrement,
+        solver=f"{objective.solver_name}, {objective.cg_iterations} iterations, {objective.n_probes} probes; "
+        f"then {direct.solver_name}, {evaluations} exact evaluation{'' if evaluations == 1 else 's'}",
+        singular=tuple(design.terms[t].name for t in minimum.singular),
+        seconds=clock.seconds,
+        history=tuple(minimum.history),
+    )
+    return _assemble(design, direct, minimum.theta, solution, record)
 
 
 def start_of(objective: IterativeObjective) -> np.ndarray:

@@ -102,7 +102,9 @@ def monte_carlo_lines(errors: object) -> list[str]:
     -------
     list of str
     """
-    loglik = "not computed" if np.isnan(errors.loglik_error) else f"+/- {errors.loglik_error:.1g}"
+    loglik = f"+/- {errors.loglik_error:.1g}" if errors.loglik_error else "exact"
+    if np.isnan(errors.loglik_error):
+        loglik = "not computed"
     return [
         f"Monte Carlo errors: at most {errors.ratio:.1g} standard errors of the variance parameters; "
         f"log-likelihood {loglik} ({errors.probes} probes, seed {errors.seed})."
