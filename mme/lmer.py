@@ -92,7 +92,7 @@ class LinearMixedModel:
         start : array_like, shape (n_theta,), optional
             Start of the search, in the order of `LinearMixedModelResults.theta`.
         **options
-            `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `progress` and more: see
+            `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `exact_steps` and more: see
             `mme.fit.fit_design`.
 
         Returns
@@ -208,7 +208,7 @@ def lmer(
     start : array_like, shape (n_theta,), optional
         Start of the search, in the order of `theta` of the results.
     **options
-        `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `progress` and more: see
+        `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `exact_steps` and more: see
         `mme.fit.fit_design`.
 
     Returns
