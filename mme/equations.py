@@ -8,6 +8,7 @@ uncentred covariate (a year, say) costs no digits.  The relative covariance in t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg as sl
@@ -22,6 +23,8 @@ from .parallel import cut, row_chunks, run
 from .structure import Block, Layout
 
 __all__ = ["Equations", "build_equations"]
+
+_SCANS = 4  # pieces of a transposition, each of which looks at every entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +45,13 @@ class Equations:
         Diagonal blocks of Z_1'WZ_1.
     A1x : ndarray, shape (q1, k1, p + 1)
         Z_1'W[X y].
-    ptr, idx, val : ndarrays of int64 (q1+1,), int32 (nnz,), float64 (nnz, k1)
+    ptr, idx : ndarrays of int64 (q1+1,), int32 (nnz,)
         Cells: the non-zeros of Z_1'WZ_2, level by level.
-    tptr, tlev, tpos : ndarrays of int64 (q2+1,), int32 (nnz,), int64 (nnz,)
-        The cells by column of the rest: level and position.
+    tptr, tlev : ndarrays of int64 (q2+1,), int32 (nnz,)
+        The cells by column of the rest: their levels.
+    values, positions : ndarrays of float64 (nnz, k1), int32 or int64 (nnz,), or None
+        The cells' values, and their positions by column. None where every cell is one (a rating by a user of
+        an item): `val` and `tpos` are then made when first read, which the iterative path never does.
     gptr, gidx, gval : ndarrays of int64 (q2+1,), int32, float64
         Block-lower part of Z_2'WZ_2 by columns.
     A2x : ndarray, shape (q2, p + 1)
@@ -64,16 +70,33 @@ class Equations:
     A1x: np.ndarray
     ptr: np.ndarray
     idx: np.ndarray
-    val: np.ndarray
+    values: np.ndarray | None
     tptr: np.ndarray
     tlev: np.ndarray
-    tpos: np.ndarray
+    positions: np.ndarray | None
     gptr: np.ndarray
     gidx: np.ndarray
     gval: np.ndarray
     A2x: np.ndarray
     Axx: np.ndarray
     yy_total: float
+
+    @property
+    def unit(self) -> bool:
+        """Whether every cell is one."""
+        return self.values is None
+
+    @cached_property
+    def val(self) -> np.ndarray:
+        """Values of the cells, shape (nnz, k1)."""
+        return np.ones((self.idx.size, 1)) if self.values is None else self.values
+
+    @cached_property
+    def tpos(self) -> np.ndarray:
+        """Positions of the cells by column, shape (nnz,)."""
+        if self.positions is not None:
+            return self.positions
+        return _transpose(self.ptr, self.idx, self.layout.q2)[2]
 
     def gram_scale(self) -> list[np.ndarray]:
         """Mean k x k cross-product per level of every block: the natural scale of its covariance."""
@@ -122,9 +145,8 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
     A2x = np.zeros((q2, p + 1))
     if q2:
-        plain = root_w is None and all(design.terms[t].columns is None for b in layout.rest for t in b.terms)
-        kc.rows_times(rptr, ridx, rval, xy, A2x)
-        gptr, gidx, gval = _gram(layout, rptr, ridx, rval, plain)
+        kc.rows_times(rptr, ridx.size // n, ridx, rval, xy, A2x)
+        gptr, gidx, gval = _gram(layout, n, rptr, ridx, rval)
     else:
         gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     if layout.has_lead:
@@ -132,7 +154,7 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     else:
         A1, A1x = np.zeros((0, 1, 1)), np.zeros((0, 1, p + 1))
         ptr, idx, val = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 1))
-    tptr, tlev, tpos = kc.transpose_cells(ptr, idx, q2)
+    tptr, tlev, tpos = _transpose(ptr, idx, q2, positions=val is not None)
     log_w = 0.0 if design.weights is None else float(np.sum(np.log(design.weights)))
     return Equations(
         layout, fixed, tuple(basis), n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos,
@@ -140,10 +162,37 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     )  # fmt: skip
 
 
+def _transpose(
+    ptr: np.ndarray, idx: np.ndarray, q2: int, width: int = 0, positions: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Entries by column: pointers, rows, positions (None unless wanted)."""
+    tptr = kc.column_pointers(idx, q2)
+    tlev = np.empty(idx.size, np.int32)
+    small = idx.size <= np.iinfo(np.int32).max
+    tpos = np.empty(idx.size if positions else 0, np.int32 if small else np.int64)
+    # every piece looks at every entry: few pieces, whatever the number of threads
+    pieces = cut(np.diff(tptr), q2)
+    if len(pieces) > _SCANS:
+        pieces = cut(np.diff(tptr) * (_SCANS / len(pieces)), q2)
+    run(lambda _, a, b: kc.transpose_cells(a, b, ptr, width, idx, tptr, tlev, tpos), pieces)
+    return tptr, tlev, tpos if positions else None
+
+
+def _is_plain(design: Design, block: Block, root_w: np.ndarray | None) -> bool:
+    """Whether a block's only column is one in every row."""
+    terms = [design.terms[t] for t in block.terms]
+    return root_w is None and len(terms) == 1 and not terms[0].general and terms[0].columns is None
+
+
 def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """A grouped block's columns in its basis, shape (n, k) C order, times the root weights; and the basis."""
+    """A grouped block's columns in its basis, shape (n, k) C order, times the root weights; and the basis.
+
+    Shape (0, 1) stands for a column of ones.
+    """
     if design.terms[block.terms[0]].general:
         return None, np.eye(1)
+    if _is_plain(design, block, root_w):
+        return np.empty((0, 1)), np.eye(1)
     parts, basis = [], np.eye(block.k)
     start = 0
     for t in block.terms:
@@ -211,10 +260,14 @@ def _by_rows(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.nd
 def _rest_rows(
     design: Design, layout: Layout, root_w: np.ndarray | None, columns: list[np.ndarray | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Z_2 by rows: pointers int64 (n+1,), columns int32, values float64."""
+    """Z_2 by rows: pointers int64 (n+1,), columns int32, values float64.
+
+    Without pointers, all rows have equally many entries; without values, all are one.
+    """
     n = design.n
     pieces = []
     general = any(design.terms[b.terms[0]].general for b in layout.rest)
+    plain = all(_is_plain(design, b, root_w) for b in layout.rest)
     grouped_idx, grouped_val = [], []
     for r, block in enumerate(layout.rest):
         term = design.terms[block.terms[0]]
@@ -226,10 +279,14 @@ def _rest_rows(
             Z.sum_duplicates()
             pieces.append((r, Z))
             continue
-        first = np.asarray(term.codes).astype(np.int32) * np.int32(block.k) + np.int32(offset)
-        idx = first[:, None] + np.arange(block.k, dtype=np.int32)
+        first = np.asarray(term.codes, dtype=np.int32)
+        if block.k > 1 or offset:
+            first = first * np.int32(block.k) + np.int32(offset)
+        idx = first[:, None] if block.k == 1 else first[:, None] + np.arange(block.k, dtype=np.int32)
         val = columns[r + int(layout.has_lead)]
         assert val is not None
+        if not plain and val.shape[0] == 0:
+            val = np.ones((n, 1))
         if general:
             ptr = np.arange(0, (n + 1) * block.k, block.k)
             Z = sp.csr_array(
@@ -246,9 +303,8 @@ def _rest_rows(
     if not grouped_idx:
         return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     ridx = grouped_idx[0] if len(grouped_idx) == 1 else np.hstack(grouped_idx)
-    rval = grouped_val[0] if len(grouped_val) == 1 else np.hstack(grouped_val)
-    width = ridx.shape[1]
-    return np.arange(0, (n + 1) * width, width, dtype=np.int64), ridx.ravel(), rval.ravel()
+    rval = grouped_val[0] if plain or len(grouped_val) == 1 else np.hstack(grouped_val)
+    return np.zeros(0, np.int64), np.ascontiguousarray(ridx).ravel(), rval.ravel()
 
 
 def _lead(
@@ -259,7 +315,8 @@ def _lead(
     rptr: np.ndarray,
     ridx: np.ndarray,
     rval: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """A1, A1x and the cells: pointers, columns, values (None if every cell is one)."""
     block = layout.blocks[0]
     codes = np.ascontiguousarray(design.terms[block.terms[0]].codes, dtype=np.int32)
     order, rows = kc.counting_sort(codes, block.q)
@@ -275,37 +332,44 @@ def _lead(
     q2 = layout.q2
     if q2 == 0:
         return A1, A1x, ptr, np.zeros(0, np.int32), np.zeros((0, block.k))
-    ranges = cut(counts * (4.0 * max(1, ridx.size // max(1, design.n))), block.q)
-    run(lambda _, a, b: kc.count_cells(a, b, order, rows, rptr, ridx, q2, ptr), ranges)
+    width = ridx.size // design.n
+    ranges = cut(counts * (4.0 * max(1, width)), block.q)
+    run(lambda _, a, b: kc.count_cells(a, b, order, rows, rptr, width, ridx, q2, ptr), ranges)
     np.cumsum(ptr, out=ptr)
     idx = np.empty(ptr[-1], np.int32)
-    val = np.empty((ptr[-1], block.k))
-    run(lambda _, a, b: kc.fill_cells(a, b, order, rows, rptr, ridx, rval, z, q2, ptr, idx, val), ranges)
-    return A1, A1x, ptr, idx, val
+    unit = z.shape[0] == 0 and rval.size == 0 and ptr[-1] == ridx.size > 0
+    val = np.empty((0 if unit else ptr[-1], block.k))
+    run(
+        lambda _, a, b: kc.fill_cells(a, b, order, rows, rptr, width, ridx, rval, z, q2, ptr, idx, val),
+        ranges,
+    )
+    return A1, A1x, ptr, idx, None if unit else val
 
 
 def _gram(
-    layout: Layout, rptr: np.ndarray, ridx: np.ndarray, rval: np.ndarray, plain: bool
+    layout: Layout, n: int, rptr: np.ndarray, ridx: np.ndarray, rval: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Block-lower Z_2'Z_2 by columns; `plain` where every value is one."""
+    """Block-lower Z_2'Z_2 by columns."""
     q2, lstart = layout.q2, layout.lstart
     blocks = layout.rest
-    if len(blocks) == 1 and blocks[0].k == 1 and rptr[-1] == rptr.size - 1:
+    width = ridx.size // n
+    if len(blocks) == 1 and blocks[0].k == 1 and rptr.size == 0:
         # one scalar grouped term: a diagonal
-        squares = None if plain else rval * rval
-        diagonal = np.bincount(ridx, weights=squares, minlength=q2).astype(np.float64)
+        if rval.size:
+            diagonal = np.bincount(ridx, weights=rval * rval, minlength=q2).astype(np.float64)
+        else:
+            diagonal = np.diff(kc.column_pointers(ridx, q2)).astype(np.float64)
         return np.arange(q2 + 1, dtype=np.int64), np.arange(q2, dtype=np.int32), diagonal
-    tptr, tlev, tpos = kc.transpose_cells(rptr, ridx, q2)
+    tptr, tlev, tpos = _transpose(rptr, ridx, q2, width, positions=rval.size > 0)
+    if tpos is None:
+        tpos = np.zeros(0, np.int32)
     n_levels = lstart.size - 1
-    width = ridx.size / max(1, rptr.size - 1)
-    ranges = cut(np.diff(tptr[lstart]) * (2.0 * width), n_levels)
+    ranges = cut(np.diff(tptr[lstart]) * (2.0 * ridx.size / n), n_levels)
     gptr = np.zeros(q2 + 1, np.int64)
-    run(lambda _, a, b: kc.count_gram(a, b, lstart, tptr, tlev, rptr, ridx, gptr), ranges)
+    run(lambda _, a, b: kc.count_gram(a, b, lstart, tptr, tlev, rptr, width, ridx, gptr), ranges)
     np.cumsum(gptr, out=gptr)
     gidx = np.empty(gptr[-1], np.int32)
     gval = np.empty(gptr[-1])
-    run(
-        lambda _, a, b: kc.fill_gram(a, b, lstart, tptr, tlev, tpos, rptr, ridx, rval, gptr, gidx, gval),
-        ranges,
-    )
+    cells = (tptr, tlev, tpos, rptr, width, ridx, rval)
+    run(lambda _, a, b: kc.fill_gram(a, b, lstart, *cells, gptr, gidx, gval), ranges)
     return gptr, gidx, gval

@@ -235,9 +235,9 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
         factor, flops = plan.nnz_factor, plan.flops
         store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
     base = _held(eq)
-    direct = base + store
+    direct = base + store + (12.0 * eq.idx.size if eq.unit else 0.0)
     columns = 8.0 * (_VECTORS * q2 + 32.0 * lay.q1 * k1)
-    iterative = base + columns + (0.0 if k1 == 1 else eq.val.nbytes)
+    iterative = base + columns + (0.0 if eq.unit else eq.val.nbytes)
     have = available_memory()
     threads = n_threads()
     seconds = _EVALUATIONS * (

@@ -68,11 +68,9 @@ class SchurSystem:
         lay = eq.layout
         self.q1, self.k1, self.q2 = lay.q1, lay.k1, lay.q2
         self.k2 = max((b.k for b in lay.rest), default=1)
-        scalar = self.k1 == 1 and self.k2 == 1
-        self.unit = scalar and bool(eq.val.size) and bool(np.all(eq.val == 1.0))
         none = np.zeros((0, 1))
-        self.val = none if self.unit else eq.val
-        self.tval = none if self.unit else np.ascontiguousarray(eq.val[eq.tpos])
+        self.val = none if eq.unit else eq.val
+        self.tval = none if eq.unit else np.ascontiguousarray(eq.val[eq.tpos])
         self.aptr, self.aidx, self.aval = _symmetric(eq)
         # component of every column: which effect of which block of the rest
         start = np.cumsum([0] + [b.k for b in lay.rest])

@@ -15,6 +15,8 @@ from .covariance import lam_to_theta, triangular
 from .design import Design
 from .equations import Equations
 from .exceptions import DesignError
+from .kernels import cells as kc
+from .parallel import cut, run
 
 __all__ = ["check_identified", "moment_start"]
 
@@ -91,8 +93,8 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
         rhs[i] = np.sum(w * r[i] ** 2)
         F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
         for j in range(m):
-            squares, AH = _cross(eq, A22, components[i], components[j], w, H[j])
-            F[i, j] = squares - 2.0 * np.sum(w[:, None] * H[i] * AH) + np.sum(HwH * HH[j])
+            squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
+            F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
     rhs[m] = eq.Axx[p, p]
     F[m, m] = eq.n - p
     F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
@@ -135,22 +137,33 @@ def _cross(
     first: tuple[int, int],
     second: tuple[int, int],
     w: np.ndarray,
-    H: np.ndarray,
-) -> tuple[float, np.ndarray]:
-    """Weighted sum of squares of A = Z_first'Z_second (rows weighted by w), and A H."""
+    H1: np.ndarray,
+    H2: np.ndarray,
+) -> tuple[float, float]:
+    """For A = Z_first'Z_second and row weights w: the sums of w_i a_ij^2 and of w_i (H1 * A H2)_ij."""
     lay = eq.layout
     lead = (lay.has_lead and first[0] == 0, lay.has_lead and second[0] == 0)
     if lead == (True, True):
         d = eq.A1[:, first[1], second[1]]
-        return float(np.sum(w * d * d)), d[:, None] * H
+        return float(np.sum(w * d * d)), float(np.sum((w * d)[:, None] * H1 * H2))
     if lead == (False, False):
         A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
-    else:
-        block, column = second if lead[0] else first
-        c = first[1] if lead[0] else second[1]
-        full = sp.csr_array((eq.val[:, c], eq.idx, eq.ptr), shape=(lay.q1, lay.q2))
-        A = full if len(lay.rest) == 1 and lay.rest[0].k == 1 else full[:, _columns_of(eq, block, column)]
-        if not lead[0]:
-            A = A.T
-    squares = A.multiply(A)
-    return float(w @ (squares @ np.ones(A.shape[1]))), A @ H
+        squares = A.multiply(A)
+        return float(w @ (squares @ np.ones(A.shape[1]))), float(np.sum(w[:, None] * H1 * (A @ H2)))
+    # the cells stand by levels of the leading term: A and H1, H2 are turned round where that comes second
+    (lead_weight, rest_weight) = (w, None) if lead[0] else (None, w)
+    H_lead, H_rest = (H1, H2) if lead[0] else (H2, H1)
+    block, column = second if lead[0] else first
+    c = first[1] if lead[0] else second[1]
+    columns = _columns_of(eq, block, column)
+    parts = run(
+        lambda _, a, b: kc.cell_moments(
+            a, b, eq.ptr, eq.idx, np.zeros((0, 1)) if eq.unit else eq.val, c,
+            columns.start, columns.stop, columns.step,
+            np.ones(lay.q1) if lead_weight is None else lead_weight,
+            np.ones(H_rest.shape[0]) if rest_weight is None else rest_weight,
+            np.ascontiguousarray(H_lead), np.ascontiguousarray(H_rest),
+        ),
+        cut(np.diff(eq.ptr) * float(2 + eq.p), lay.q1),
+    )  # fmt: skip
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)

@@ -2,11 +2,22 @@
 
 "Cells" are the non-zeros of Z_1'Z_2 kept level by level: for level l of the leading factor, the sorted
 columns idx[ptr[l]:ptr[l+1]] of the other terms that meet it and the (k_1,) sums val[...] of products.
+
+What is the same in every row is not stored: ``z`` of shape (0, 1) and ``rval`` of shape (0,) stand for ones,
+``rptr`` of shape (0,) for rows with equally many entries, as many as ridx.size // n.
 """
 
 import numpy as np
 
 from . import kernel
+
+
+@kernel
+def row_span(rptr, width, i):
+    """Where row i's entries begin and end."""
+    if rptr.size == 0:
+        return i * width, (i + 1) * width
+    return rptr[i], rptr[i + 1]
 
 
 @kernel
@@ -32,6 +43,14 @@ def level_blocks(l0, l1, order, ptr, z, xy, A, B):
     """Fill A[l] = sum z z' (k, k) and B[l] = sum z xy' (k, m) over the rows of level l, l0 <= l < l1."""
     k = z.shape[1]
     m = xy.shape[1]
+    if z.shape[0] == 0:
+        for l in range(l0, l1):  # noqa: E741
+            A[l, 0, 0] = ptr[l + 1] - ptr[l]
+            for r in range(ptr[l], ptr[l + 1]):
+                i = order[r]
+                for b in range(m):
+                    B[l, 0, b] += xy[i, b]
+        return
     for l in range(l0, l1):  # noqa: E741
         for r in range(ptr[l], ptr[l + 1]):
             i = order[r]
@@ -47,14 +66,14 @@ def level_blocks(l0, l1, order, ptr, z, xy, A, B):
 
 
 @kernel
-def count_cells(l0, l1, order, ptr, rptr, ridx, q2, counts):
+def count_cells(l0, l1, order, ptr, rptr, width, ridx, q2, counts):
     """Number of distinct columns met by each level: counts[l+1] for l0 <= l < l1."""
     mark = np.full(q2, -1, np.int64)
     for l in range(l0, l1):  # noqa: E741
         c = 0
         for r in range(ptr[l], ptr[l + 1]):
-            i = order[r]
-            for e in range(rptr[i], rptr[i + 1]):
+            e0, e1 = row_span(rptr, width, order[r])
+            for e in range(e0, e1):
                 j = ridx[e]
                 if mark[j] != l:
                     mark[j] = l
@@ -63,16 +82,19 @@ def count_cells(l0, l1, order, ptr, rptr, ridx, q2, counts):
 
 
 @kernel
-def fill_cells(l0, l1, order, ptr, rptr, ridx, rval, z, q2, cptr, cidx, cval):
-    """Sorted columns and sums of products of every level, into the ranges cptr[l]:cptr[l+1]."""
+def fill_cells(l0, l1, order, ptr, rptr, width, ridx, rval, z, q2, cptr, cidx, cval):
+    """Sorted columns and sums of products of every level, into the ranges cptr[l]:cptr[l+1].
+
+    With `cval` of shape (0, k) the columns alone.
+    """
     k = z.shape[1]
     mark = np.full(q2, -1, np.int64)
     slot = np.empty(q2, np.int64)
     for l in range(l0, l1):  # noqa: E741
         top = cptr[l]
         for r in range(ptr[l], ptr[l + 1]):
-            i = order[r]
-            for e in range(rptr[i], rptr[i + 1]):
+            e0, e1 = row_span(rptr, width, order[r])
+            for e in range(e0, e1):
                 j = ridx[e]
                 if mark[j] != l:
                     mark[j] = l
@@ -80,55 +102,68 @@ def fill_cells(l0, l1, order, ptr, rptr, ridx, rval, z, q2, cptr, cidx, cval):
                     top += 1
         part = cidx[cptr[l] : top]
         part.sort()
+        if cval.shape[0] == 0:
+            continue
         for s in range(cptr[l], top):
             slot[cidx[s]] = s
             for a in range(k):
                 cval[s, a] = 0.0
         for r in range(ptr[l], ptr[l + 1]):
             i = order[r]
-            for e in range(rptr[i], rptr[i + 1]):
+            e0, e1 = row_span(rptr, width, i)
+            for e in range(e0, e1):
                 s = slot[ridx[e]]
-                v = rval[e]
-                for a in range(k):
-                    cval[s, a] += z[i, a] * v
+                v = rval[e] if rval.size else 1.0
+                if z.shape[0] == 0:
+                    cval[s, 0] += v
+                else:
+                    for a in range(k):
+                        cval[s, a] += z[i, a] * v
 
 
 @kernel
-def transpose_cells(ptr, idx, q2):
-    """Cells by column: (tptr int64 (q2+1,), tlev int32 (nnz,), tpos int64 (nnz,)), levels ascending."""
-    q1 = ptr.size - 1
-    nnz = idx.size
+def column_pointers(idx, q2):
+    """Where the entries of each column begin, sorted by column: int64 (q2+1,)."""
     tptr = np.zeros(q2 + 1, np.int64)
-    for e in range(nnz):
+    for e in range(idx.size):
         tptr[idx[e] + 1] += 1
     for j in range(q2):
         tptr[j + 1] += tptr[j]
-    fill = tptr[:-1].copy()
-    tlev = np.empty(nnz, np.int32)
-    tpos = np.empty(nnz, np.int64)
-    for l in range(q1):  # noqa: E741
-        for e in range(ptr[l], ptr[l + 1]):
-            f = fill[idx[e]]
-            tlev[f] = l
-            tpos[f] = e
-            fill[idx[e]] = f + 1
-    return tptr, tlev, tpos
+    return tptr
 
 
 @kernel
-def rows_times(rptr, ridx, rval, xy, out):
+def transpose_cells(j0, j1, ptr, width, idx, tptr, tlev, tpos):
+    """Levels of the cells of the columns j0..j1, ascending, and their positions unless tpos is empty."""
+    q1 = ptr.size - 1 if ptr.size else idx.size // width
+    fill = tptr[j0:j1].copy()
+    for l in range(q1):  # noqa: E741
+        e0, e1 = row_span(ptr, width, l)
+        for e in range(e0, e1):
+            j = idx[e]
+            if j >= j0 and j < j1:
+                f = fill[j - j0]
+                tlev[f] = l
+                if tpos.size:
+                    tpos[f] = e
+                fill[j - j0] = f + 1
+
+
+@kernel
+def rows_times(rptr, width, ridx, rval, xy, out):
     """out (q2, m) += Z' xy for a row-compressed Z (n, q2) and xy (n, m)."""
     m = xy.shape[1]
-    for i in range(rptr.size - 1):
-        for e in range(rptr[i], rptr[i + 1]):
+    for i in range(xy.shape[0]):
+        e0, e1 = row_span(rptr, width, i)
+        for e in range(e0, e1):
             j = ridx[e]
-            v = rval[e]
+            v = rval[e] if rval.size else 1.0
             for b in range(m):
                 out[j, b] += v * xy[i, b]
 
 
 @kernel
-def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, ridx, counts):
+def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, width, ridx, counts):
     """Rows at or below the level's first column in each column of Z'Z: counts[j+1].
 
     All columns of a level share the pattern of its union, so that k x k blocks are kept whole.
@@ -143,8 +178,8 @@ def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, ridx, counts):
                 mark[j] = t
                 c += 1
             for f in range(tptr[j], tptr[j + 1]):
-                i = tlev[f]
-                for e in range(rptr[i], rptr[i + 1]):
+                e0, e1 = row_span(rptr, width, tlev[f])
+                for e in range(e0, e1):
                     r = ridx[e]
                     if r >= j0 and mark[r] != t:
                         mark[r] = t
@@ -154,7 +189,7 @@ def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, ridx, counts):
 
 
 @kernel
-def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, ridx, rval, gptr, gidx, gval):
+def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, width, ridx, rval, gptr, gidx, gval):
     """Block-lower part of Z'Z by columns: rows gidx[gptr[j]:gptr[j+1]] >= the level's first column."""
     q2 = tptr.size - 1
     mark = np.full(q2, -1, np.int64)
@@ -168,8 +203,8 @@ def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, ridx, rval, gptr, gidx
                 gidx[top] = j
                 top += 1
             for f in range(tptr[j], tptr[j + 1]):
-                i = tlev[f]
-                for e in range(rptr[i], rptr[i + 1]):
+                e0, e1 = row_span(rptr, width, tlev[f])
+                for e in range(e0, e1):
                     r = ridx[e]
                     if r >= j0 and mark[r] != t:
                         mark[r] = t
@@ -185,9 +220,38 @@ def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, ridx, rval, gptr, gidx
                 gidx[base + s] = gidx[gptr[j0] + s]
                 gval[base + s] = 0.0
             for f in range(tptr[j], tptr[j + 1]):
-                i = tlev[f]
-                v = rval[tpos[f]]
-                for e in range(rptr[i], rptr[i + 1]):
+                e0, e1 = row_span(rptr, width, tlev[f])
+                v = rval[tpos[f]] if rval.size else 1.0
+                for e in range(e0, e1):
                     r = ridx[e]
                     if r >= j0:
-                        gval[base + slot[r]] += v * rval[e]
+                        gval[base + slot[r]] += v * rval[e] if rval.size else v
+
+
+@kernel
+def cell_moments(l0, l1, ptr, idx, val, c, start, stop, step, u, w, H, K):
+    """Sums of u_l w_j v^2 and of u_l w_j v H[l]'K[j] over the cells v = val[:, c] of levels l0..l1.
+
+    j counts the columns start, start + step, ... before stop; other cells are left out. Every cell is one if
+    val is empty.
+    """
+    p = H.shape[1]
+    squares = 0.0
+    products = 0.0
+    total = np.empty(p)
+    for l in range(l0, l1):  # noqa: E741
+        s = 0.0
+        total[:] = 0.0
+        for e in range(ptr[l], ptr[l + 1]):
+            i = idx[e]
+            if i < start or i >= stop or (i - start) % step != 0:
+                continue
+            j = (i - start) // step
+            v = val[e, c] if val.shape[0] else 1.0
+            s += w[j] * v * v
+            for b in range(p):
+                total[b] += w[j] * v * K[j, b]
+        squares += u[l] * s
+        for b in range(p):
+            products += u[l] * H[l, b] * total[b]
+    return squares, products
