@@ -412,13 +412,14 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             (`method`, penalties, most patterns of `free`, ``do_cg=False``) is always direct.
         **fit_kwargs
             gtol, maxiter, eps, maxcor, ftol, tol, disp, maxls; for the iterative solver probes, max_probes,
-            seed, goal, accuracy, solve_tol, loglik_probes, progress: see `mme.fit.IterativeOptions`.  Others
-            are ignored with a warning.
+            seed, goal, accuracy, solve_tol, loglik_probes, exact_steps, progress: see
+            `mme.fit.IterativeOptions`.  Others are ignored with a warning.
 
         Returns
         -------
         MixedLMResultsWrapper
-            Around `MixedLMResults`, or `IterativeMixedLMResults`, which says what it lacks.
+            Around `MixedLMResults`, or, where estimates have a Monte Carlo error, around
+            `IterativeMixedLMResults`, which says what it lacks.
 
         Raises
         ------

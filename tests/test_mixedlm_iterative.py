@@ -259,6 +259,17 @@ def test_start_and_most_steps(model, direct):
     assert not short.converged and short.hist
 
 
+def test_exact_steps_leave_nothing_stochastic(model, direct):
+    """The stochastic search is then a start: results are those of a direct fit, all of them."""
+    got = model.fit(solver="iterative", exact_steps=5)
+    assert got.converged and got.monte_carlo is None
+    assert not isinstance(got._results, IterativeMixedLMResults)
+    assert got.mle_retvals["solver"].startswith("iterative")
+    assert_allclose(got.llf, direct.llf, rtol=1e-9)
+    assert_allclose(got.bse, direct.bse, rtol=1e-4)
+    assert "MC Err." not in got.summary().as_text()
+
+
 def test_named_direct_solvers(model, direct):
     for solver, name in (("dense", "dense"), ("superlu", "SuperLU")):
         got = model.fit(solver=solver)
