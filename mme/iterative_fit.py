@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_iterative", "start_of"]
 
-# One factorization takes no longer than the quadrature up to this order of S and these pairs of cells
-_CHEAP_ORDER, _CHEAP_PAIRS = 600, 5e6
-# and up to these a few tenths of a second, for which a quadrature with this error of the deviance is replaced
-_SMALL_ORDER, _SMALL_PAIRS, _NOISY = 2_000, 1e8, 0.02
+# The log-likelihood by one factorization: order of S, seconds that need no comparison, seconds at most
+_SMALL, _INSTANT, _SHORT = 2_000, 0.01, 0.5
+_NOISY = 0.02  # error of the deviance by quadrature from which a short factorization replaces it
+# per second, measured: flops of a dense factor, pairs of cells scattered, non-zeros times right-hand sides
+_FLOPS, _PAIRS, _NONZEROS = 2e10, 2.5e8, 1e9
+_ITERATIONS = 12  # of conjugate gradients in a quadrature
 
 
 def fit_iterative(
@@ -150,22 +152,30 @@ def _deviance(
     design: Design, objective: IterativeObjective, root: Root, solution: dict, probes: int
 ) -> tuple[float, float]:
     """Deviance at the root and its Monte Carlo standard error; exact where that pays."""
-    if _factor_is_cheap(objective.eq, _CHEAP_ORDER, _CHEAP_PAIRS):
+    seconds = _factor_seconds(objective.eq)
+    if seconds <= max(_INSTANT, _quadrature_seconds(objective, probes)):
         return _exact_deviance(design, objective, root), 0.0
     value, error = logdet(objective.system, objective.fresh_probes(probes))
-    if error > _NOISY and _factor_is_cheap(objective.eq, _SMALL_ORDER, _SMALL_PAIRS):
+    if error > _NOISY and seconds <= _SHORT:
         return _exact_deviance(design, objective, root), 0.0
     nu, sigma2 = objective.nu, float(solution["sigma2"])
     value += float(solution["logdet"]) + nu * (1.0 + np.log(2.0 * np.pi * sigma2))
     return value - objective.eq.log_w, error
 
 
-def _factor_is_cheap(eq: Equations, order: int, pairs: float) -> bool:
-    """Whether S is of at most this order, assembled from at most so many pairs of cells, and fits easily."""
+def _factor_seconds(eq: Equations) -> float:
+    """Of assembling and factoring S, about; infinite where it is not small or hardly fits."""
     q2, partners = eq.layout.q2, np.diff(eq.ptr).astype(np.float64)
-    if q2 > order or float(partners @ partners) * eq.layout.k1 > pairs:
-        return False
-    return q2 <= 100 or 32.0 * q2 * q2 < available_memory()
+    if q2 > _SMALL or (q2 > 100 and 32.0 * q2 * q2 > available_memory()):
+        return np.inf
+    return q2**3 / 3.0 / _FLOPS + float(partners @ partners) * eq.layout.k1 / _PAIRS
+
+
+def _quadrature_seconds(objective: IterativeObjective, probes: int) -> float:
+    """Of the log-determinant by `mme.lanczos`, about."""
+    system = objective.system
+    nonzeros = 2.0 * objective.eq.idx.size * system.k1 + system.aidx.size
+    return (probes + system.n_components) * _ITERATIONS * nonzeros / _NONZEROS
 
 
 def _exact_deviance(design: Design, objective: IterativeObjective, root: Root) -> float:
