@@ -30,6 +30,8 @@ _GROWTH = 1.5  # of the gradient's length, that is still accepted
 _MOST_HALVINGS = 12
 _MOST_POLISHES = 6
 _LOOSEST = 5e-3  # relative tolerance of the solves far from the root
+_FINEST = 1e-10
+_NEAR = 25.0  # decrement from which a step usually ends within the tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +141,10 @@ class Progress:
 class _Search:
     """State of the root finding: a point, its evaluation, the quadratic model and its step."""
 
-    def __init__(self, objective: IterativeObjective, theta0: np.ndarray) -> None:
+    def __init__(self, objective: IterativeObjective, theta0: np.ndarray, inner: float) -> None:
         self.objective = objective
         self.space = _Coordinates(objective.term_specs())
-        self.inner = _LOOSEST  # relative tolerance of the solves
+        self.inner = inner  # relative tolerance of the solves
         self.steps = self.halvings = 0
         self.x = self.space.from_theta(np.asarray(theta0, dtype=np.float64))
         try:
@@ -168,16 +170,16 @@ class _Search:
         """Evaluate at the same point, with other probes or tolerances."""
         self._take(self.x, *self._model(self.x))
 
-    def advance(self, finest: float) -> bool:
-        """One accepted step; False if the gradient grows however short the step."""
+    def advance(self, tol: float) -> bool:
+        """One accepted step, evaluated with solves to this tolerance.
+
+        False if the gradient grows however short the step.
+        """
         fraction = self.space.limit(self.x, self.step)
-        before = self.inner
-        # the error of the solves need only be small against the step still to be made
-        self.inner = float(np.clip(0.2 * np.sqrt(self.decrement), finest, _LOOSEST))
-        if finest < 1e-5:
-            self.inner = finest
         # the length to compare with was taken with the error of the solves before
-        most = _GROWTH * self.slope + 10.0 * max(before, self.inner)
+        before = self.inner
+        self.inner = tol
+        most = _GROWTH * self.slope + 10.0 * before
         for _ in range(_MOST_HALVINGS):
             x = self.x + fraction * self.step
             try:
@@ -250,41 +252,39 @@ def find_root(
     ConvergenceError
         The gradient cannot be computed at the start.
     """
-    search = _Search(objective, theta0)
-    finest, polished = 0.2 * np.sqrt(tol), 0
+    # the start from moments is near enough for a step to end at the root: worth a tolerance to match
+    search = _Search(objective, theta0, min(max(accuracy, 1e-4), _LOOSEST) if polish else _LOOSEST)
+    finer, polished = 1.0, 0
     while True:
         if progress is not None:
             progress(search.steps, search.slope, objective.cg_iterations, objective.n_probes)
-        if search.decrement > tol:
+        ratio = search.ratio()
+        # errors of the solves move the root: they stay below what is asked for, once a step leads near it
+        wanted = max(0.1 * min(ratio, goal), accuracy) if polish else 0.2 * np.sqrt(tol)
+        left = min(tol, wanted**2) if polish and ratio <= goal else tol
+        if search.decrement > left:
             if search.steps >= max_steps:
                 return search.root(False, f"stopped after {max_steps} steps without convergence")
             before = search.decrement
-            if not search.advance(finest):
+            if not search.advance(max(finer * wanted, _FINEST) if before < _NEAR else _LOOSEST):
                 return search.root(
                     False,
                     f"the gradient grows along the step however short it is ({search.slope:.2g} standard "
                     "errors); try another start, or solver='direct' if it fits",
                 )
             if search.steps > 2 and search.decrement > 0.1 * before:
-                # the errors of the solves may be what is left
-                finest = max(0.1 * min(finest, search.inner), 1e-10)
+                finer *= 0.1  # the errors of the solves may be what is left
             continue
-        ratio = search.ratio()
         if ratio > goal and objective.n_probes < max_probes:
-            wanted = int(np.ceil(1.3 * objective.n_probes * (ratio / goal) ** 2))
-            objective.set_probes(min(max_probes, max(wanted, objective.n_probes + 4)))
+            number = int(np.ceil(1.3 * objective.n_probes * (ratio / goal) ** 2))
+            objective.set_probes(min(max_probes, max(number, objective.n_probes + 4)))
             search.again()
             continue
-        if polish and polished < _MOST_POLISHES:
-            tol = min(tol, max(0.1 * ratio, accuracy) ** 2)
-            finest = min(finest, np.sqrt(tol))
+        if polish and search.inner > 4.0 * wanted and polished < _MOST_POLISHES:
+            search.inner = wanted
             polished += 1
-            if search.decrement > tol:
-                continue
-            if search.inner > 4.0 * finest:
-                search.inner = finest
-                search.again()
-                continue
+            search.again()
+            continue
         message = "the next step is below the tolerance"
         if ratio > goal:
             message += (

@@ -40,6 +40,7 @@ __all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
 _PERFECT = 1e-12
 _BATCH = 16  # probes solved at once
+_TIGHTEST = 1e-10  # relative tolerance of a solve
 _MOST_ITERATIONS = 500  # of conjugate gradients in one solve
 
 
@@ -387,6 +388,9 @@ class IterativeObjective:
         per = max(1, _BATCH // max(1, c))
         Q = sy.Q if z.shape[1] else sy.Q[:, :0]
         loose = min(0.01, tol)
+        # an error of the response's solution counts in a sum of q squares, whose own spread is sqrt(2q)
+        most = max((b.q * b.k for b in self.eq.layout.blocks), default=1)
+        tight = max(tol / np.sqrt(2.0 * most), min(tol, _TIGHTEST))
         report = _Report()
         lost, gain, correction = [], [], []
         Y = R = known = known_lead = None
@@ -396,13 +400,14 @@ class IterativeObjective:
             e = const.shape[1]
             tail = np.hstack([const, sy.expand(z[:, i : i + per])])
             jacobi = sy.precondition(tail)
-            start = jacobi - sy.precondition(sy.product(jacobi)[0] - tail)
+            start = jacobi - sy.precondition(sy.product(jacobi, loose)[0] - tail)
             # relative to what the trace is about, (I - S^-1)z to first order
             reference = np.r_[
                 np.sqrt(np.sum(head * sy.precondition(head), axis=0)),
                 np.sqrt(np.sum((tail - jacobi) ** 2, axis=0)),
             ]
             tols = np.full(head.shape[1] + tail.shape[1], tol)
+            tols[: head.shape[1]] = tight
             tols[head.shape[1] + e :] = loose
             sol = sy.solve(
                 np.hstack([head, tail]),
