@@ -122,6 +122,17 @@ class SchurSystem:
             run(lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self.cut("lead", m))
         return out
 
+    def weighted_lead(self, W: np.ndarray, M: np.ndarray, tol: float = 0.0) -> np.ndarray:
+        """W[l] B_l lam2 M: (q1, k1, k1), (q2, m) -> (q1, k1, m); `tol` as in `product`."""
+        eq, m = self.eq, M.shape[1]
+        out = np.empty((self.q1, self.k1, m))
+        D = self._scaled(M, tol >= _SINGLE and self.moderate)
+        run(
+            lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, W, out, m),
+            self.cut("lead", m),
+        )
+        return out
+
     def minus_rest(self, T: np.ndarray, out: np.ndarray) -> np.ndarray:
         """out -= B'T in place: (q1, k1, m) into (q2, m)."""
         eq, m = self.eq, T.shape[2]
@@ -252,13 +263,9 @@ class SchurSystem:
         if self.q2 == 0:
             return np.empty_like(V), np.zeros(m)
         single = tol >= _SINGLE and self.moderate
-        D = self._aligned("D", self.q2, m, single)
+        D = self._scaled(V, single)
         T = self._aligned("T", self.q1 * self.k1, m, single)
         T = T.reshape(self.q1, self.k1, T.shape[1])
-        run(
-            lambda _, a, b: ki.apply_blocks(a, b, lay.lstart, lay.lblock, self.lam2, V, D, False),
-            self.cut("levels", m),
-        )
         if self.q1:
             run(
                 lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, self.W, T, m),
@@ -275,6 +282,16 @@ class SchurSystem:
             ranges,
         )  # fmt: skip
         return out, dots.sum(axis=0)
+
+    def _scaled(self, V: np.ndarray, single: bool) -> np.ndarray:
+        """lam2 V in rows for gathering, shape (q2, >= m)."""
+        lay, m = self.eq.layout, V.shape[1]
+        D = self._aligned("D", self.q2, m, single)
+        run(
+            lambda _, a, b: ki.apply_blocks(a, b, lay.lstart, lay.lblock, self.lam2, V, D, False),
+            self.cut("levels", m),
+        )
+        return D
 
     def _aligned(self, name: str, rows: int, m: int, single: bool) -> np.ndarray:
         """Scratch space, shape (rows, >= m), whose rows straddle as few cache lines as can be."""

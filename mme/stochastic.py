@@ -254,7 +254,7 @@ class IterativeObjective:
         """
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol)
         Ze = self._residual_products(st)
-        samples = self._derivatives(st, Ze)
+        samples = self._derivatives(st, Ze, tol)
         N_basis, N, gradient = [M.mean(axis=0) for M in samples], [], np.empty(self.n_theta)
         J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
@@ -461,12 +461,12 @@ class IterativeObjective:
             out.append(part @ np.linalg.inv(st.lam2[r]))
         return out
 
-    def _derivatives(self, st: SolvedState, Ze: list[np.ndarray]) -> list[np.ndarray]:
+    def _derivatives(self, st: SolvedState, Ze: list[np.ndarray], tol: float) -> list[np.ndarray]:
         """Samples of N of every term in the equations' basis, shapes (n_probes, k, k)."""
         lay = self.eq.layout
         p = self.eq.p
         half = st.Y[:, :p] @ st.Ri.T if self.reml and p else None
-        lead = self._lead_samples(st, half) if lay.has_lead else None
+        lead = self._lead_samples(st, half, tol) if lay.has_lead else None
         out = []
         for t, place in enumerate(lay.places):
             part = self._part(t)
@@ -479,7 +479,7 @@ class IterativeObjective:
             out.append(mine - ze.T @ ze / st.sigma2)
         return out
 
-    def _lead_samples(self, st: SolvedState, half: np.ndarray | None) -> np.ndarray:
+    def _lead_samples(self, st: SolvedState, half: np.ndarray | None, tol: float) -> np.ndarray:
         """sum_l F_l A_l less the share of the rest, by probe: shape (n_probes, k1, k1)."""
         eq, lay, sy = self.eq, self.eq.layout, self.system
         k1 = lay.k1
@@ -494,7 +494,7 @@ class IterativeObjective:
         if lay.q2 == 0:
             return np.broadcast_to(N, (max(1, m), k1, k1)).copy()
         K = st.probes.known_lead
-        both = sy.weigh(sy.F, sy.lead(sy.scale(np.hstack([K.Q, K.A]), False)))
+        both = sy.weighted_lead(sy.F, np.hstack([K.Q, K.A]))
         half = both.shape[2] // 2
         share = np.einsum("lac,lbc->ab", both[:, :, :half], both[:, :, half:])
         N = N - sy.block_trace() - share - share.T
@@ -503,8 +503,8 @@ class IterativeObjective:
         for i in range(0, m, per):
             z = st.probes.z[:, i : i + per]
             gain = np.ascontiguousarray(st.probes.gain[:, i * c : (i + z.shape[1]) * c])
-            left = sy.weigh(sy.F, sy.lead(sy.scale(gain, False)))
-            right = sy.weigh(sy.F, sy.lead(sy.scale(sy.expand(z), False)))
+            left = sy.weighted_lead(sy.F, gain, tol)
+            right = sy.weighted_lead(sy.F, sy.expand(z), tol)
             for j in range(z.shape[1]):
                 mine = slice(j * c, (j + 1) * c)
                 M = np.einsum("lac,lbc->ab", left[:, :, mine], right[:, :, mine])
