@@ -204,7 +204,7 @@ def _fit(
         equations = equations_of(design)
     check_identified(design, equations)
     clock.lap("equations")
-    if route(design, equations, solver) == "iterative":
+    if route(design, equations, solver, probes=options.probes) == "iterative":
         from .iterative_fit import fit_iterative
 
         return fit_iterative(
@@ -275,7 +275,9 @@ def equations_of(design: Design) -> Equations:
     return build_equations(design, layout)
 
 
-def route(design: Design, equations: Equations, solver: str, likelihood: bool = False) -> str:
+def route(
+    design: Design, equations: Equations, solver: str, likelihood: bool = False, probes: int = 12
+) -> str:
     """Whether "direct" or "iterative"; refuses what does not fit in memory.
 
     Parameters
@@ -286,6 +288,8 @@ def route(design: Design, equations: Equations, solver: str, likelihood: bool = 
         As in `fit_design`.
     likelihood : bool
         The exact likelihood is wanted, not a fit: for the message.
+    probes : int
+        Of the iterative path.
 
     Returns
     -------
@@ -301,7 +305,7 @@ def route(design: Design, equations: Equations, solver: str, likelihood: bool = 
         return "direct"
     from .forecast import forecast, refuse
 
-    plan = forecast(design, equations, solver, count=False)
+    plan = forecast(design, equations, solver, count=False, probes=probes)
     refuse(plan, likelihood)
     return plan.solver
 
@@ -343,6 +347,14 @@ class IterativeOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
+        for name, least in (("probes", 2), ("max_probes", 2), ("seed", 0), ("loglik_probes", 0), ("exact_steps", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an integer and at least {least}, not {value!r}.")
+        for name in ("goal", "accuracy", "solve_tol"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not value > 0:
+                raise ValueError(f"{name} must be a positive number, not {value!r}.")
         if self.probes < 2 or self.max_probes < self.probes:
             raise ValueError(
                 f"probes must be at least 2 and at most max_probes; they are {self.probes} and "

@@ -50,7 +50,10 @@ _FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
 _PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
 _LONG = 120.0  # seconds of a direct fit that are worth its exactness
 _SHARE = 0.8  # of the available memory that a fit may take
-_VECTORS = 100  # doubles per column of the rest that the iterative path keeps (batches of 16)
+# of the iterative path, counted in the code and measured: probes solved at once, copies of a block of
+# right-hand sides that stand beside each other in a solve, copies of the solutions for the probes
+_BATCH, _COPIES, _KEPT = 16, 9.0, 4.0
+_ITS_PROBES = 12  # to begin with: the default of `mme.fit.IterativeOptions`
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _seconds(value: float) -> str:
 
 
 def available_memory() -> float:
-    """Bytes this process can still allocate: the machine's and its control group's limits."""
+    """Bytes this process can still allocate: the machine's, its control group's and its own limits (ulimit)."""
     limits = []
     try:
         with open("/proc/meminfo") as file:
@@ -161,7 +164,24 @@ def available_memory() -> float:
         most, used = _read_number(f"{folder}/{limit}"), _read_number(f"{folder}/{usage}")
         if most is not None and used is not None:
             limits.append(max(0.0, most - used))
-    return min(limits) if limits else np.inf
+    return min([*limits, *_own_limits()], default=np.inf)
+
+
+def _own_limits() -> list[float]:
+    """Bytes left below the process's limits of address space and of data (``ulimit -v``, ``ulimit -d``)."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            pages = [float(word) for word in file.read().split()]
+    except (ImportError, OSError):
+        return []
+    left = []
+    for kind, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        most = resource.getrlimit(kind)[0]
+        if most != resource.RLIM_INFINITY:
+            left.append(max(0.0, most - used * resource.getpagesize()))
+    return left
 
 
 def _read_number(path: str) -> float | None:
@@ -199,7 +219,9 @@ def check_rows(design: Design, layout: Layout) -> None:
         )
 
 
-def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = True) -> Preflight:
+def forecast(
+    design: Design, eq: Equations, solver: str = "auto", count: bool = True, probes: int = _ITS_PROBES
+) -> Preflight:
     """Predict the cost of both paths and choose.
 
     Parameters
@@ -210,6 +232,8 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
         As in `mme.fit.fit_design`; anything but "auto" is kept.
     count : bool
         False: do not count what does not bear on the choice; S is then taken to be full.
+    probes : int
+        Of the iterative path.
 
     Returns
     -------
@@ -224,7 +248,8 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
         nonzeros, counted = full, q2 <= 1
     else:
         nonzeros, counted = _schur_nonzeros(eq, pairs, full)
-    dense_flops, dense_bytes = q2**3 / 3, 8.0 * q2 * q2
+    # a dense factor, and the inverse that the gradient is read from
+    dense_flops, dense_bytes = q2**3 / 3, 16.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
         factor, flops, store = full, dense_flops, dense_bytes
     elif nonzeros > _LARGE_PATTERN or (nonzeros > _PATTERN and nonzeros > _PER_COLUMN * q2):
@@ -235,9 +260,9 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
         factor, flops = plan.nnz_factor, plan.flops
         store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
     base = _held(eq)
-    direct = base + store + (12.0 * eq.idx.size if eq.unit else 0.0)
-    columns = 8.0 * (_VECTORS * q2 + 32.0 * lay.q1 * k1)
-    iterative = base + columns + (0.0 if eq.unit else eq.val.nbytes)
+    borders = 8.0 * (lay.q1 * k1 + q2) * (24.0 + 4.0 * (eq.p + 1))
+    direct = base + store + borders + (12.0 * eq.idx.size if eq.unit else 0.0)
+    iterative = base + _iterative_beside(eq, probes)
     have = available_memory()
     threads = n_threads()
     seconds = _EVALUATIONS * (
@@ -250,6 +275,19 @@ def forecast(design: Design, eq: Equations, solver: str = "auto", count: bool = 
         eq.n, eq.p, names, leading, q2, int(eq.idx.size), float(nonzeros), counted, float(factor),
         float(flops), base, direct, iterative, have, seconds, chosen, why,
     )  # fmt: skip
+
+
+def _iterative_beside(eq: Equations, probes: int) -> float:
+    """Peak bytes of the iterative path beside the equations, with so many probes."""
+    lay = eq.layout
+    border, effects = eq.p + 1, sum(b.k for b in lay.rest)
+    # solved at once: [X y], two smooth vectors per effect and a batch of probes, each by effect
+    block = border + 2 * effects + min(probes, max(1, _BATCH // max(1, effects))) * effects
+    columns = lay.q2 * (_COPIES * block + _KEPT * probes * effects)
+    levels = lay.q1 * lay.k1 * (block + 2.0 * border + 3.0 * lay.k1)
+    cells = 0.0 if eq.unit else 8.0 * eq.idx.size * lay.k1
+    both = 24.0 * eq.gidx.size if eq.gidx.size > lay.q2 else 0.0  # Z_2'WZ_2, both triangles
+    return 8.0 * (columns + levels) + cells + both
 
 
 def _choose(solver: str, direct: float, iterative: float, have: float, seconds: float) -> tuple[str, str]:
@@ -344,8 +382,15 @@ def _schur_nonzeros(eq: Equations, pairs: float, full: float) -> tuple[float, bo
     return min(full, float(np.sum(per_level * np.diff(edges)))), False
 
 
+def _check_solver(solver: str) -> None:
+    from .fit import check_solver
+
+    check_solver(solver)
+
+
 def preflight_design(design: Design, solver: str = "auto") -> Preflight:
     """`preflight` of a design; builds its equations, which are proportional to the data."""
+    _check_solver(solver)
     layout = layout_of(design)
     check_rows(design, layout)
     return forecast(design, build_equations(design, layout), solver)
@@ -386,6 +431,7 @@ def preflight(
             given = ", ".join(["data"] * (data is not None) + sorted(options))
             raise TypeError(f"preflight() of a model takes nothing but solver, not {given}.")
         return formula.preflight(solver)
+    _check_solver(solver)
     if data is None:
         raise TypeError("preflight() of a formula needs data.")
     from .formula import build_design

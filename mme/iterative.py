@@ -54,8 +54,9 @@ class MonteCarlo:
     ratio : float
         Largest Monte Carlo error over standard error, in the coordinates of the search.
     information : ndarray, shape (n_theta, n_theta)
-        Average information of the free entries of lam lam' of every term, sigma2 profiled out; its inverse is
-        their covariance.
+        Average information of the free entries of R lam lam' R' of every term, sigma2 profiled out; its
+        inverse is their covariance. R is `mme.equations.Equations.basis`: with an uncentred covariate the
+        information about lam lam' itself would be nearly singular.
     loglik_error : float
         Monte Carlo standard error of the log-likelihood; 0 if it was computed exactly.
     """
@@ -345,7 +346,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     """
     ev = root.evaluation
     assert ev.information is not None and ev.joint is not None and ev.slope is not None
-    assert ev.information_D is not None
+    assert ev.information_basis is not None
     space = _Coordinates(objective.term_specs())
     x = space.from_theta(root.theta)
     model = space.derivatives(x, ev)
@@ -392,7 +393,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         sigma2_se,
         float(np.hypot(sigma2s.std(ddof=1), left * sigma2_se)),
         root.ratio,
-        0.5 * ev.information_D,
+        0.5 * ev.information_basis,
     )
 
 

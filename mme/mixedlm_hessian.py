@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from .mixedlm_covariance import OrthonormalPoint
     from .mixedlm_likelihood import Point
 
 __all__ = ["Probes", "covariance_hessian", "difference_hessian", "feasible_directions"]
@@ -83,7 +84,7 @@ def entry_matrices(k: int) -> list[np.ndarray]:
     return out
 
 
-def _trace_products(point: Point, probes: Probes) -> dict[tuple[int, int], np.ndarray]:
+def _trace_products(point: Point | OrthonormalPoint, probes: Probes) -> dict[tuple[int, int], np.ndarray]:
     """sum_lm G_lm[a, c] G_lm[b, d] over the levels of terms s and t, shapes (k_s, k_s, k_t, k_t)."""
     effects = sum(r.size * k for r, k in zip(probes.ranks, probes.widths, strict=True))
     out: dict[tuple[int, int], np.ndarray] = {}
@@ -104,7 +105,9 @@ def _trace_products(point: Point, probes: Probes) -> dict[tuple[int, int], np.nd
     return out
 
 
-def covariance_hessian(point: Point, beta: np.ndarray, reml: bool, probes: Probes) -> np.ndarray:
+def covariance_hessian(
+    point: Point | OrthonormalPoint, beta: np.ndarray, reml: bool, probes: Probes
+) -> np.ndarray:
     """Exact second derivatives of the log-likelihood in the free entries of the covariances.
 
     Parameters

@@ -9,6 +9,7 @@ from statsmodels.iolib import summary2
 from statsmodels.tools._decorators import cache_readonly
 
 from .covariance import entries
+from .mixedlm_covariance import random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults
 from .summary import convergence_lines, monte_carlo_lines
@@ -60,6 +61,7 @@ class IterativeMixedLMResults(MixedLMResults):
         self._settings = dict(settings)
         self._vcov_fe = fit.vcov_beta
         self._modes = fit.u
+        self._basis = random_basis(model._likelihood.cross_products(), model.k_re)
         self._kinds = [term.covariance for term in fit.design.terms]
 
     # -- standard errors -----------------------------------------------------------------------
@@ -81,7 +83,12 @@ class IterativeMixedLMResults(MixedLMResults):
         information[np.ix_(where, where)] = self.monte_carlo.information
         active = np.zeros(k, dtype=bool)
         active[where] = True
-        covariance = self._inverse(information, active)
+        T = well_conditioned(k_fe, self.k_vc, active, self._basis)
+        if T is None:
+            covariance = self._inverse(information, active)
+        else:
+            inverse = np.linalg.inv(T)
+            covariance = self._inverse(inverse.T @ information @ inverse, active, T, lambda: information)
         covariance[:k_fe, :k_fe] = self._vcov_fe
         covariance[:k_fe, k_fe:] = covariance[k_fe:, :k_fe] = 0.0
         # parameters held at a value have no error

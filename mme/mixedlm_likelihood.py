@@ -21,6 +21,7 @@ from .covariance import factor_psd, lam_to_theta
 from .design import Design
 from .equations import Equations
 from .fit import equations_of, route
+from .mixedlm_covariance import OrthonormalPoint, random_basis
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
 from .objective import Evaluation, Objective
@@ -351,11 +352,44 @@ class Likelihood:
         singular : bool
         """
         beta = np.asarray(params.fe_params, dtype=np.float64)
+        point = self.at(params.cov_re, params.vcomp, reml)
+        hess = self._with_fixed_effects(point, beta, reml, fe_pen, stationary)
+        n_fe = beta.size
+        hess[n_fe:, n_fe:], singular = self._covariance_block(params, point, beta, reml, cov_pen)
+        return hess, singular
+
+    def orthonormal_hessian(self, params: MixedLMParams, reml: bool) -> np.ndarray:
+        """`hessian` in the engine's coordinates (`mme.mixedlm_covariance.well_conditioned`).
+
+        Zero, that is no information, where the exact second derivatives would cost too much.
+        """
+        beta = np.asarray(params.fe_params, dtype=np.float64)
+        eq = self.cross_products()
+        probes = self.exact_second(reml)
+        inverses = [np.eye(term.k) for term in self.design.terms]
+        R = random_basis(eq, self.k_re)
+        if R is not None:
+            inverses[0] = np.linalg.inv(R)
+        point = OrthonormalPoint(self.at(params.cov_re, params.vcomp, reml), eq.fixed, inverses)
+        hess = self._with_fixed_effects(point, beta, reml)
+        if probes is None:
+            return np.zeros_like(hess)
+        hess[beta.size :, beta.size :] = covariance_hessian(point, beta, reml, probes)
+        return hess
+
+    def _with_fixed_effects(
+        self,
+        point: Point | OrthonormalPoint,
+        beta: np.ndarray,
+        reml: bool,
+        fe_pen: Any = None,
+        stationary: bool = False,
+    ) -> np.ndarray:
+        """The Hessian but for the block of the (co)variances, which is left zero."""
         kept = self.kept
         n_fe, n_re = beta.size, self.k_re * (self.k_re + 1) // 2
         m = n_re + self.k_vc
         hess = np.zeros((n_fe + m, n_fe + m))
-        point = self.at(params.cov_re, params.vcomp, reml)
         rows = np.flatnonzero(kept)
         q, nu, g = point.r2(beta), point.nu(reml), point.score_beta(beta)
         if stationary:
@@ -368,11 +402,9 @@ class Likelihood:
         cross = nu / q * (-cross + np.outer(quad, g) / q)
         hess[np.ix_(n_fe + np.arange(m), rows)] = cross
         hess[np.ix_(rows, n_fe + np.arange(m))] = cross.T
+        return hess
 
-        hess[n_fe:, n_fe:], singular = self._covariance_block(params, point, beta, reml, cov_pen)
-        return hess, singular
-
-    def _cross(self, point: Point, beta: np.ndarray) -> np.ndarray:
+    def _cross(self, point: Point | OrthonormalPoint, beta: np.ndarray) -> np.ndarray:
         """X'V^-1 (dV/d parameter) V^-1 r, shape (k_re2 + k_vc, rank)."""
         zr, zx = point.products(beta), point.products_x()
         out = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from .exceptions import DataError
 from .mixedlm_blups import group_covariances, random_effect_arrays
+from .mixedlm_covariance import invert, random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
 
@@ -27,8 +28,6 @@ __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 # A ratio of variances this small, in units where the reliability is about one half, is on the boundary.
 _BOUNDARY = 1e-7
-# Eigenvalue of the information (unit diagonal) below which a direction is flat.
-_FLAT = 1e-8
 
 
 class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
@@ -151,13 +150,22 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             if left.size > 1 and free:
                 sd = np.sqrt(np.diag(D)[left])
                 w = np.linalg.eigvalsh(D[np.ix_(left, left)] / np.outer(sd, sd))
-                if w[0] <= _BOUNDARY:
+                if w[0] <= _BOUNDARY and self._is_singular(left):
                     names.append(" x ".join(effects[i] for i in left) + " correlation")
         first = 1 if self.k_re else 0
         for j, name in enumerate(model.exog_vc.names):
             if self.params_object.vcomp[j] * likelihood.term_squares(first + j)[0] <= _BOUNDARY:
                 names.append(f"{name} Var")
         return names
+
+    def _is_singular(self, effects: np.ndarray) -> bool:
+        """Whether cov_re is singular too where uncentred columns do not make effects look alike."""
+        R = random_basis(self.model._likelihood.cross_products(), self.k_re)
+        if R is None or effects.size < self.k_re:
+            return True
+        D = R @ self.cov_re_unscaled @ R.T
+        sd = np.sqrt(np.maximum(np.diag(D), np.finfo(float).tiny))
+        return bool(np.linalg.eigvalsh(D / np.outer(sd, sd))[0] <= _BOUNDARY)
 
     # -- standard errors -----------------------------------------------------------------------
 
@@ -185,15 +193,30 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             active &= ~fixed
         if self.regularized:
             active[: self.k_fe] &= self.fe_params != 0
-        covariance = self._inverse(-hess, active)
+        coordinates, inner = None, None
+        if self.fe_pen is None and self.cov_pen is None and not self.regularized:
+            equations = self.model._likelihood.cross_products()
+            basis = random_basis(equations, self.k_re)
+            coordinates = well_conditioned(self.k_fe, self.k_vc, active, basis, equations.fixed)
+
+            def inner() -> np.ndarray:
+                return -self.model._likelihood.orthonormal_hessian(self.params_object, self.reml)
+
+        covariance = self._inverse(-hess, active, coordinates, inner)
         # parameters held at a value have no error
         covariance[fixed, :] = 0.0
         covariance[:, fixed] = 0.0
         return covariance
 
-    def _inverse(self, information: np.ndarray, active: np.ndarray) -> np.ndarray:
+    def _inverse(
+        self,
+        information: np.ndarray,
+        active: np.ndarray,
+        coordinates: np.ndarray | None = None,
+        inner: Callable[[], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Covariance of the active parameters; NaN for others and, with a warning, in flat directions."""
-        covariance, flat = _invert(information, active)
+        covariance, flat = invert(information, active, coordinates, inner)
         if flat.size:
             names = [str(self.model.data.param_names[i]) for i in flat]
             warnings.warn(
@@ -506,28 +529,6 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         heavy = ("random_effects", "random_effects_cov")
         state["_cache"] = {k: v for k, v in state.get("_cache", {}).items() if k not in heavy}
         return state
-
-
-def _invert(information: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse over the active parameters; NaN elsewhere and in flat or wrongly curved directions."""
-    out = np.full(information.shape, np.nan)
-    left = np.flatnonzero(active)
-    flat: list[int] = []
-    while left.size:
-        block = information[np.ix_(left, left)]
-        diagonal = np.diag(block)
-        bad = ~(diagonal > 0)
-        if not bad.any():
-            size = np.sqrt(diagonal)
-            w, U = np.linalg.eigh(block / np.outer(size, size))
-            if w[0] > _FLAT:
-                out[np.ix_(left, left)] = (U / w) @ U.T / np.outer(size, size)
-                break
-            weight = np.abs(U[:, w <= _FLAT]).max(axis=1)
-            bad = weight > 0.1 * weight.max()
-        flat.extend(left[bad].tolist())
-        left = left[~bad]
-    return out, np.array(sorted(flat), dtype=np.intp)
 
 
 class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
