@@ -5,6 +5,7 @@
     python benchmarks/iterative.py --cache DIR ...      keep the generated data there
     python benchmarks/iterative.py --gpboost ratings1m    also GPBoost's iterative mode, on the same data
     python benchmarks/iterative.py --plot growth.png    time and memory against rows (matplotlib)
+    python benchmarks/iterative.py --limits ratings16m  the products' share, and their speed against memory's
 
 Times are seconds of one REML fit from a data frame of integer codes, kernels compiled before; memory is the
 peak of the process, the data frame included.  On a busy machine look at the processor time.
@@ -76,19 +77,36 @@ def movers(n: int, workers: int, firms: int, share: float = 0.01, seed: int = 23
     return pd.DataFrame({"y": y, "u": worker, "m": firm})
 
 
+def schools(students: int, schools: int, districts: int, years: int = 6, move: float = 0.1, seed: int = 5):
+    """Students by teachers within schools within districts; a share of the years in another school."""
+    rng = np.random.default_rng(seed)
+    student = np.repeat(np.arange(students, dtype=np.int32), years)
+    school = np.repeat(rng.integers(0, schools, students), years)
+    school = np.where(rng.random(school.size) < move, rng.integers(0, schools, school.size), school)
+    teacher = (20 * school + rng.integers(0, 20, school.size)).astype(np.int32)
+    school, district = school.astype(np.int32), (school % districts).astype(np.int32)
+    y = rng.normal(size=students)[student] + 0.4 * rng.normal(size=20 * schools)[teacher]
+    y += 0.3 * rng.normal(size=schools)[school] + 0.2 * rng.normal(size=districts)[district]
+    return pd.DataFrame(
+        {"y": y + 0.7 * rng.normal(size=y.size), "u": student, "m": teacher, "s": school, "d": district}
+    )
+
+
 CROSSED = "y ~ 1 + (1 | u) + (1 | m)"
 WORKLOADS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "ratings1m": (lambda: ratings(1_000_000, 6_280, 2_638), CROSSED),
     "ratings4m": (lambda: ratings(4_000_000, 25_118, 10_554), CROSSED),
     "ratings16m": (lambda: ratings(16_000_000, 100_474, 42_216), CROSSED),
     "ratings32m": (lambda: ratings(32_000_204, 200_948, 84_432), CROSSED),
+    "ratings100m": (lambda: ratings(100_000_000, 628_000, 264_000), CROSSED),
     "uniform1m": (lambda: uniform(1_000_000, 66_000, 33_000), CROSSED),
     "uniform10m": (lambda: uniform(10_000_000, 660_000, 330_000), CROSSED),
     "slopes1m": (lambda: slopes(1_000_000, 40_000, 10_000), "y ~ x + (x | u) + (1 | m)"),
     "movers1m": (lambda: movers(1_000_000, 200_000, 25_000), CROSSED),
+    "schools1m": (lambda: schools(200_000, 2_000, 100), "y ~ 1 + (1 | u) + (1 | m) + (1 | s) + (1 | d)"),
 }
 GROWTH = ["ratings1m", "ratings4m", "ratings16m", "ratings32m"]
-DEFAULT = ["ratings1m", "ratings4m", "uniform1m", "slopes1m", "movers1m"]
+DEFAULT = ["ratings1m", "ratings4m", "uniform1m", "slopes1m", "movers1m", "schools1m"]
 
 
 def _data(name: str, cache: Path | None) -> pd.DataFrame:
@@ -101,14 +119,18 @@ def _data(name: str, cache: Path | None) -> pd.DataFrame:
     return pd.read_pickle(path)
 
 
+def _warm(name: str) -> pd.DataFrame:
+    """Small data for which the same kernels are compiled."""
+    return schools(500, 10, 3) if name.startswith("schools") else slopes(3_000, 100, 60)
+
+
 def run(name: str, cache: Path | None) -> dict[str, object]:
     """Fit one workload in this process."""
     import mme
 
     formula = WORKLOADS[name][1]
     small = _data(name, cache) if cache is not None else WORKLOADS[name][0]()
-    warm = slopes(3_000, 100, 60)
-    mme.lmer(formula, warm, solver="iterative")
+    mme.lmer(formula, _warm(name), solver="iterative")
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin, processor = time.perf_counter(), time.process_time()
     results = mme.lmer(formula, small, solver="iterative")
@@ -133,6 +155,60 @@ def run(name: str, cache: Path | None) -> dict[str, object]:
         "theta": [float(f"{v:.5g}") for v in np.concatenate(results.fit.theta)],
         "stages": {k: round(v, 2) for k, v in record.seconds.items()},
     }
+
+
+def limits(name: str, cache: Path | None, columns: int = 16) -> dict[str, object]:
+    """Share of the products with S in a fit, and their reading of rows against reading memory in order."""
+    import mme
+    from mme.parallel import cut
+    from mme.parallel import run as on_threads
+    from mme.pcg import SchurSystem
+
+    data = _data(name, cache)
+    mme.lmer(WORKLOADS[name][1], _warm(name), solver="iterative")
+    spent, product = [], SchurSystem.product
+
+    def timed(self, V, tol=0.0):
+        begin = time.perf_counter()
+        out = product(self, V, tol)
+        spent.append((time.perf_counter() - begin, V.shape[1]))
+        return out
+
+    SchurSystem.product = timed
+    begin = time.perf_counter()
+    results = mme.lmer(WORKLOADS[name][1], data, solver="iterative")
+    seconds = time.perf_counter() - begin
+    SchurSystem.product = product
+    system = results.fit.objective.system
+    V = np.random.default_rng(0).normal(size=(system.q2, columns))
+    cells = results.fit.objective.eq.idx.size
+    single = _median(lambda: product(system, V, 1e-3))
+    double = _median(lambda: product(system, V, 0.0))
+    block = np.ones(2**27, np.float32)  # 512 MiB, read in order by all threads
+    order = _median(lambda: on_threads(lambda _, a, b: block[a:b].sum(), cut(None, block.size, 1e9)))
+    gathered = cells * (4 * columns * (system.k1 + 1) + 8)  # a row and an index, in two passes
+    return {
+        "workload": name,
+        "seconds": round(seconds, 2),
+        "products": len(spent),
+        "right-hand sides": sum(m for _, m in spent),
+        "their share": round(sum(t for t, _ in spent) / seconds, 2),
+        f"product of {columns}, s": round(single, 4),
+        "in double precision, s": round(double, 4),
+        "rows read, GB/s": round(gathered / single / 1e9, 1),
+        "in order, GB/s": round(block.nbytes / order / 1e9, 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _median(function: Callable[[], object], repeats: int = 7) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
 
 
 def gpboost(name: str, cache: Path | None) -> dict[str, object]:
@@ -197,17 +273,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=", ".join(WORKLOADS))
     parser.add_argument("--cache", type=Path, help="folder for the generated data")
     parser.add_argument("--gpboost", action="store_true", help="also fit with GPBoost")
+    parser.add_argument("--limits", action="store_true", help="what limits the fits")
     parser.add_argument("--plot", type=Path, help="file for a plot of time and memory against rows")
     args = parser.parse_args()
-    if args.names[:1] == ["run"] or args.names[:1] == ["gpboost"]:
-        function = run if args.names[0] == "run" else gpboost
-        print(json.dumps(function(args.names[1], args.cache)))
+    kinds = {"run": run, "gpboost": gpboost, "limits": limits}
+    if args.names and args.names[0] in kinds:
+        print(json.dumps(kinds[args.names[0]](args.names[1], args.cache)))
         return
     rows = []
     for name in args.names or (GROWTH if args.plot else DEFAULT):
         if name not in WORKLOADS:
             parser.error(f"no workload {name!r}; there are {', '.join(WORKLOADS)}")
-        for kind in ["run", "gpboost"] if args.gpboost else ["run"]:
+        for kind in ["limits"] if args.limits else ["run", "gpboost"] if args.gpboost else ["run"]:
             rows.append(_child(kind, name, args.cache))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(_table(rows))
