@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -347,7 +348,8 @@ class IterativeOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("probes", 2), ("max_probes", 2), ("seed", 0), ("loglik_probes", 0), ("exact_steps", 0)):
+        leasts = {"probes": 2, "max_probes": 2, "seed": 0, "loglik_probes": 0, "exact_steps": 0}
+        for name, least in leasts.items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer and at least {least}, not {value!r}.")
@@ -355,15 +357,12 @@ class IterativeOptions:
             value = getattr(self, name)
             if not isinstance(value, Real) or not value > 0:
                 raise ValueError(f"{name} must be a positive number, not {value!r}.")
-        if self.probes < 2 or self.max_probes < self.probes:
+        if self.max_probes < self.probes:
             raise ValueError(
-                f"probes must be at least 2 and at most max_probes; they are {self.probes} and "
-                f"{self.max_probes}."
+                f"probes must be at most max_probes; they are {self.probes} and {self.max_probes}."
             )
         if self.loglik_probes == 1:
             raise ValueError("loglik_probes must be 0 (no log-likelihood) or at least 2.")
-        if self.exact_steps < 0:
-            raise ValueError(f"exact_steps must be 0 or more, not {self.exact_steps}.")
 
 
 class _Clock:

@@ -147,7 +147,7 @@ def _seconds(value: float) -> str:
 
 
 def available_memory() -> float:
-    """Bytes this process can still allocate: the machine's, its control group's and its own limits (ulimit)."""
+    """Bytes this process can still allocate: limits of the machine, the control group and the process."""
     limits = []
     try:
         with open("/proc/meminfo") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +146,64 @@ def test_bytes_of_the_equations_are_what_they_hold():
 def test_available_memory_is_plausible():
     have = available_memory()
     assert 1e6 < have < 1e15
+
+
+def test_limits_of_the_process_count(monkeypatch):
+    """ulimit -v and -d, less what the process has already."""
+    import resource
+
+    free = available_memory()
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limits = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+        limits[kind] = 2**50
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limits=limits: (limits[which],) * 2)
+        assert available_memory() == pytest.approx(free, rel=0.5)
+        limits[kind] = 1000
+        assert available_memory() == 0.0
+        with pytest.raises(MemoryEstimateError):
+            fit_design(crossed(3_000, (1_500, 1_200)), solver="direct")
+
+
+@pytest.mark.parametrize("solver", ["direct", "iterative"])
+@pytest.mark.parametrize("kind", ["scalar", "wide", "vectors", "probes"])
+def test_predicted_bytes_are_those_of_a_fit(kind, solver):
+    """Oracle: what NumPy allocates, at its peak."""
+    rng = np.random.default_rng(3)
+    n, levels = 40_000, (6_000, 1_200) if kind != "vectors" else (2_000, 600)
+    plain = crossed(n, levels)
+    design, probes = plain, 128 if kind == "probes" else 12
+    if kind == "wide":
+        X = np.column_stack([np.ones(n), rng.normal(size=(n, 39))])
+        design = Design(plain.y, X, plain.terms)
+    if kind == "vectors":
+        columns = np.column_stack([np.ones(n), rng.normal(size=(n, 2))])
+        terms = [
+            RandomTerm(t.name, t.codes, t.n_levels, columns, column_names=("1", "a", "b"))
+            for t in plain.terms
+        ]
+        design = Design(plain.y, np.ones((n, 1)), terms)
+    eq = build_equations(design, layout_of(design))
+    options = {"probes": probes, "goal": np.inf, "max_evaluations": 2, "loglik_probes": 0}
+    plan = forecast(design, eq, solver, probes=probes)
+    tracemalloc.start()
+    fit_design(design, solver=solver, equations=eq, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    predicted = plan.direct_bytes if solver == "direct" else plan.iterative_bytes
+    assert 0.5 < peak / (predicted - plan.equations_bytes) < 1.5
+
+
+def test_misspelt_solvers_are_refused_by_every_preflight():
+    data = load_data("Penicillin")
+    formula = "diameter ~ 1 + (1 | plate) + (1 | sample)"
+    for what in (
+        lambda: mme.preflight(formula, data, solver="iteratve"),
+        lambda: mme.LinearMixedModel.from_formula(formula, data).preflight("iteratve"),
+        lambda: mme.preflight(mme.mixedlm("diameter ~ 1", data, groups="plate"), solver="iteratve"),
+        lambda: preflight_design(build("crossed3"), "iteratve"),
+    ):
+        with pytest.raises(ValueError, match="'iteratve'"):
+            what()
 
 
 def test_preflight_stays_a_function():
