@@ -252,8 +252,10 @@ class SchurSystem:
         E = C.T @ self.product(C)[0]
         self.Ei = np.linalg.inv(0.5 * (E + E.T))
 
-    def product(self, V: np.ndarray, tol: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """S V and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,).
+    def product(
+        self, V: np.ndarray, tol: float = 0.0, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """S V, into `out` if given, and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,).
 
         From a tolerance of `_SINGLE` on, rows are gathered in single precision; sums are not. What is rounded
         is (S - I)V, relative to itself, at every cell independently.
@@ -271,7 +273,7 @@ class SchurSystem:
                 lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, self.W, T, m),
                 self.cut("lead", m),
             )
-        out = np.empty_like(V)
+        out = np.empty_like(V) if out is None else out
         ranges = self.cut("products", m)
         dots = np.zeros((len(ranges), m))
         run(
@@ -292,6 +294,13 @@ class SchurSystem:
             self.cut("levels", m),
         )
         return D
+
+    def _vectors(self, name: str, m: int) -> np.ndarray:
+        """Scratch space for m vectors, shape (q2, m), kept from solve to solve."""
+        need = self.q2 * m
+        if name not in self._scratch or self._scratch[name].size < need:
+            self._scratch[name] = np.empty(need)
+        return self._scratch[name][:need].reshape(self.q2, m)
 
     def _aligned(self, name: str, rows: int, m: int, single: bool) -> np.ndarray:
         """Scratch space, shape (rows, >= m), whose rows straddle as few cache lines as can be."""
@@ -378,8 +387,10 @@ class SchurSystem:
         if m == 0 or self.q2 == 0:
             return BlockSolution(X, R, 0, np.zeros(m), True)
         tol = np.broadcast_to(np.asarray(tol, dtype=np.float64), (m,))
-        V, AV = np.zeros_like(rhs), np.zeros_like(rhs)
-        Z = np.empty_like(rhs)
+        # fresh memory of this size would have to be cleared by the system again and again
+        V, AV, Z = (self._vectors(name, m) for name in ("V", "AV", "Z"))
+        V[:] = 0.0
+        AV[:] = 0.0
         if reference is None or X0 is None:
             rz, sums = self._advance(np.zeros(m), V, AV, X, R, Z)
             if reference is None:
@@ -416,6 +427,7 @@ class SchurSystem:
                 if X is not out.X:
                     out.X[:, active], out.R[:, active] = X, R
                 X, R, V, Z = (np.ascontiguousarray(A[:, open_]) for A in (X, R, V, Z))
+                AV = np.empty_like(V)
                 active, beta, total, correction = (
                     active[open_],
                     beta[open_],
@@ -427,7 +439,7 @@ class SchurSystem:
                 lambda _, a, b, V=V, Z=Z, be=step, co=shift: ki.redirect(a, b, self.component, be, co, Z, V),
                 self.cut("vector", active.size),
             )
-            AV, curvature = self.product(V, _gather_tolerance(tol[active]))
+            _, curvature = self.product(V, _gather_tolerance(tol[active]), AV)
             good = (curvature > 0.0) & (total > 0.0)
             alpha = np.where(good, total / np.where(good, curvature, 1.0), 0.0)
             if keep:
