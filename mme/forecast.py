@@ -51,8 +51,8 @@ _PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
 _LONG = 120.0  # seconds of a direct fit that are worth its exactness
 _SHARE = 0.8  # of the available memory that a fit may take
 # of the iterative path, counted in the code and measured: probes solved at once, copies of a block of
-# right-hand sides that stand beside each other in a solve, copies of the solutions for the probes
-_BATCH, _COPIES, _KEPT = 16, 9.0, 4.0
+# right-hand sides that stand beside each other in a solve
+_BATCH, _COPIES = 16, 11.0
 _ITS_PROBES = 12  # to begin with: the default of `mme.fit.IterativeOptions`
 
 
@@ -283,8 +283,8 @@ def _iterative_beside(eq: Equations, probes: int) -> float:
     border, effects = eq.p + 1, sum(b.k for b in lay.rest)
     # solved at once: [X y], two smooth vectors per effect and a batch of probes, each by effect
     block = border + 2 * effects + min(probes, max(1, _BATCH // max(1, effects))) * effects
-    columns = lay.q2 * (_COPIES * block + _KEPT * probes * effects)
-    levels = lay.q1 * lay.k1 * (block + 2.0 * border + 3.0 * lay.k1)
+    columns = lay.q2 * (_COPIES * block + 0.125 * probes)
+    levels = lay.q1 * lay.k1 * (3.0 * block + 2.0 * border + 3.0 * lay.k1)
     cells = 0.0 if eq.unit else 8.0 * eq.idx.size * lay.k1
     both = 24.0 * eq.gidx.size if eq.gidx.size > lay.q2 else 0.0  # Z_2'WZ_2, both triangles
     return 8.0 * (columns + levels) + cells + both

@@ -31,6 +31,7 @@ _MOST_HALVINGS = 12
 _MOST_POLISHES = 6
 _LOOSEST = 5e-3  # relative tolerance of the solves far from the root
 _FINEST = 1e-10
+_EXPLAINED = 1.0 - 1e-6  # reliability of a term beside which the residual variance is next to nothing
 _NEAR = 25.0  # decrement from which a step usually ends within the tolerance
 
 
@@ -199,6 +200,16 @@ class _Search:
         """Largest Monte Carlo error over standard error."""
         return _monte_carlo_ratio(self.space, self.x, self.ev, self.model)
 
+    def why_so_long(self, max_steps: int) -> str:
+        """Message of a search that ran out of steps."""
+        message = f"stopped after {max_steps} steps without convergence"
+        if float(np.max(np.abs(self.x), initial=0.0)) > _EXPLAINED:
+            message += (
+                "; the random effects explain the response almost exactly and the residual variance tends to "
+                "zero: check whether the response is a sum of the factors' effects, or constant within levels"
+            )
+        return message + "; solver='direct', if it fits, or another start may help"
+
     def root(self, converged: bool, message: str) -> Root:
         """The search's outcome; not converged where the linear systems were not solved."""
         if not self.ev.solved:
@@ -265,7 +276,7 @@ def find_root(
         left = min(tol, wanted**2) if polish and ratio <= goal else tol
         if search.decrement > left:
             if search.steps >= max_steps:
-                return search.root(False, f"stopped after {max_steps} steps without convergence")
+                return search.root(False, search.why_so_long(max_steps))
             before = search.decrement
             if not search.advance(max(finer * wanted, _FINEST) if before < _NEAR else _LOOSEST):
                 return search.root(
@@ -351,13 +362,14 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     x = space.from_theta(root.theta)
     model = space.derivatives(x, ev)
     points = _moved_points(space, x, ev, model)
-    thetas = np.array([space.to_theta(np.asarray(point)) for point in _inside(space, points)])
+    thetas = np.array([space.to_theta(np.asarray(point)) for point in _inside(space, points, x)])
     theta_se = _theta_se(objective, root)
     theta_error = thetas.std(axis=0, ddof=1)
     joint = _covariance(ev.joint)
     s2 = ev.sigma2
     variance_se, variance_error = [], []
     drift = np.zeros(len(thetas))
+    row_size = np.zeros(objective.n_theta)  # stands for the standard errors that a singular term has not
     for t, place in enumerate(objective.eq.layout.places):
         lams = [theta_to_lam(theta[place.theta], place.k, place.kind) for theta in thetas]
         lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
@@ -368,6 +380,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         inner = R @ lam
         moved = np.array([(R @ each) @ (R @ each).T - inner @ inner.T for each in lams])
         se = np.full((place.k, place.k), np.nan)
+        row_size[place.theta] = [np.sqrt(D[a, a]) for a, _ in place.entries]
         for i, (a, b) in enumerate(place.entries):
             direction = np.zeros(ev.joint.shape[0])
             direction[place.theta], direction[-1] = s2 * back[i], D[a, b]
@@ -387,7 +400,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         objective.seed,
         objective.cg_iterations,
         theta_se,
-        np.hypot(theta_error, left * np.nan_to_num(theta_se)),
+        np.hypot(theta_error, left * np.where(np.isnan(theta_se), row_size, theta_se)),
         tuple(variance_se),
         errors,
         sigma2_se,
@@ -443,13 +456,14 @@ def _factor_jacobian(R: np.ndarray, lam: np.ndarray, entries: list[tuple[int, in
     return out
 
 
-def _inside(space: _Coordinates, points: np.ndarray) -> np.ndarray:
-    """Points pulled to where I - rho is positive (a Monte Carlo step may overshoot)."""
+def _inside(space: _Coordinates, points: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Points pulled to where I - rho is at least a tenth of what it is at x: a step may overshoot."""
     out = points.copy()
     for c in space.cones:
+        most = 1.0 - 0.1 * (1.0 - float(np.linalg.eigvalsh(c.mat(x))[-1]))
         for point in out:
             w, V = np.linalg.eigh(c.mat(point))
-            rho = (V * np.clip(w, 0.0, 1.0 - 1e-9)) @ V.T
+            rho = (V * np.clip(w, 0.0, most)) @ V.T
             point[c.part] = rho[c.rows, c.cols]
     return out
 

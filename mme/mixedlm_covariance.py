@@ -81,7 +81,7 @@ def invert(
     active: np.ndarray,
     coordinates: np.ndarray | None = None,
     inner: Callable[[], np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Inverse over the active parameters; NaN elsewhere and in flat or wrongly curved directions.
 
     Parameters
@@ -99,6 +99,8 @@ def invert(
     covariance : ndarray, shape (k, k)
     flat : ndarray of int
         Active parameters without a standard error.
+    better : ndarray, shape (k, k), or None
+        The covariance in those coordinates, if it was found there.
     """
     out, flat = _invert(information, active)
     if flat.size and coordinates is not None and inner is not None:
@@ -107,8 +109,8 @@ def invert(
             on = np.ix_(active, active)
             T = coordinates[on]
             out[on] = T @ better[on] @ T.T
-            return out, left
-    return out, flat
+            return out, left, better
+    return out, flat, None
 
 
 class OrthonormalPoint:

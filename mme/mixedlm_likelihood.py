@@ -358,19 +358,23 @@ class Likelihood:
         hess[n_fe:, n_fe:], singular = self._covariance_block(params, point, beta, reml, cov_pen)
         return hess, singular
 
+    def orthonormal_point(self, params: MixedLMParams, reml: bool) -> OrthonormalPoint:
+        """The likelihood there in the engine's coordinates."""
+        eq = self.cross_products()
+        inverses = [np.eye(term.k) for term in self.design.terms]
+        R = random_basis(eq, self.k_re)
+        if R is not None:
+            inverses[0] = np.linalg.inv(R)
+        return OrthonormalPoint(self.at(params.cov_re, params.vcomp, reml), eq.fixed, inverses)
+
     def orthonormal_hessian(self, params: MixedLMParams, reml: bool) -> np.ndarray:
         """`hessian` in the engine's coordinates (`mme.mixedlm_covariance.well_conditioned`).
 
         Zero, that is no information, where the exact second derivatives would cost too much.
         """
         beta = np.asarray(params.fe_params, dtype=np.float64)
-        eq = self.cross_products()
         probes = self.exact_second(reml)
-        inverses = [np.eye(term.k) for term in self.design.terms]
-        R = random_basis(eq, self.k_re)
-        if R is not None:
-            inverses[0] = np.linalg.inv(R)
-        point = OrthonormalPoint(self.at(params.cov_re, params.vcomp, reml), eq.fixed, inverses)
+        point = self.orthonormal_point(params, reml)
         hess = self._with_fixed_effects(point, beta, reml)
         if probes is None:
             return np.zeros_like(hess)

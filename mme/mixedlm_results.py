@@ -108,6 +108,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         self.freepat = free
         self.regularized = regularized
         self._llf = float(llf)
+        self._orthonormal: tuple[np.ndarray, np.ndarray] | None = None
         self._data_in_cache = ["fittedvalues", "resid", "random_effects", "random_effects_cov"]
 
     # -- likelihood ----------------------------------------------------------------------------
@@ -216,7 +217,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         inner: Callable[[], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Covariance of the active parameters; NaN for others and, with a warning, in flat directions."""
-        covariance, flat = invert(information, active, coordinates, inner)
+        covariance, flat, better = invert(information, active, coordinates, inner)
+        self._orthonormal = None if better is None else (coordinates, better)
         if flat.size:
             names = [str(self.model.data.param_names[i]) for i in flat]
             warnings.warn(
@@ -247,6 +249,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         point = likelihood.at(self.cov_re_unscaled, self.params_object.vcomp, self.reml)
         nu = point.nu(self.reml)
         C = np.array(self.cov_params())
+        if self._orthonormal is not None:
+            return self._orthonormal_bse_re()
         own = np.isnan(np.diag(C))[self.k_fe :]
         C = np.where(np.isnan(C), 0.0, C)
         slope = np.zeros(self.params.size)
@@ -255,6 +259,24 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         G = self.scale * np.eye(self.params.size)[self.k_fe :] + np.outer(ratios, slope)
         variance = np.einsum("ij,jk,ik->i", G, C, G) + 2.0 * (ratios * self.scale) ** 2 / nu
         return np.where(own, np.nan, np.sqrt(np.maximum(variance, 0.0)))
+
+    def _orthonormal_bse_re(self) -> np.ndarray:
+        """`bse_re` by way of the coordinates in which the covariance was found: no digits cancel."""
+        assert self._orthonormal is not None
+        T, C = self._orthonormal
+        k_fe, likelihood = self.k_fe, self.model._likelihood
+        point = likelihood.orthonormal_point(self.params_object, self.reml)
+        nu = point.nu(self.reml)
+        R = random_basis(likelihood.cross_products(), self.k_re)
+        D = self.cov_re_unscaled if R is None else R @ self.cov_re_unscaled @ R.T
+        ratios = np.concatenate([D[np.tril_indices(self.k_re)], self.params_object.vcomp])
+        slope = np.zeros(self.params.size)
+        slope[:k_fe][likelihood.kept] = -2.0 * point.score_beta(self.fe_params) / nu
+        slope[k_fe:] = -np.concatenate(likelihood.triangle(point.quadratic(self.fe_params))) / nu
+        G = self.scale * np.eye(self.params.size)[k_fe:] + np.outer(ratios, slope)
+        M = G @ np.where(np.isnan(C), 0.0, C) @ G.T + 2.0 * self.scale**2 / nu * np.outer(ratios, ratios)
+        back = T[k_fe:, k_fe:]
+        return np.sqrt(np.einsum("ij,jk,ik->i", back, M, back))
 
     # -- random effects ------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from .parallel import cut, run
 __all__ = ["BlockSolution", "SchurSystem"]
 
 _SINGLE = 2e-5  # tolerance of a solve from which its products are formed from single-precision rows
+_ROUNDING = 2e-7  # what that leaves of a residual, times the largest squared entry of a scaled cell
 _TIGHTEST_SINGLE = 1e-7  # tolerance of a column that may still be gathered in single precision beside others
 _MODERATE = 1e12  # the largest number, and the inverse of the smallest, in their making
 _LINE = 64  # bytes of a cache line
@@ -87,6 +88,8 @@ class SchurSystem:
         self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self._scratch: dict[str, np.ndarray] = {}
         self._data_moderate = _is_moderate(self.val) and _is_moderate(self.aval)
+        self._largest_cell = 1.0 if eq.unit or not eq.val.size else float(max(eq.val.max(), -eq.val.min()))
+        self.reach = 0.0  # the largest squared entry of a scaled cell
         self.moderate = False  # whether lam2, W and the cells are far from the limits of single precision
         self.products = 0.0  # products with S, one per right-hand side
 
@@ -126,7 +129,7 @@ class SchurSystem:
         """W[l] B_l lam2 M: (q1, k1, k1), (q2, m) -> (q1, k1, m); `tol` as in `product`."""
         eq, m = self.eq, M.shape[1]
         out = np.empty((self.q1, self.k1, m))
-        D = self._scaled(M, tol >= _SINGLE and self.moderate)
+        D = self._scaled(M, self._is_single(tol))
         run(
             lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, W, out, m),
             self.cut("lead", m),
@@ -201,6 +204,8 @@ class SchurSystem:
         self.lam2 = np.zeros((max(1, len(lam2)), self.k2, self.k2))
         for r, lam in enumerate(lam2):
             self.lam2[r, : lam.shape[0], : lam.shape[0]] = lam
+        largest = max((float(np.max(np.abs(lam))) for lam in lam2), default=0.0)
+        self.reach = (largest * self._largest_cell) ** 2
         self.moderate = self._data_moderate and all(map(_is_moderate, (*lam2, self.D1, self.W)))
         n_levels = lay.lstart.size - 1
         P = np.zeros((n_levels, self.k2, self.k2))
@@ -257,14 +262,13 @@ class SchurSystem:
     ) -> tuple[np.ndarray, np.ndarray]:
         """S V, into `out` if given, and the sums of V * S V over the rows: (q2, m) -> (q2, m), (m,).
 
-        From a tolerance of `_SINGLE` on, rows are gathered in single precision; sums are not. What is rounded
-        is (S - I)V, relative to itself, at every cell independently.
+        From a tolerance of `_SINGLE` on, rows are gathered in single precision; sums are not.
         """
         eq, lay, m = self.eq, self.eq.layout, V.shape[1]
         self.products += m
         if self.q2 == 0:
             return np.empty_like(V), np.zeros(m)
-        single = tol >= _SINGLE and self.moderate
+        single = self._is_single(tol)
         D = self._scaled(V, single)
         T = self._aligned("T", self.q1 * self.k1, m, single)
         T = T.reshape(self.q1, self.k1, T.shape[1])
@@ -284,6 +288,11 @@ class SchurSystem:
             ranges,
         )  # fmt: skip
         return out, dots.sum(axis=0)
+
+    def _is_single(self, tol: float) -> bool:
+        """Whether single precision is enough: (S - I)V is rounded, which variances far above the residual's
+        make large beside V."""
+        return tol >= _SINGLE and self.moderate and _ROUNDING * self.reach <= 0.05 * tol
 
     def _scaled(self, V: np.ndarray, single: bool) -> np.ndarray:
         """lam2 V in rows for gathering, shape (q2, >= m)."""
@@ -483,8 +492,9 @@ def _symmetric(eq: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _gather_tolerance(tol: np.ndarray) -> float:
     """What decides on the precision of the gathers for columns of these tolerances.
 
-    The loosest, so that a tight column among probes does not make the pass dear: its own error of rounding
-    stays below 1e-8, since a sum over many cells rounds each of them independently.
+    The loosest, so that a tight column among probes does not make the pass dear: in a sum over many cells,
+    each rounded independently, its own error stays far below `_ROUNDING`. Once the probes are put aside it is
+    alone, in double precision.
     """
     return float(tol.max()) if tol.min() >= _TIGHTEST_SINGLE else 0.0
 

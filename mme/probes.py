@@ -34,25 +34,21 @@ class Deflation:
 
 @dataclass(eq=False)
 class ProbeSolves:
-    """Solves for traces; column i * n_components + c belongs to effect c of probe i.
+    """What the solves for traces leave behind: sums over levels by probe, not the solutions.
 
     Attributes
     ----------
-    z : ndarray of int8, shape (q2, n)
-    lost : ndarray, shape (q2, n * n_components)
-        -(S^-1 - P^-1 + P^-1 O P^-1 - K) z.
-    gain : ndarray, shape (q2, n * n_components)
-        (S^-1 - P^-1 - K) z, with K for S^-1 - P^-1.
-    correction : ndarray, shape (n * n_components,)
-        x'r: makes the quadratic forms z'x exact but for the square of the residual r.
+    lead : ndarray, shape (n, k1, k1)
+        Symmetric part of sum_l (F_l B_l lam2 g)_l (F_l B_l lam2 z)_l', g = (S^-1 - P^-1 - K) z with K for
+        S^-1 - P^-1; summed over the effects that a probe is used for one at a time.
+    rest : list of ndarray, shapes (n, k_t, k_t), or None
+        -z'(S^-1 - P^-1 + P^-1 O P^-1 - K)z by pairs of effects of every term outside the leading block.
     known, known_lead : Deflation
         K of the two.
     """
 
-    z: np.ndarray
-    lost: np.ndarray
-    gain: np.ndarray
-    correction: np.ndarray
+    lead: np.ndarray
+    rest: list[np.ndarray | None]
     known: Deflation
     known_lead: Deflation
 

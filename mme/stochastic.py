@@ -34,6 +34,7 @@ from .objective import Evaluation, _congruence, _jacobian
 from .optimizer import TermSpec
 from .pcg import BlockSolution, SchurSystem
 from .probes import Deflation, ProbeSolves, probe_block
+from .structure import Block
 
 __all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
 
@@ -254,7 +255,7 @@ class IterativeObjective:
         """
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol)
         Ze = self._residual_products(st)
-        samples = self._derivatives(st, Ze, tol)
+        samples = self._derivatives(st, Ze)
         N_basis, N, gradient = [M.mean(axis=0) for M in samples], [], np.empty(self.n_theta)
         J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
@@ -392,7 +393,7 @@ class IterativeObjective:
         most = max((b.q * b.k for b in self.eq.layout.blocks), default=1)
         tight = max(tol / np.sqrt(2.0 * most), min(tol, _TIGHTEST))
         report = _Report()
-        lost, gain, correction = [], [], []
+        lead, rest = [], []
         Y = R = known = known_lead = None
         for i in range(0, max(1, z.shape[1]), per):
             head = U if i == 0 else U[:, :0]
@@ -423,11 +424,60 @@ class IterativeObjective:
                 known = Deflation.of(const, X[:, :e] - start[:, :e])
                 known_lead = Deflation.of(const, X[:, :e] - jacobi[:, :e])
             own, X = tail[:, e:], X[:, e:]
-            lost.append(start[:, e:] - X + known.times(own))
-            gain.append(X - jacobi[:, e:] - known_lead.times(own))
-            correction.append(np.sum(X * sol.R[:, head.shape[1] + e :], axis=0))
-        solved = ProbeSolves(z, np.hstack(lost), np.hstack(gain), np.hstack(correction), known, known_lead)
-        return Y, R, report, solved
+            lead.append(self._lead_products(own, X - jacobi[:, e:] - known_lead.times(own), tol))
+            lost = start[:, e:] - X + known.times(own)
+            # x'r makes the quadratic forms z'x exact but for the square of the residual r
+            correction = np.sum(X * sol.R[:, head.shape[1] + e :], axis=0)
+            rest.append([self._rest_products(t, z[:, i : i + per], lost, correction) for t in self._in_rest])
+        merged = iter(np.concatenate(parts) for parts in zip(*rest, strict=True))
+        by_term = [next(merged) if t in self._in_rest else None for t in range(len(self.eq.layout.places))]
+        return Y, R, report, ProbeSolves(np.concatenate(lead), by_term, known, known_lead)
+
+    @property
+    def _in_rest(self) -> list[int]:
+        """Terms that are not in the leading block."""
+        lay = self.eq.layout
+        return [t for t, place in enumerate(lay.places) if not (lay.has_lead and place.block == 0)]
+
+    def _lead_products(self, own: np.ndarray, gain: np.ndarray, tol: float) -> np.ndarray:
+        """See `ProbeSolves.lead`; probes in `own` effect by effect."""
+        sy = self.system
+        k1, c = self.eq.layout.k1, sy.n_components
+        out = np.zeros((own.shape[1] // max(1, c), k1, k1))
+        if not out.size or not sy.q1:
+            return out
+        left = sy.weighted_lead(sy.F, np.ascontiguousarray(gain), tol)
+        right = sy.weighted_lead(sy.F, np.ascontiguousarray(own), tol)
+        for j in range(out.shape[0]):
+            mine = slice(j * c, (j + 1) * c)
+            M = np.einsum("lac,lbc->ab", left[:, :, mine], right[:, :, mine])
+            out[j] = 0.5 * (M + M.T)
+        return out
+
+    def _rest_products(self, t: int, z: np.ndarray, lost: np.ndarray, correction: np.ndarray) -> np.ndarray:
+        """See `ProbeSolves.rest`."""
+        block, k, effects = self._effects(t)
+        n, c = z.shape[1], self.system.n_components
+        cube = self._cube(t, lost).reshape(block.q, k, n, c)[:, :, :, effects]
+        M = np.einsum("laib,lbi->iab", cube, self._cube(t, z).astype(np.float64))
+        diagonal = np.arange(k)
+        M[:, diagonal, diagonal] -= correction.reshape(n, c)[:, effects]
+        return M
+
+    def _effects(self, t: int) -> tuple[Block, int, slice]:
+        """Block of a term of the rest, its number of effects, and these among all components of the rest."""
+        lay, place = self.eq.layout, self.eq.layout.places[t]
+        r = place.block - int(lay.has_lead)
+        start = int(sum(b.k for b in lay.rest[:r])) + place.first
+        return lay.rest[r], place.k, slice(start, start + place.k)
+
+    def _cube(self, t: int, M: np.ndarray) -> np.ndarray:
+        """The rows of a term of the rest: (q2, m) -> (q_t, k_t, m)."""
+        lay, place = self.eq.layout, self.eq.layout.places[t]
+        r = place.block - int(lay.has_lead)
+        block = lay.rest[r]
+        rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
+        return M[rows].reshape(block.q, block.k, -1)[:, self._part(t)]
 
     def _warm(self, U: np.ndarray, lam2: list[np.ndarray]) -> np.ndarray:
         """Start of the solves for [X y]: the last solution, moved to the new factors."""
@@ -461,12 +511,12 @@ class IterativeObjective:
             out.append(part @ np.linalg.inv(st.lam2[r]))
         return out
 
-    def _derivatives(self, st: SolvedState, Ze: list[np.ndarray], tol: float) -> list[np.ndarray]:
+    def _derivatives(self, st: SolvedState, Ze: list[np.ndarray]) -> list[np.ndarray]:
         """Samples of N of every term in the equations' basis, shapes (n_probes, k, k)."""
         lay = self.eq.layout
         p = self.eq.p
         half = st.Y[:, :p] @ st.Ri.T if self.reml and p else None
-        lead = self._lead_samples(st, half, tol) if lay.has_lead else None
+        lead = self._lead_samples(st, half) if lay.has_lead else None
         out = []
         for t, place in enumerate(lay.places):
             part = self._part(t)
@@ -479,7 +529,7 @@ class IterativeObjective:
             out.append(mine - ze.T @ ze / st.sigma2)
         return out
 
-    def _lead_samples(self, st: SolvedState, half: np.ndarray | None, tol: float) -> np.ndarray:
+    def _lead_samples(self, st: SolvedState, half: np.ndarray | None) -> np.ndarray:
         """sum_l F_l A_l less the share of the rest, by probe: shape (n_probes, k1, k1)."""
         eq, lay, sy = self.eq, self.eq.layout, self.system
         k1 = lay.k1
@@ -490,56 +540,28 @@ class IterativeObjective:
             G = G.reshape(lay.q1, k1, eq.p) - sy.lead(sy.scale(np.ascontiguousarray(half), False))
             FG = sy.weigh(sy.F, np.ascontiguousarray(G)).transpose(1, 0, 2).reshape(k1, -1)
             N = N - FG @ FG.T
-        m, c = st.probes.z.shape[1], sy.n_components
         if lay.q2 == 0:
-            return np.broadcast_to(N, (max(1, m), k1, k1)).copy()
+            return np.broadcast_to(N, (max(1, self.n_probes), k1, k1)).copy()
         K = st.probes.known_lead
         both = sy.weighted_lead(sy.F, np.hstack([K.Q, K.A]))
         half = both.shape[2] // 2
         share = np.einsum("lac,lbc->ab", both[:, :, :half], both[:, :, half:])
-        N = N - sy.block_trace() - share - share.T
-        out = np.empty((m, k1, k1))
-        per = max(1, _BATCH // c)
-        for i in range(0, m, per):
-            z = st.probes.z[:, i : i + per]
-            gain = np.ascontiguousarray(st.probes.gain[:, i * c : (i + z.shape[1]) * c])
-            left = sy.weighted_lead(sy.F, gain, tol)
-            right = sy.weighted_lead(sy.F, sy.expand(z), tol)
-            for j in range(z.shape[1]):
-                mine = slice(j * c, (j + 1) * c)
-                M = np.einsum("lac,lbc->ab", left[:, :, mine], right[:, :, mine])
-                out[i + j] = N - 0.5 * (M + M.T)
-        return out
+        return N - sy.block_trace() - share - share.T - st.probes.lead
 
     def _rest_samples(self, st: SolvedState, t: int, half: np.ndarray | None) -> np.ndarray:
         """lam2^-T (I - S^-1 - half half') lam2^-1 summed over the term's levels, by probe."""
-        lay, sy = self.eq.layout, self.system
-        place, root = lay.places[t], st.roots[t]
-        r = place.block - int(lay.has_lead)
-        block, k = lay.rest[r], place.k
-        rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
+        lay, sy, root = self.eq.layout, self.system, st.roots[t]
+        block, k, _ = self._effects(t)
         inside = self._part(t)
-        c = sy.n_components
-        start = int(sum(b.k for b in lay.rest[:r])) + inside.start
-        effects = slice(start, start + k)
-
-        def cube(M: np.ndarray) -> np.ndarray:
-            return M[rows].reshape(block.q, block.k, -1)[:, inside]
-
-        first = int(sum(b.q for b in lay.rest[:r]))
+        first = int(sum(b.q for b in lay.rest[: lay.places[t].block - int(lay.has_lead)]))
         known = block.q * np.eye(k) - sy.Pi[first : first + block.q, inside, inside].sum(axis=0)
         if half is not None:
-            flat = cube(half).transpose(1, 0, 2).reshape(k, -1)
+            flat = self._cube(t, half).transpose(1, 0, 2).reshape(k, -1)
             known = known - flat @ flat.T
-        K = np.einsum("laj,lbj->ab", cube(st.probes.known.Q), cube(st.probes.known.A))
-        known = known - K - K.T
-        n = st.probes.z.shape[1]
-        z = cube(st.probes.z).astype(np.float64)
-        lost = cube(st.probes.lost).reshape(block.q, k, n, c)[:, :, :, effects]
-        M = np.einsum("laib,lbi->iab", lost, z)
-        diagonal = np.arange(k)
-        M[:, diagonal, diagonal] -= st.probes.correction.reshape(n, c)[:, effects]
-        M = M + known
+        K = np.einsum("laj,lbj->ab", self._cube(t, st.probes.known.Q), self._cube(t, st.probes.known.A))
+        samples = st.probes.rest[t]
+        assert samples is not None
+        M = samples + (known - K - K.T)
         if k > 1:
             # each pair by the row of the direction with the smaller s
             low = root.s[:, None] <= root.s[None, :]

@@ -14,12 +14,15 @@ import mme
 from mme import parallel
 from mme.covariance import lam_to_theta, triangular
 from mme.design import Design, RandomTerm
+from mme.equations import build_equations
+from mme.exceptions import PerfectFitError
 from mme.fit import Fit, fit_design
 from mme.iterative import Progress, iterative_start
 from mme.lanczos import logdet
 from mme.objective import Objective
 from mme.start import moment_start
 from mme.stochastic import IterativeObjective
+from mme.structure import layout_of
 
 # crossed and partly nested ones in which the rest has several terms, vector terms, general terms, weights
 STRUCTURES = [
@@ -417,6 +420,54 @@ def test_unsolved_systems_are_said_to_be(monkeypatch):
     fit = fit_design(random_design(0), solver="iterative", loglik_probes=0, max_evaluations=5)
     assert not fit.record.converged
     assert "after 2 iterations" in fit.record.message and "solver='direct'" in fit.record.message
+
+
+@pytest.mark.parametrize("theta", [0.01, 1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("tol", [5e-3, 1e-4])
+def test_residuals_are_true_ones(theta, tol):
+    """Single precision is used only where its rounding stays far below the tolerance."""
+    design = Design(*_crossed(6000, (400, 300)))
+    objective = IterativeObjective(build_equations(design, layout_of(design)))
+    objective.evaluate(np.full(2, theta), 1, tol)
+    system, eq = objective.system, objective.eq
+    U = system.scale(system.minus_rest(system.weigh(system.W, eq.A1x.copy()), eq.A2x.copy()), True)
+    R = U - system.product(objective._previous[1])[0]
+    left = np.sqrt(np.sum(R * system.precondition(R), axis=0) / np.sum(U * system.precondition(U), axis=0))
+    assert left.max() < tol / 10
+
+
+def _crossed(n: int, levels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, list[RandomTerm]]:
+    rng = np.random.default_rng(2)
+    codes = [rng.permutation(np.r_[np.arange(q), rng.integers(0, q, n - q)]).astype(np.int32) for q in levels]
+    y = sum(rng.normal(size=q)[c] for q, c in zip(levels, codes, strict=True)) + rng.normal(size=n)
+    return (
+        y,
+        np.ones((n, 1)),
+        [RandomTerm(f"t{i}", c, q) for i, (c, q) in enumerate(zip(codes, levels, strict=True))],
+    )
+
+
+def test_a_sum_of_effects_is_named():
+    """No residual is left: an error or a search that says why it does not end, never a fit."""
+    y, X, terms = _crossed(3000, (60, 40))
+    rng = np.random.default_rng(3)
+    y = sum(rng.normal(size=t.n_levels)[t.codes] for t in terms)
+    try:
+        fit = fit_design(Design(y, X, terms), solver="iterative", loglik_probes=0, max_evaluations=60)
+    except PerfectFitError:
+        return
+    assert not fit.record.converged
+    assert "sum of the factors' effects" in fit.record.message
+
+
+def test_errors_of_a_singular_term_have_their_floor():
+    """A singular covariance has no standard errors, but its estimate is not free of error."""
+    design = build("vector5")
+    fit = fit_design(design, solver="iterative")
+    theta, errors = flat(fit), fit.monte_carlo.theta_error
+    assert fit.record.singular
+    assert np.all(errors[theta != 0.0] > 0.0)
+    assert np.all(np.abs(theta - flat(fit_design(design, solver="direct"))) < 4.0 * errors + 1e-12)
 
 
 def test_weakly_connected_factors():

@@ -40,7 +40,7 @@ def moved_by(shift: float, components: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("components", [False, True], ids=["slopes", "slopes and a component"])
 @pytest.mark.parametrize("solver", ["direct", "iterative"])
-@pytest.mark.parametrize("shift", [200.0, 2e3, 2e4])
+@pytest.mark.parametrize("shift", [200.0, 2e3, 2e4, 1e6])
 def test_covariance_of_the_parameters(shift, solver, components):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -49,10 +49,9 @@ def test_covariance_of_the_parameters(shift, solver, components):
         expected = T @ np.asarray(centred.cov_params()) @ T.T
         np.testing.assert_allclose(got.bse, np.sqrt(np.diag(expected)), rtol=1e-4)
         assert got.boundary == []
-        # on the variance scale digits go as the square of the shift
-        rtol = max(1e-4, 5e-11 * (shift / 5.0) ** 2)
-        np.testing.assert_allclose(got.bse_re.iloc[2], centred.bse_re.iloc[2], rtol=rtol)
-        assert np.all(np.isfinite(got.bse_re))
+        np.testing.assert_allclose(got.bse_re.iloc[2:], centred.bse_re.iloc[2:], rtol=1e-4)
+        # a covariance at the origin is one at the centre, moved by the shift
+        np.testing.assert_allclose(got.bse_re.iloc[0], shift**2 * centred.bse_re.iloc[2], rtol=0.1)
 
 
 @pytest.mark.parametrize("shift", [0.0, 2e3, 2e4])
