@@ -22,6 +22,7 @@ from .exceptions import MemoryEstimateError
 from .kernels import schur as ks
 from .parallel import cut, n_threads, run
 from .plan import make_plan
+from .probes import batch_size
 from .structure import Layout, layout_of
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ _FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
 _PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
 _LONG = 120.0  # seconds of a direct fit that are worth its exactness
 _SHARE = 0.8  # of the available memory that a fit may take
-# of the iterative path, counted in the code and measured: probes solved at once, copies of a block of
-# right-hand sides that stand beside each other in a solve
-_BATCH, _COPIES = 16, 11.0
+# copies of a block of right-hand sides that stand side by side in an iterative solve, counted in the code
+# and measured
+_COPIES = 11.0
 _ITS_PROBES = 12  # to begin with: the default of `mme.fit.IterativeOptions`
 
 
@@ -282,7 +283,7 @@ def _iterative_beside(eq: Equations, probes: int) -> float:
     lay = eq.layout
     border, effects = eq.p + 1, sum(b.k for b in lay.rest)
     # solved at once: [X y], two smooth vectors per effect and a batch of probes, each by effect
-    block = border + 2 * effects + min(probes, max(1, _BATCH // max(1, effects))) * effects
+    block = border + 2 * effects + min(probes, max(1, batch_size(lay.q2) // max(1, effects))) * effects
     columns = lay.q2 * (_COPIES * block + 0.125 * probes)
     levels = lay.q1 * lay.k1 * (3.0 * block + 2.0 * border + 3.0 * lay.k1)
     cells = 0.0 if eq.unit else 8.0 * eq.idx.size * lay.k1

@@ -29,6 +29,7 @@ _SINGLE = 2e-5  # tolerance of a solve from which its products are formed from s
 _ROUNDING = 2e-7  # what that leaves of a residual, times the largest squared entry of a scaled cell
 _TIGHTEST_SINGLE = 1e-7  # tolerance of a column that may still be gathered in single precision beside others
 _MODERATE = 1e12  # the largest number, and the inverse of the smallest, in their making
+_PER_CELL = 8.0  # operations that a cell costs however few the right-hand sides
 _LINE = 64  # bytes of a cache line
 
 
@@ -101,11 +102,12 @@ class SchurSystem:
         if key not in self._ranges:
             eq, lay = self.eq, self.eq.layout
             if what == "lead":
-                self._ranges[key] = cut(np.diff(eq.ptr) * float(m * self.k1) + m, lay.q1)
+                self._ranges[key] = cut(np.diff(eq.ptr) * (m * self.k1 + _PER_CELL) + m, lay.q1)
             elif what == "columns":
-                self._ranges[key] = cut(np.diff(eq.tptr) * float(m * self.k1) + m, lay.q2)
+                self._ranges[key] = cut(np.diff(eq.tptr) * (m * self.k1 + _PER_CELL) + m, lay.q2)
             elif what == "products":
-                cells = (np.diff(eq.tptr) * float(self.k1) + np.diff(self.aptr)) * float(m) + 4.0 * m
+                per = m * self.k1 + _PER_CELL
+                cells = np.diff(eq.tptr) * per + np.diff(self.aptr) * (m + _PER_CELL) + 4.0 * m
                 self._ranges[key] = cut(np.add.reduceat(cells, lay.lstart[:-1]), lay.lstart.size - 1)
             elif what == "rows":
                 self._ranges[key] = cut(np.diff(self.aptr) * float(m), lay.q2)

@@ -22,6 +22,7 @@ and for each pair of directions the sample is the difference that vanishes with 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,14 +34,13 @@ from .exceptions import PerfectFitError
 from .objective import Evaluation, _congruence, _jacobian
 from .optimizer import TermSpec
 from .pcg import BlockSolution, SchurSystem
-from .probes import Deflation, ProbeSolves, probe_block
+from .probes import Deflation, ProbeSolves, batch_size, probe_block
 from .structure import Block
 
 __all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
 
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
 _PERFECT = 1e-12
-_BATCH = 16  # probes solved at once
 _TIGHTEST = 1e-10  # relative tolerance of a solve
 _MOST_ITERATIONS = 500  # of conjugate gradients in one solve
 
@@ -386,8 +386,11 @@ class IterativeObjective:
     ) -> tuple[np.ndarray, np.ndarray, _Report, ProbeSolves]:
         """Solve for [U, Q, probes], a batch at a time: solution and residual for U, report."""
         sy, m, c = self.system, U.shape[1], self.system.n_components
-        per = max(1, _BATCH // max(1, c))
         Q = sy.Q if z.shape[1] else sy.Q[:, :0]
+        at_once = batch_size(self.eq.layout.q2)
+        beside = m + Q.shape[1]  # solved with the first probes, which are fewer for it
+        first = max(1, (at_once - (beside if 2 * beside <= at_once else 0)) // max(1, c))
+        edges = [0, *range(first, z.shape[1], max(1, at_once // max(1, c))), max(first, z.shape[1])]
         loose = min(0.01, tol)
         # an error of the response's solution counts in a sum of q squares, whose own spread is sqrt(2q)
         most = max((b.q * b.k for b in self.eq.layout.blocks), default=1)
@@ -395,11 +398,11 @@ class IterativeObjective:
         report = _Report()
         lead, rest = [], []
         Y = R = known = known_lead = None
-        for i in range(0, max(1, z.shape[1]), per):
+        for i, stop in itertools.pairwise(edges):
             head = U if i == 0 else U[:, :0]
             const = Q if i == 0 else Q[:, :0]
             e = const.shape[1]
-            tail = np.hstack([const, sy.expand(z[:, i : i + per])])
+            tail = np.hstack([const, sy.expand(z[:, i:stop])])
             jacobi = sy.precondition(tail)
             start = jacobi - sy.precondition(sy.product(jacobi, loose)[0] - tail)
             # relative to what the trace is about, (I - S^-1)z to first order
@@ -428,7 +431,7 @@ class IterativeObjective:
             lost = start[:, e:] - X + known.times(own)
             # x'r makes the quadratic forms z'x exact but for the square of the residual r
             correction = np.sum(X * sol.R[:, head.shape[1] + e :], axis=0)
-            rest.append([self._rest_products(t, z[:, i : i + per], lost, correction) for t in self._in_rest])
+            rest.append([self._rest_products(t, z[:, i:stop], lost, correction) for t in self._in_rest])
         merged = iter(np.concatenate(parts) for parts in zip(*rest, strict=True))
         by_term = [next(merged) if t in self._in_rest else None for t in range(len(self.eq.layout.places))]
         return Y, R, report, ProbeSolves(np.concatenate(lead), by_term, known, known_lead)
