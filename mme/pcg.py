@@ -397,6 +397,22 @@ class SchurSystem:
         R = rhs.copy()
         if m == 0 or self.q2 == 0:
             return BlockSolution(X, R, 0, np.zeros(m), True)
+        unit = np.abs(rhs).max(axis=0)
+        if np.any((unit > 0.0) & ((unit < 1.0 / _MODERATE) | (unit > _MODERATE))):
+            # a response in unusual units would leave the range of single precision
+            unit = np.where(unit > 0.0, unit, 1.0)
+            sol = self.solve(
+                rhs / unit,
+                tol,
+                X0=None if X0 is None else X0 / unit,
+                reference=None if reference is None else reference / unit,
+                max_iterations=max_iterations,
+                coarse=coarse,
+                keep=keep,
+            )
+            sol.X *= unit
+            sol.R *= unit
+            return sol
         tol = np.broadcast_to(np.asarray(tol, dtype=np.float64), (m,))
         # fresh memory of this size would have to be cleared by the system again and again
         V, AV, Z = (self._vectors(name, m) for name in ("V", "AV", "Z"))

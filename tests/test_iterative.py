@@ -447,6 +447,16 @@ def _crossed(n: int, levels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, l
     )
 
 
+@pytest.mark.parametrize("unit", [1e-50, 1e-41, 1e34])
+def test_units_of_the_response(unit):
+    y, X, terms = _crossed(3000, (60, 40))
+    expected = fit_design(Design(y, X, terms), solver="iterative", loglik_probes=0)
+    got = fit_design(Design(unit * y, X, terms), solver="iterative", loglik_probes=0)
+    assert got.record.converged
+    np.testing.assert_allclose(flat(got), flat(expected), rtol=1e-7)
+    np.testing.assert_allclose(got.beta, unit * expected.beta, rtol=1e-7)
+
+
 def test_a_sum_of_effects_is_named():
     """No residual is left: an error or a search that says why it does not end, never a fit."""
     y, X, terms = _crossed(3000, (60, 40))
