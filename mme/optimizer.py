@@ -35,6 +35,7 @@ __all__ = ["Minimum", "TermSpec", "minimise"]
 
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _MOST_REJECTIONS = 12
+_FAR_APART = 1e3  # units of the metric that the search over the cone should not see side by side
 _RIDGE = 1e-10  # of the metric of balanced data, added to the average information
 
 
@@ -242,12 +243,13 @@ def minimise(
     damping = 0.0
     iterations = rejections = 0
     message = ""
-    secant, last, slope = _Secant(), np.inf, np.inf
+    secant, last, slope, whole = _Secant(), np.inf, np.inf, True
     while True:
         g, H, metric = space.derivatives(x, ev)
         H = secant.corrected(x, g, H)
         newton, decrement = _solve_model(space, x, g, H, metric, _RIDGE)
-        secant.slow = iterations >= 2 and decrement > 0.02 * last
+        # steps that had to be cut short say nothing about the model
+        secant.slow = whole and iterations >= 2 and decrement > 0.02 * last
         last = decrement
         if callback is not None:
             callback(iterations, ev.deviance, decrement)
@@ -262,7 +264,8 @@ def minimise(
         moved = False
         while count() < max_evaluations:
             step = newton if damping == 0.0 else _solve_model(space, x, g, H, metric, damping)[0]
-            step = step * space.limit(x, step)
+            fraction = space.limit(x, step)
+            step = step * fraction
             predicted = max(0.0, float(-(g @ step) - 0.5 * step @ H @ step))
             x_new = x + step
             theta_new = space.to_theta(x_new)
@@ -284,7 +287,7 @@ def minimise(
                 break
         if not moved:
             break
-        rejections = 0
+        rejections, whole = 0, fraction == 1.0 and damping == 0.0
         iterations += 1
         x, theta, ev = x_new, theta_new, trial
         history.append(ev.deviance)
@@ -343,7 +346,9 @@ class _Secant:
             E = E * min(1.0, abs(wanted / present))
         r = y - (H + E) @ s
         rs = float(r @ s)
-        if abs(rs) > 1e-8 * float(np.linalg.norm(r) * np.linalg.norm(s)):
+        # in units of the information: reliabilities near one and near zero differ by many orders
+        unit = np.sqrt(np.maximum(np.diag(H), np.finfo(float).tiny))
+        if abs(rs) > 1e-8 * float(np.linalg.norm(r / unit) * np.linalg.norm(s * unit)):
             E = E + np.outer(r, r) / rs
         self.E = E
         w, V = np.linalg.eigh(H)
@@ -394,7 +399,12 @@ def _solve_model(
     step = -(V @ ((V.T @ (g * unit)) / w)) * unit
     if not space.inside(x + step):
         K = K / np.outer(unit, unit)
-        step = minimise_over_cone(x, g, K, space.cones) - x
+        size = np.ones_like(unit)
+        if unit.max() > _FAR_APART * unit.min():
+            # a unit per cone, to which it is blind: the metric of a reliability near one is far larger
+            for c in space.cones:
+                size[c.part] = np.exp(np.mean(np.log(unit[c.part])))
+        step = size * minimise_over_cone(x / size, g * size, K * np.outer(size, size), space.cones) - x
         return step, max(0.0, float(-(g @ step) - 0.5 * step @ K @ step))
     return step, max(0.0, float(-0.5 * (g @ step)))
 

@@ -9,7 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 import mme
+from mme.design import Design, RandomTerm
 from mme.exceptions import DataError
+from mme.fit import fit_design
 
 CROSSED = "y ~ x + (x | g) + (1 | h)"
 N = 240
@@ -272,3 +274,23 @@ def test_the_largest_values_that_are_accepted_fit(data, base):
     assert got.converged
     assert got.llf + (base.fit.nu + 1) * np.log(1e30) == pytest.approx(base.llf, rel=1e-9)
     assert got.fe_params["x"] == pytest.approx(base.fe_params["x"], rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["direct", "iterative"])
+@pytest.mark.parametrize("sd", [30.0, 300.0, 1000.0])
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_a_large_variance_beside_one_near_zero(seed, sd, solver):
+    """Moments say next to nothing of the small one; the search must find it in a few steps all the same."""
+    rng = np.random.default_rng(seed)
+    n, levels = 3000, (150, 80)
+    codes = [rng.permutation(np.r_[np.arange(q), rng.integers(0, q, n - q)]).astype(np.int32) for q in levels]
+    y = 1.0 + sd * rng.normal(size=150)[codes[0]] + rng.normal(size=n)
+    terms = [RandomTerm(f"t{i}", c, q) for i, (c, q) in enumerate(zip(codes, levels, strict=True))]
+    design = Design(y, np.ones((n, 1)), terms)
+    near = fit_design(design, theta0=(np.array([sd]), np.array([0.02])), solver="direct")
+    fit = fit_design(design, solver=solver)
+    assert near.record.converged and fit.record.converged
+    assert fit.record.evaluations <= 20
+    assert abs(fit.loglik - near.loglik) < 1e-5 + 4.0 * (
+        0.0 if solver == "direct" else fit.monte_carlo.loglik_error
+    )
