@@ -9,6 +9,7 @@ is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,9 +43,9 @@ __all__ = [
 
 _COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
 _SAMPLE = 256  # levels visited otherwise
-# A symbolic analysis is made of up to so many non-zeros of S; with more than so many per column S is taken to
-# fill, as it does for crossed factors
-_PATTERN, _LARGE_PATTERN, _PER_COLUMN = 5e6, 5e7, 64
+# A symbolic analysis is made of up to so many non-zeros of S (a second or two); with more than so many per
+# column a larger S is taken to fill, as it does for crossed factors, where an analysis would take minutes
+_PATTERN, _LARGE_PATTERN, _PER_COLUMN, _PER_COLUMN_ASKED_FOR = 2e6, 5e7, 8, 64
 _SMALL = 4_000  # order of S up to which a dense factor is cheap, whatever its pattern
 _EVALUATIONS = 6  # of a direct fit, gradients included
 _FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
@@ -253,13 +254,15 @@ def forecast(
     dense_flops, dense_bytes = q2**3 / 3, 16.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
         factor, flops, store = full, dense_flops, dense_bytes
-    elif nonzeros > _LARGE_PATTERN or (nonzeros > _PATTERN and nonzeros > _PER_COLUMN * q2):
-        # an upper bound, which fill comes close to
-        factor, flops, store = full, dense_flops, dense_bytes
     else:
-        plan = make_plan(eq, "auto")
-        factor, flops = plan.nnz_factor, plan.flops
-        store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
+        # an upper bound, which the fill of crossed factors comes close to
+        factor, flops, store = full, dense_flops, dense_bytes
+        per_column = _PER_COLUMN if solver == "auto" else _PER_COLUMN_ASKED_FOR
+        if nonzeros <= _PATTERN or (nonzeros <= _LARGE_PATTERN and nonzeros <= per_column * q2):
+            with contextlib.suppress(MemoryEstimateError):  # too large for CHOLMOD: the bound stands
+                plan = make_plan(eq, "auto")
+                factor, flops = plan.nnz_factor, plan.flops
+                store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
     base = _held(eq)
     borders = 8.0 * (lay.q1 * k1 + q2) * (24.0 + 4.0 * (eq.p + 1))
     direct = base + store + borders + (12.0 * eq.idx.size if eq.unit else 0.0)

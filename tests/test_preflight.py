@@ -211,3 +211,25 @@ def test_preflight_stays_a_function():
     data = pd.DataFrame({"y": np.random.default_rng(0).normal(size=60), "g": np.arange(60) % 6})
     for _ in range(2):
         assert mme.preflight("y ~ 1 + (1 | g)", data).columns == 0
+
+
+def test_what_is_too_large_for_cholmod_is_refused_not_thrown(monkeypatch):
+    """Many levels with few rows each: the symbolic factor itself may overflow."""
+    cholmod = pytest.importorskip("sksparse.cholmod", reason="scikit-sparse is not installed")
+
+    def too_large(*args, **kwargs):
+        raise cholmod.CholmodTooLargeError("problem too large")
+
+    monkeypatch.setattr(cholmod, "analyze", too_large)
+    design = crossed(30_000, (9_000, 6_000))
+    plan = preflight_design(design)
+    assert plan.flops == 6_000**3 / 3  # the bound of a full matrix
+    with pytest.raises(MemoryEstimateError, match="solver='iterative'"):
+        fit_design(design, solver="cholmod")
+
+
+def test_large_sparse_patterns_are_not_analysed(monkeypatch):
+    """Ordering a random graph of a million edges takes minutes; its fill is known to be large."""
+    monkeypatch.setattr(module, "_PATTERN", 1e4)
+    monkeypatch.setattr(module, "make_plan", lambda *args: pytest.fail("a symbolic analysis was made"))
+    assert preflight_design(crossed(60_000, (15_000, 7_000))).flops == 7_000**3 / 3

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
+from ..exceptions import MemoryEstimateError
 from .base import Factor, NotPositiveDefiniteError, check_pivots
 from .supernodes import EliminationTree, SelectedInverse
 
@@ -48,9 +49,15 @@ def _lower(n: int, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) ->
 def _analyze(S: sparse.csc_matrix):
     if why_unavailable():
         raise ImportError(f"CHOLMOD is not available: {why_unavailable()}.")
-    from sksparse.cholmod import analyze
+    from sksparse.cholmod import CholmodOutOfMemoryError, CholmodTooLargeError, analyze
 
-    return analyze(S, mode="auto", ordering_method="amd")
+    try:
+        return analyze(S, mode="auto", ordering_method="amd")
+    except (CholmodTooLargeError, CholmodOutOfMemoryError) as error:
+        raise MemoryEstimateError(
+            f"CHOLMOD cannot hold the sparse factor of the Schur complement (order {S.shape[0]:,}, {S.nnz:,} "
+            f"non-zeros): {error}. Use solver='iterative', which needs no factor."
+        ) from error
 
 
 @contextlib.contextmanager
