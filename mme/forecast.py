@@ -20,6 +20,7 @@ import numpy as np
 from .design import Design
 from .equations import Equations, build_equations
 from .exceptions import MemoryEstimateError
+from .factor.cholmod import why_unavailable
 from .kernels import schur as ks
 from .parallel import cut, n_threads, run
 from .plan import make_plan
@@ -258,7 +259,9 @@ def forecast(
         # an upper bound, which the fill of crossed factors comes close to
         factor, flops, store = full, dense_flops, dense_bytes
         per_column = _PER_COLUMN if solver == "auto" else _PER_COLUMN_ASKED_FOR
-        if nonzeros <= _PATTERN or (nonzeros <= _LARGE_PATTERN and nonzeros <= per_column * q2):
+        # without CHOLMOD an analysis is a factorization
+        small = _PATTERN if not why_unavailable() else 0.1 * _PATTERN
+        if nonzeros <= small or (nonzeros <= _LARGE_PATTERN and nonzeros <= per_column * q2):
             with contextlib.suppress(MemoryEstimateError):  # too large for CHOLMOD: the bound stands
                 plan = make_plan(eq, "auto")
                 factor, flops = plan.nnz_factor, plan.flops

@@ -192,7 +192,8 @@ def _check_exact_steps(design: Design, equations: Equations, steps: int) -> None
         refuse(plan)
     except MemoryEstimateError as error:
         raise MemoryEstimateError(
-            f"exact_steps={steps} needs a direct factor, exact_steps=0 does not. {error}"
+            f"exact_steps={steps} needs a direct factor; leave it out for an iterative fit alone. What the "
+            f"factor would take: {error}"
         ) from error
 
 

@@ -398,6 +398,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         mean, std : ndarray, shape (k_fe + k_re2 + k_vc,)
         results : ndarray, shape (nrep, k_fe + k_re2 + k_vc)
         """
+        self.model._need_data()
         rng = check_random_state(rng)
         model = self.model
         distribution = model.get_distribution(self.params, self.scale, None)

@@ -102,12 +102,12 @@ def monte_carlo_lines(errors: object) -> list[str]:
     -------
     list of str
     """
-    loglik = f"+/- {errors.loglik_error:.1g}" if errors.loglik_error else "exact"
+    loglik = f"+/- {errors.loglik_error:.1g} (loglik_probes reduces it)" if errors.loglik_error else "exact"
     if np.isnan(errors.loglik_error):
         loglik = "not computed"
     return [
-        f"Monte Carlo errors: at most {errors.ratio:.1g} standard errors of the variance parameters; "
-        f"log-likelihood {loglik} ({errors.probes} probes, seed {errors.seed})."
+        f"Monte Carlo errors: at most {errors.ratio:.1g} standard errors of the variance parameters "
+        f"({errors.probes} probes, seed {errors.seed}); log-likelihood {loglik}."
     ]
 
 

@@ -14,7 +14,7 @@ from support import load_data
 
 import mme
 from mme import MixedLMParams, forecast
-from mme.exceptions import MemoryEstimateError
+from mme.exceptions import DataError, MemoryEstimateError
 from mme.mixedlm_fit import BoundaryWarning
 from mme.mixedlm_iterative import IterativeMixedLMResults
 
@@ -471,3 +471,13 @@ def test_what_does_not_fit_at_all_is_refused(large, monkeypatch):
         fresh.__dict__.pop(name, None)
     with pytest.raises(MemoryEstimateError, match="the equations of 3,000 rows"):
         fresh.preflight()
+
+
+def test_bootstrap_without_data_says_so():
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(20), 6)
+    frame = pd.DataFrame({"y": rng.normal(size=20)[g] + rng.normal(size=g.size), "g": g})
+    results = mme.mixedlm("y ~ 1", frame, groups="g").fit(solver="iterative")
+    results.remove_data()
+    with pytest.raises(DataError, match="were removed"):
+        results.bootstrap(2)
