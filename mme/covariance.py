@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["entries", "factor_psd", "lam_to_theta", "n_theta", "theta_to_lam", "triangular"]
+__all__ = ["entries", "factor_psd", "gram_root", "lam_to_theta", "n_theta", "theta_to_lam", "triangular"]
 
 
 def entries(k: int, kind: str = "full") -> list[tuple[int, int]]:
@@ -76,3 +76,12 @@ def triangular(root: np.ndarray) -> np.ndarray:
     lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
     size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
     return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)
+
+
+def gram_root(gram: np.ndarray, kind: str) -> np.ndarray:
+    """Upper triangular R with R'R = gram (its diagonal alone for a "diagonal" term), shape (k, k)."""
+    d = np.sqrt(np.diag(gram))
+    if kind == "diagonal":
+        return np.diag(d)
+    # collinear columns: a small ridge keeps the root regular
+    return np.linalg.cholesky(gram / np.outer(d, d) + 1e-9 * np.eye(d.size)).T * d

@@ -155,20 +155,10 @@ class IterativeMixedLMResults(MixedLMResults):
 
     # -- summary -------------------------------------------------------------------------------
 
-    def summary(
-        self,
-        yname: str | None = None,
-        xname_fe: list[str] | None = None,
-        xname_re: list[str] | None = None,
-        title: str | None = None,
-        alpha: float = 0.05,
-    ) -> summary2.Summary:
-        """As `MixedLMResults.summary`, with Monte Carlo errors of the variances and how the fit went."""
-        smry = super().summary(yname, xname_fe, xname_re, title, alpha)
-        table = smry.tables[1]
-        errors = [""] * self.k_fe + [f"{x:.2g}" if np.isfinite(x) else "" for x in self.error_re]
-        table["MC Err."] = errors
+    def _complete(self, smry: summary2.Summary) -> None:
+        """Monte Carlo errors of the variances beside them, and how the fit went."""
         assert self.monte_carlo is not None
+        errors = [f"{x:.2g}" if np.isfinite(x) else "" for x in self.error_re]
+        smry.tables[1]["MC Err."] = [""] * self.k_fe + errors
         for line in convergence_lines(self.record) + monte_carlo_lines(self.monte_carlo):
             smry.add_text(line)
-        return smry

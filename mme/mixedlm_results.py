@@ -518,7 +518,11 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         columns = ["Coef.", "Std.Err.", "z", "P>|z|", f"[{alpha / 2}", f"{1 - alpha / 2}]"]
         text = [[f"{x:.3f}" if np.isfinite(x) else "" for x in row] for row in table]
         smry.add_df(pd.DataFrame(text, index=names, columns=columns), align="r")
+        self._complete(smry)
         return smry
+
+    def _complete(self, smry: summary2.Summary) -> None:
+        """What a kind of fit adds to the summary, in place."""
 
     @cache_readonly
     def _group_sizes(self) -> tuple[int, float, float, float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from .covariance import factor_psd, theta_to_lam, triangular
+from .covariance import factor_psd, gram_root, theta_to_lam, triangular
 from .design import Design
 from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
@@ -137,13 +137,7 @@ class Objective:
 
     def term_root(self, t: int) -> np.ndarray:
         """Root of the mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
-        gram = self._term_gram(t)
-        d = np.sqrt(np.diag(gram))
-        if self.eq.layout.places[t].kind == "diagonal":
-            return np.diag(d)
-        # collinear columns: a small ridge keeps the root regular
-        corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
-        return np.linalg.cholesky(corr).T * d
+        return gram_root(self._term_gram(t), self.eq.layout.places[t].kind)
 
     def _term_gram(self, t: int) -> np.ndarray:
         place = self.eq.layout.places[t]

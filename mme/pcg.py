@@ -122,9 +122,12 @@ class SchurSystem:
     def lead(self, D: np.ndarray) -> np.ndarray:
         """B D: (q2, m) -> (q1, k1, m)."""
         eq, m = self.eq, D.shape[1]
-        out = np.empty((self.q1, self.k1, m))
+        out, none = np.empty((self.q1, self.k1, m)), np.empty((0, self.k1, self.k1))
         if self.q1:
-            run(lambda _, a, b: ki.lead_pass(a, b, eq.ptr, eq.idx, self.val, D, out), self.cut("lead", m))
+            run(
+                lambda _, a, b: ki.lead_product(a, b, eq.ptr, eq.idx, self.val, D, none, out, m),
+                self.cut("lead", m),
+            )
         return out
 
     def weighted_lead(self, W: np.ndarray, M: np.ndarray, tol: float = 0.0) -> np.ndarray:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Deflation", "ProbeSolves", "batch_size", "probe_block"]
+__all__ = ["Deflation", "ProbeSolves", "batch_size", "batches", "probe_block"]
 
 
 def batch_size(q2: int) -> int:
     """Columns for probes solved at once: the pass over the cells costs little more for 32 than for 16."""
     return 32 if q2 <= 200_000 else 16
+
+
+def batches(number: int, effects: int, beside: int, q2: int) -> list[tuple[int, int]]:
+    """Ranges of probes solved at once, each used effect by effect; at least one, possibly empty.
+
+    The first shares its batch with `beside` other columns, unless these are most of it.
+    """
+    size = batch_size(q2)
+    first = max(1, (size - (beside if 2 * beside <= size else 0)) // effects)
+    edges = [0, *range(first, number, max(1, size // effects)), max(first, number)]
+    return list(itertools.pairwise(edges))
 
 
 @dataclass(eq=False)

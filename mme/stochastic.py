@@ -22,19 +22,18 @@ and for each pair of directions the sample is the difference that vanishes with 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from .average_information import average_information, flat
-from .covariance import theta_to_lam, triangular
+from .covariance import gram_root, theta_to_lam, triangular
 from .equations import Equations
 from .exceptions import PerfectFitError
 from .objective import Evaluation, _congruence, _jacobian
 from .optimizer import TermSpec
 from .pcg import BlockSolution, SchurSystem
-from .probes import Deflation, ProbeSolves, batch_size, probe_block
+from .probes import Deflation, ProbeSolves, batches, probe_block
 from .structure import Block
 
 __all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
@@ -210,12 +209,7 @@ class IterativeObjective:
 
     def term_root(self, t: int) -> np.ndarray:
         """As `mme.objective.Objective.term_root`."""
-        gram = self._gram(t)
-        d = np.sqrt(np.diag(gram))
-        if self.eq.layout.places[t].kind == "diagonal":
-            return np.diag(d)
-        corr = gram / np.outer(d, d) + 1e-9 * np.eye(d.size)
-        return np.linalg.cholesky(corr).T * d
+        return gram_root(self._gram(t), self.eq.layout.places[t].kind)
 
     def _floored_root(self, t: int, lam: np.ndarray) -> _Root:
         """U, s of the term's relative covariance in the equations' basis, s floored."""
@@ -387,10 +381,6 @@ class IterativeObjective:
         """Solve for [U, Q, probes], a batch at a time: solution and residual for U, report."""
         sy, m, c = self.system, U.shape[1], self.system.n_components
         Q = sy.Q if z.shape[1] else sy.Q[:, :0]
-        at_once = batch_size(self.eq.layout.q2)
-        beside = m + Q.shape[1]  # solved with the first probes, which are fewer for it
-        first = max(1, (at_once - (beside if 2 * beside <= at_once else 0)) // max(1, c))
-        edges = [0, *range(first, z.shape[1], max(1, at_once // max(1, c))), max(first, z.shape[1])]
         loose = min(0.01, tol)
         # an error of the response's solution counts in a sum of q squares, whose own spread is sqrt(2q)
         most = max((b.q * b.k for b in self.eq.layout.blocks), default=1)
@@ -398,7 +388,7 @@ class IterativeObjective:
         report = _Report()
         lead, rest = [], []
         Y = R = known = known_lead = None
-        for i, stop in itertools.pairwise(edges):
+        for i, stop in batches(z.shape[1], max(1, c), m + Q.shape[1], self.eq.layout.q2):
             head = U if i == 0 else U[:, :0]
             const = Q if i == 0 else Q[:, :0]
             e = const.shape[1]

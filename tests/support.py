@@ -7,8 +7,12 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from mme.design import Design, RandomTerm
+from mme.fit import Fit
 
 HERE = Path(__file__).parent
 
@@ -52,3 +56,34 @@ def inference_reference() -> dict[str, dict]:
     """Models of tests/reference/inference.json by name."""
     with open(HERE / "reference" / "inference.json") as file:
         return json.load(file)["models"]
+
+
+def random_design(seed: int) -> Design:
+    """Two or three crossed factors, some with a slope, some weighted; variances well inside."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(800, 4000))
+    y = 1.0 + rng.normal(size=n)
+    terms = []
+    for t in range(int(rng.integers(2, 4))):
+        q = int(rng.integers(15, 120))
+        codes = rng.permutation(np.r_[np.arange(q), rng.integers(0, q, n - q)]).astype(np.int32)
+        if t == 0 and rng.random() < 0.4:
+            columns = np.column_stack([np.ones(n), rng.normal(size=n)])
+            b = rng.normal(size=(q, 2)) * [0.6, 0.4]
+            y += np.sum(b[codes] * columns, axis=1)
+            terms.append(RandomTerm(f"t{t}", codes, q, columns, column_names=("1", "x")))
+        else:
+            y += rng.uniform(0.3, 1.0) * rng.normal(size=q)[codes]
+            terms.append(RandomTerm(f"t{t}", codes, q))
+    X = np.column_stack([np.ones(n), rng.normal(size=n)])
+    weights = rng.uniform(0.5, 2.0, n) if rng.random() < 0.3 else None
+    return Design(y, X, terms, weights=weights)
+
+
+def flat(fit: Fit) -> np.ndarray:
+    return np.concatenate(fit.theta)
+
+
+def errors_of(got: Fit, expected: Fit) -> np.ndarray:
+    """Difference of theta in reported Monte Carlo errors."""
+    return (flat(got) - flat(expected)) / got.monte_carlo.theta_error

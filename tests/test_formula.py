@@ -324,7 +324,7 @@ def test_r_name(name, expected):
 def test_mappings_and_tables(data):
     expected = build_design("y ~ x + (x | m)", data).design
     columns = {name: data[name].to_numpy() for name in ("y", "x", "m")}
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     for other in (columns, pyarrow.table(columns), data[["y", "x", "m"]].to_records(index=False)):
         got = build_design("y ~ x + (x | m)", other).design
         np.testing.assert_array_equal(got.X, expected.X)

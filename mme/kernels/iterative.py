@@ -20,37 +20,6 @@ from .prefetch import AHEAD, prefetch
 
 
 @kernel
-def lead_pass(l0, l1, ptr, idx, val, D, out):
-    """out[l] = B_l D: (k1, d) times (d, m), for levels l0..l1 of the leading term; out is (q1, k1, m)."""
-    k = out.shape[1]
-    m = D.shape[1]
-    last = idx.size - 1
-    if val.shape[0] == 0 and k == 1:
-        for l in range(l0, l1):  # noqa: E741
-            acc = out[l, 0]
-            for b in range(m):
-                acc[b] = 0.0
-            for e in range(ptr[l], ptr[l + 1]):
-                prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
-                row = D[idx[e]]
-                for b in range(m):
-                    acc[b] += row[b]
-        return
-    for l in range(l0, l1):  # noqa: E741
-        for a in range(k):
-            for b in range(m):
-                out[l, a, b] = 0.0
-        for e in range(ptr[l], ptr[l + 1]):
-            prefetch(D, np.int64(idx[min(e + AHEAD, last)]))
-            row = D[idx[e]]
-            for a in range(k):
-                acc = out[l, a]
-                v = val[e, a]
-                for b in range(m):
-                    acc[b] += v * row[b]
-
-
-@kernel
 def weigh(l0, l1, W, T):
     """T[l] <- W[l] T[l] in place, (q1, k1, m), for levels l0..l1."""
     k = T.shape[1]
@@ -140,7 +109,10 @@ def apply_blocks(t0, t1, lstart, lblock, lam, M, out, transpose):
 
 @kernel
 def lead_product(l0, l1, ptr, idx, val, D, W, T, m):
-    """T[l] = W_l B_l D for levels l0..l1: D is (q2, >= m), T (q1, k1, >= m), of which m columns are used."""
+    """T[l] = W_l B_l D for levels l0..l1: D is (q2, >= m), T (q1, k1, >= m), of which m columns are used.
+
+    W of shape (0, k1, k1) stands for identities.
+    """
     k = W.shape[1]
     acc = np.empty((k, m))
     last = idx.size - 1
@@ -161,7 +133,11 @@ def lead_product(l0, l1, ptr, idx, val, D, W, T, m):
                     v = val[e, a]
                     for b in range(m):
                         acc[a, b] += v * row[b]
-        if k == 1:
+        if W.shape[0] == 0:
+            for a in range(k):
+                for b in range(m):
+                    T[l, a, b] = acc[a, b]
+        elif k == 1:
             w = W[l, 0, 0]
             for b in range(m):
                 T[l, 0, b] = w * acc[0, b]
