@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .coordinates import TermSpec
 from .covariance import theta_to_lam
 from .design import Design
 from .equations import Equations, build_equations
 from .kernels import announce_compilation
 from .kernels.schur import level_factors
 from .objective import Objective
-from .optimizer import TermSpec, minimise
+from .optimizer import minimise
 from .parallel import single_threaded_blas
 from .start import check_identified, moment_start
 from .structure import layout_of

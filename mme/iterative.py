@@ -12,15 +12,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .coordinates import RIDGE, Coordinates, Place, QuadraticModel
 from .covariance import theta_to_lam, triangular
 from .equations import Equations
 from .exceptions import ConvergenceError, PerfectFitError
 from .objective import _congruence
-from .optimizer import _RIDGE, _Coordinates, _natural_gradient, _solve_model
 from .stochastic import IterativeObjective, StochasticEvaluation
 
 __all__ = ["MonteCarlo", "Progress", "Root", "find_root", "iterative_start", "monte_carlo"]
@@ -145,52 +145,49 @@ class _Search:
 
     def __init__(self, objective: IterativeObjective, theta0: np.ndarray, inner: float) -> None:
         self.objective = objective
-        self.space = _Coordinates(objective.term_specs())
+        self.space = Coordinates(objective.term_specs())
         self.inner = inner  # relative tolerance of the solves
         self.steps = self.halvings = 0
-        self.x = self.space.from_theta(np.asarray(theta0, dtype=np.float64))
         try:
-            self._take(self.x, *self._model(self.x))
+            self._take(*self._model(self.space.at(theta0)))
         except np.linalg.LinAlgError as error:
             raise ConvergenceError(
                 f"the gradient cannot be computed at the start theta = {theta0}: {error}"
             ) from error
 
-    def _model(self, x: np.ndarray) -> tuple:
-        theta = self.space.to_theta(x)
-        ev = self.objective.evaluate(theta, 2, self.inner)
-        model = self.space.derivatives(x, ev)
-        return theta, ev, model, _natural_gradient(self.space, x, model[0], model[2])
+    def _model(self, place: Place) -> tuple[Place, StochasticEvaluation, QuadraticModel, float]:
+        ev = self.objective.evaluate(place.theta, 2, self.inner)
+        model = self.space.model(place, ev)
+        return place, ev, model, self.space.slope(place, model)
 
-    def _take(
-        self, x: np.ndarray, theta: np.ndarray, ev: StochasticEvaluation, model: tuple, slope: float
-    ) -> None:
-        self.x, self.theta, self.ev, self.model, self.slope = x, theta, ev, model, slope
-        self.step, self.decrement = _solve_model(self.space, x, *model, _RIDGE)
+    def _take(self, place: Place, ev: StochasticEvaluation, model: QuadraticModel, slope: float) -> None:
+        self.place, self.ev, self.model, self.slope = place, ev, model, slope
+        self.step = self.space.step(place, model)
+        self.decrement = self.step.decrease
 
     def again(self) -> None:
         """Evaluate at the same point, with other probes or tolerances."""
-        self._take(self.x, *self._model(self.x))
+        self._take(*self._model(self.place))
 
     def advance(self, tol: float) -> bool:
         """One accepted step, evaluated with solves to this tolerance.
 
         False if the gradient grows however short the step.
         """
-        fraction = self.space.limit(self.x, self.step)
+        fraction = self.space.limit(self.step.e)
         # the length to compare with was taken with the error of the solves before
         before = self.inner
         self.inner = tol
         most = _GROWTH * self.slope + 10.0 * before
         for _ in range(_MOST_HALVINGS):
-            x = self.x + fraction * self.step
+            zeros = self.step.zeros if fraction == 1.0 else None
             try:
-                trial = self._model(x)
+                trial = self._model(self.space.move(self.place, fraction * self.step.e, zeros))
             except np.linalg.LinAlgError:
                 trial = None
             if trial is not None and trial[3] <= most:
                 self.steps += 1
-                self._take(x, *trial)
+                self._take(*trial)
                 return True
             self.halvings += 1
             fraction *= 0.5
@@ -198,12 +195,12 @@ class _Search:
 
     def ratio(self) -> float:
         """Largest Monte Carlo error over standard error."""
-        return _monte_carlo_ratio(self.space, self.x, self.ev, self.model)
+        return _monte_carlo_ratio(self.space, self.place, self.ev, self.model)
 
     def why_so_long(self, max_steps: int) -> str:
         """Message of a search that ran out of steps."""
         message = f"stopped after {max_steps} steps without convergence"
-        if float(np.max(np.abs(self.x), initial=0.0)) > _EXPLAINED:
+        if self.place.largest() > _EXPLAINED:
             message += (
                 "; the random effects explain the response almost exactly and the residual variance tends to "
                 "zero: check whether the response is a sum of the factors' effects, or constant within levels"
@@ -221,8 +218,8 @@ class _Search:
                 "mme.preflight), or drop levels with few rows"
             )
         return Root(
-            self.theta, self.ev, converged, message, self.steps, self.decrement, self.slope,
-            self.space.singular_terms(self.x), self.ratio(),
+            self.place.theta, self.ev, converged, message, self.steps, self.decrement, self.slope,
+            self.space.singular_terms(self.place), self.ratio(),
         )  # fmt: skip
 
 
@@ -306,38 +303,40 @@ def find_root(
         return search.root(True, message)
 
 
-def _sample_gradients(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation) -> np.ndarray:
-    """Gradient in reliability coordinates by probe, shape (n_probes, m)."""
+def _sample_gradients(space: Coordinates, place: Place, ev: StochasticEvaluation) -> np.ndarray:
+    """Gradient in the coordinates of the place by probe, shape (n_probes, m)."""
     assert ev.samples is not None
     out = np.empty((ev.samples[0].shape[0], space.m))
-    for b, Ri, N in zip(space.blocks, space.Ri, ev.samples, strict=True):
-        RC = Ri @ np.linalg.inv(np.eye(b.k) - b.mat(x))
-        moved = np.einsum("ba,ibc,cd->iad", RC, N, RC)
+    for b, G, N in zip(space.blocks, space.roots(place), ev.samples, strict=True):
+        moved = np.einsum("ba,ibc,cd->iad", G, N, G)
         out[:, b.part] = moved[:, b.rows, b.cols] * b.weight
     return out
 
 
-def _moved_points(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation, model: tuple) -> np.ndarray:
-    """Where the constrained step leads from gradients that deviate by one probe's share, (n_probes, m).
+def _moved_steps(
+    space: Coordinates, place: Place, ev: StochasticEvaluation, model: QuadraticModel
+) -> np.ndarray:
+    """Constrained steps from gradients that deviate by one probe's share, shape (n_probes, m).
 
     Their covariance is that of the estimate over probes, boundaries included.
     """
-    g, H, metric = model
-    samples = _sample_gradients(space, x, ev)
+    samples = _sample_gradients(space, place, ev)
     m = samples.shape[0]
     scaled = (samples - samples.mean(axis=0)) / np.sqrt(m)
     if m > 3:  # a spread estimated from few probes: standard deviation of Student's t with m - 1 degrees
         scaled *= np.sqrt((m - 1) / (m - 3))
-    return np.array([x + _solve_model(space, x, g + d, H, metric, _RIDGE)[0] for d in scaled])
+    return np.array([space.step(place, replace(model, g=model.g + d)).e for d in scaled])
 
 
-def _monte_carlo_ratio(space: _Coordinates, x: np.ndarray, ev: StochasticEvaluation, model: tuple) -> float:
+def _monte_carlo_ratio(
+    space: Coordinates, place: Place, ev: StochasticEvaluation, model: QuadraticModel
+) -> float:
     """Largest Monte Carlo error over standard error of the coordinates; 0 if there is nothing stochastic."""
     if ev.samples is None or ev.samples[0].shape[0] < 2:
         return np.inf
-    spread = np.std(_moved_points(space, x, ev, model), axis=0, ddof=1)
-    H, metric = model[1], model[2]
-    se = np.sqrt(2.0 * np.maximum(np.diag(np.linalg.inv(H + _RIDGE * metric)), 0.0))
+    spread = np.std(_moved_steps(space, place, ev, model), axis=0, ddof=1)
+    H = model.H + RIDGE * np.diag(model.metric)
+    se = np.sqrt(2.0 * np.maximum(np.diag(np.linalg.inv(H)), 0.0))
     return float(np.max(spread / np.where(se > 0, se, np.inf)))
 
 
@@ -358,11 +357,11 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     ev = root.evaluation
     assert ev.information is not None and ev.joint is not None and ev.slope is not None
     assert ev.information_basis is not None
-    space = _Coordinates(objective.term_specs())
-    x = space.from_theta(root.theta)
-    model = space.derivatives(x, ev)
-    points = _moved_points(space, x, ev, model)
-    thetas = np.array([space.to_theta(np.asarray(point)) for point in _inside(space, points, x)])
+    space = Coordinates(objective.term_specs())
+    place = space.at(root.theta)
+    steps = _moved_steps(space, place, ev, space.model(place, ev))
+    # a step may overshoot: I - rho stays a tenth of what it is here
+    thetas = np.array([space.move(place, space.limit(e) * e).theta for e in steps])
     theta_se = _theta_se(objective, root)
     theta_error = thetas.std(axis=0, ddof=1)
     joint = _covariance(ev.joint)
@@ -453,18 +452,6 @@ def _factor_jacobian(R: np.ndarray, lam: np.ndarray, entries: list[tuple[int, in
         d = np.outer(R[:, a], inner[:, b])
         d = d + d.T
         out[:, j] = [d[c, e] for c, e in entries]
-    return out
-
-
-def _inside(space: _Coordinates, points: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Points pulled to where I - rho is at least a tenth of what it is at x: a step may overshoot."""
-    out = points.copy()
-    for c in space.cones:
-        most = 1.0 - 0.1 * (1.0 - float(np.linalg.eigvalsh(c.mat(x))[-1]))
-        for point in out:
-            w, V = np.linalg.eigh(c.mat(point))
-            rho = (V * np.clip(w, 0.0, most)) @ V.T
-            point[c.part] = rho[c.rows, c.cols]
     return out
 
 

@@ -30,6 +30,7 @@ __all__ = ["Evaluation", "Objective"]
 _FLOOR = 1e-8
 # Residual sum of squares left of the response's own below which the fit is perfect to rounding.
 _PERFECT = 1e-12
+_EPS = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,9 @@ class Evaluation:
     N_basis, information_basis : or None
         N and information_D with respect to R D R', R the basis of the equations: the well-conditioned form
         that the optimizer uses where it is given.
+    noise : float
+        Estimate of the deviance's rounding error: what the cross-products lose where variances are so large
+        that little of X'WX or y'Wy survives in the metric V^-1.
     """
 
     theta: np.ndarray
@@ -64,6 +68,7 @@ class Evaluation:
     information: np.ndarray | None = None
     N_basis: list[np.ndarray] | None = None
     information_basis: np.ndarray | None = None
+    noise: float = 0.0
 
 
 @dataclass(eq=False)
@@ -86,6 +91,7 @@ class _State:
     r2: float
     deviance: float
     sigma2: float
+    noise: float = 0.0
     exact: bool = True
     FA: np.ndarray | None = None
 
@@ -174,7 +180,7 @@ class Objective:
         """
         st = self._value(np.asarray(theta, dtype=np.float64))
         if order == 0:
-            return Evaluation(st.theta, st.deviance, st.sigma2)
+            return Evaluation(st.theta, st.deviance, st.sigma2, noise=st.noise)
         Ze = self._residual_products(st)
         info_b = self._average_information(st, Ze) if order > 1 else None
         N_blocks = self._derivative(st, Ze)
@@ -192,7 +198,9 @@ class Objective:
                 K[place.theta, place.theta] = _congruence(R_t, place.entries)
         info_D = None if info_b is None else K.T @ info_b @ K
         info = None if info_D is None else J.T @ info_D @ J
-        return Evaluation(st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b)
+        return Evaluation(
+            st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b, st.noise
+        )
 
     def solution(self, theta: np.ndarray) -> dict[str, object]:
         """Fixed effects, their covariance and the conditional modes at theta.
@@ -281,9 +289,11 @@ class Objective:
         if self.reml:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
+        lost = self.nu * self.yy / r2 + (float(np.sum(np.diag(Ri) ** 2)) if self.reml else 0.0)
         st = _State(
-            theta.copy(), lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2
-        )
+            theta.copy(), lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
+            _EPS * lost,
+        )  # fmt: skip
         self._state = st
         return st
 

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .average_information import average_information, flat
+from .coordinates import TermSpec
 from .covariance import gram_root, theta_to_lam, triangular
 from .equations import Equations
 from .exceptions import PerfectFitError
 from .objective import Evaluation, _congruence, _jacobian
-from .optimizer import TermSpec
 from .pcg import BlockSolution, SchurSystem
 from .probes import Deflation, ProbeSolves, batches, probe_block
 from .structure import Block
