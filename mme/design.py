@@ -18,6 +18,7 @@ from .exceptions import DataError, DesignError, NotEnoughDataError
 __all__ = ["Design", "RandomTerm"]
 
 _LARGEST = 1e35  # the average information has (x y)**4
+_SMALLEST = 1e-35  # likewise, for the largest value of a column
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,8 @@ class Design:
         _check_rows("the fixed-effects design X", X.shape[0], n)
         _check_finite("the response y", y)
         _check_finite("the fixed-effects design X", X, names)
+        _check_not_tiny("the response y", y[:, None])
+        _check_not_tiny("the fixed-effects design X", X, names)
         for label in ("weights", "offset"):
             value = getattr(self, label)
             if value is not None:
@@ -141,6 +144,8 @@ class Design:
                     raise DataError(f"{label} must be one-dimensional; it has shape {value.shape}.")
                 _check_finite(label, value)
                 put(self, label, value)
+        if self.weights is not None:
+            _check_not_tiny("weights", self.weights[:, None])
         if self.weights is not None and np.any(self.weights <= 0):
             bad = int(np.sum(self.weights <= 0))
             raise DataError(f"weights must be positive; {bad} are not. Drop those rows instead.")
@@ -207,6 +212,22 @@ def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> 
     )
 
 
+def _check_not_tiny(label: str, columns: np.ndarray, names: Sequence[str] = ()) -> None:
+    # only a column that begins with a tiny value can have tiny values alone
+    begins = np.flatnonzero(np.abs(columns[0]) < _SMALLEST)
+    tiny = []
+    for j in begins:
+        largest = max(float(columns[:, j].max()), -float(columns[:, j].min()))
+        if 0.0 < largest < _SMALLEST:
+            tiny.append(str(names[j]) if len(names) else str(j))
+    if tiny:
+        where = f" in column {', '.join(tiny)}" if len(names) else ""
+        raise DataError(
+            f"{label} has no value above {_SMALLEST:g}{where}; products of such values underflow. "
+            "Use a smaller unit."
+        )
+
+
 def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
     label = f"random term '{term.name}'"
     if term.covariance not in ("full", "diagonal"):
@@ -246,6 +267,7 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         _check_finite(label, columns, term.column_names)
         if columns.shape[1] == 0:
             raise DesignError(f"{label} has no columns.")
+        _check_not_tiny(label, columns, term.column_names)
         # only a column that begins with zero can be zero everywhere
         begins = np.flatnonzero(columns[0] == 0)
         zero = [

@@ -7,6 +7,7 @@ uncentred covariate (a year, say) costs no digits.  The relative covariance in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 
+from .covariance import lam_to_theta, theta_to_lam, triangular
 from .design import Design, RandomTerm
 from .exceptions import DesignError
 from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise
@@ -97,6 +99,30 @@ class Equations:
         if self.positions is not None:
             return self.positions
         return _transpose(self.ptr, self.idx, self.layout.q2)[2]
+
+    def term_basis(self, t: int) -> np.ndarray:
+        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
+        place = self.layout.places[t]
+        part = slice(place.first, place.first + place.k)
+        return self.basis[place.block][part, part]
+
+    def to_standard(self, theta: np.ndarray) -> np.ndarray:
+        """A design's theta in the equations' basis, where an uncentred covariate costs no digits."""
+        return self._rebased(theta, lambda basis, lam: basis @ lam)
+
+    def from_standard(self, standard: np.ndarray) -> np.ndarray:
+        """Theta of the design's columns of one in the equations' basis."""
+        return self._rebased(standard, np.linalg.solve)
+
+    def _rebased(
+        self, theta: np.ndarray, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        out = np.array(theta, dtype=np.float64)
+        for t, place in enumerate(self.layout.places):
+            if place.k > 1:  # a single column is its own basis
+                lam = theta_to_lam(out[place.theta], place.k, place.kind)
+                out[place.theta] = lam_to_theta(triangular(change(self.term_basis(t), lam)), place.kind)
+        return out
 
     def gram_scale(self) -> list[np.ndarray]:
         """Mean k x k cross-product per level of every block: the natural scale of its covariance."""

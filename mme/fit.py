@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -223,23 +224,25 @@ def _fit(
     solver = "auto" if solver == "direct" else solver
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
-    start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
+    if theta0 is None:
+        start = moment_start(equations, objective.A22)
+    else:
+        start = equations.to_standard(np.concatenate(theta0))
     if theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START:
         from .iterative import iterative_start
 
-        start = iterative_start(equations, start, reml)
+        start = equations.to_standard(iterative_start(equations, equations.from_standard(start), reml))
     clock.lap("start")
-    terms = _term_specs(design, objective)
     minimum = minimise(
-        objective.evaluate,
+        partial(objective.evaluate, standard=True),
         start,
-        terms,
+        term_specs(objective),
         tol=tol,
         max_evaluations=max_evaluations,
         count=lambda: objective.n_factorizations,
     )
     clock.lap("evaluations")
-    solution = objective.solution(minimum.theta)
+    solution = objective.solution(minimum.theta, standard=True)
     clock.lap("solution")
     record = FitRecord(
         converged=minimum.converged,
@@ -253,7 +256,7 @@ def _fit(
         seconds=clock.seconds,
         history=tuple(minimum.history),
     )
-    return _assemble(design, objective, minimum.theta, solution, record)
+    return _assemble(design, objective, solution, record)
 
 
 def check_solver(solver: str) -> None:
@@ -379,17 +382,17 @@ class _Clock:
         self._last = now
 
 
-def _term_specs(design: Design, objective: Objective) -> list[TermSpec]:
-    specs = []
-    for t, (term, place) in enumerate(zip(design.terms, objective.eq.layout.places, strict=True)):
-        root, basis = objective.term_root(t), objective.term_basis(t)
-        specs.append(TermSpec(place.k, place.kind, place.entries, term.n_levels, root, basis))
-    return specs
+def term_specs(objective: Objective) -> list[TermSpec]:
+    """The terms as the search wants them, theta in the equations' basis."""
+    lay = objective.eq.layout
+    return [
+        TermSpec(p.k, p.kind, p.entries, lay.blocks[p.block].q, objective.term_root(t))
+        for t, p in enumerate(lay.places)
+    ]
 
 
-def _assemble(
-    design: Design, objective: Objective, theta: np.ndarray, solution: dict, record: FitRecord
-) -> Fit:
+def _assemble(design: Design, objective: Objective, solution: dict, record: FitRecord) -> Fit:
+    theta = solution["theta"]
     kept = objective.eq.fixed.kept
     beta = np.full(design.p, np.nan)
     vcov = np.full((design.p, design.p), np.nan)

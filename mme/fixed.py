@@ -20,6 +20,7 @@ __all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise"]
 FEW = 8  # columns up to which a kernel passes over the rows faster than BLAS on blocks
 
 _DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own norm
+_ROUNDING = 1e-13  # the same where a constant was taken out first, exactly: relative to the norm before
 _SUSPECT = 1e-4  # below this a Gram matrix no longer resolves the ratio: orthogonalise the rows instead
 
 
@@ -143,18 +144,28 @@ def gram_schmidt(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gram-Schmidt with reorthogonalisation; a column that depends on earlier ones is left out.
 
-    Returns Q (n, r), T (r, r) with X[:, kept] T = Q, and kept.
+    Beside a column of ones the first value of every later column is subtracted first, which is exact: a year
+    in nanoseconds keeps its digits.  Returns Q (n, r), T (r, r) with X[:, kept] T = Q, and kept.
     """
     n, p_all = X.shape
     kept = np.zeros(p_all, dtype=bool)
     Q = np.empty((n, p_all), order="F")
     R = np.zeros((p_all, p_all))
     r = 0
+    ones = None  # coefficients of a column of ones in Q
     for j in range(p_all):
         if not nonzero[j]:
             continue
-        v = X[:, j] / scale[j]
         c = np.zeros(r)
+        unit = scale[j]
+        shift = X[0, j] if ones is not None else 0.0
+        v = X[:, j] - shift
+        if shift != 0.0:
+            unit = float(np.linalg.norm(v))
+            if unit <= _ROUNDING * scale[j]:
+                continue
+            c[: ones.size] = ones * (shift / unit)
+        v = v / unit
         for _ in range(3):
             d = Q[:, :r].T @ v
             v = v - Q[:, :r] @ d
@@ -163,9 +174,10 @@ def gram_schmidt(
         if size <= _DEPENDENT:
             continue
         Q[:, r] = v / size
-        R[:r, r] = c
-        R[r, r] = size
+        R[:r, r] = c * unit
+        R[r, r] = size * unit
         kept[j] = True
         r += 1
-    T = sl.solve_triangular(R[:r, :r], np.eye(r)) / scale[kept][:, None]
-    return Q[:, :r], T, kept
+        if ones is None and X[0, j] != 0.0 and np.all(X[:, j] == X[0, j]):
+            ones = R[:r, r - 1] / X[0, j]
+    return Q[:, :r], sl.solve_triangular(R[:r, :r], np.eye(r)), kept

@@ -9,6 +9,7 @@ computed by one factorization where that is no slower than quadrature, or small 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -201,7 +202,7 @@ def _exact_fit(
     design: Design, objective: IterativeObjective, root: Root, steps: int, tol: float, clock
 ) -> Fit:
     """The direct search from the root of the stochastic one, at most so many accepted steps."""
-    from .fit import FitRecord, _assemble, _term_specs
+    from .fit import FitRecord, _assemble, term_specs
 
     direct = Objective(design, reml=objective.reml, equations=objective.eq)
     accepted = [0]
@@ -210,9 +211,9 @@ def _exact_fit(
         accepted[0] = iteration
 
     minimum = minimise(
-        direct.evaluate,
-        root.theta,
-        _term_specs(design, direct),
+        partial(direct.evaluate, standard=True),
+        direct.eq.to_standard(root.theta),
+        term_specs(direct),
         tol=tol,
         max_evaluations=steps,
         count=lambda: accepted[0],
@@ -225,7 +226,7 @@ def _exact_fit(
             f"the exact steps allowed ({steps}) do not suffice: the deviance could fall by another "
             f"{minimum.decrement:.1g}; allow more (exact_steps), or use solver='direct'"
         )
-    solution = direct.solution(minimum.theta)
+    solution = direct.solution(minimum.theta, standard=True)
     clock.lap("solution")
     evaluations = direct.n_factorizations
     record = FitRecord(
@@ -241,11 +242,11 @@ def _exact_fit(
         seconds=clock.seconds,
         history=tuple(minimum.history),
     )
-    return _assemble(design, direct, minimum.theta, solution, record)
+    return _assemble(design, direct, solution, record)
 
 
 def start_of(objective: IterativeObjective) -> np.ndarray:
     """Start from moments, shape (n_theta,)."""
     system, q2 = objective.system, objective.eq.layout.q2
     A22 = sp.csr_array((system.aval, system.aidx, system.aptr), shape=(q2, q2))
-    return moment_start(objective.eq, A22)
+    return objective.eq.from_standard(moment_start(objective.eq, A22))

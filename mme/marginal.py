@@ -14,9 +14,7 @@ import numpy as np
 from .elimination import apply_lam
 
 if TYPE_CHECKING:
-    from .equations import Equations
     from .objective import Objective, _State
-    from .structure import TermPlace
 
 __all__ = ["Marginal", "marginal_of", "project"]
 
@@ -94,8 +92,8 @@ def project(objective: Objective, st: _State, w: list[np.ndarray]) -> list[np.nd
     eq, lay, el = objective.eq, objective.eq.layout, objective.elimination
     m = w[0].shape[2]
     blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
-    for place, w_t in zip(lay.places, w, strict=True):
-        blocks[place.block][:, place.first : place.first + place.k] = np.matmul(_basis(eq, place), w_t)
+    for t, (place, w_t) in enumerate(zip(lay.places, w, strict=True)):
+        blocks[place.block][:, place.first : place.first + place.k] = np.matmul(eq.term_basis(t), w_t)
     rest = blocks[1:] if lay.has_lead else blocks
     w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
     raw2 = objective.A22 @ w2 if lay.q2 else w2
@@ -133,10 +131,6 @@ def _split(objective: Objective, lead: np.ndarray | None, rest: np.ndarray) -> l
         part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     return [
-        np.matmul(_basis(objective.eq, p).T, blocks[p.block][:, p.first : p.first + p.k]) for p in lay.places
+        np.matmul(objective.eq.term_basis(t).T, blocks[p.block][:, p.first : p.first + p.k])
+        for t, p in enumerate(lay.places)
     ]
-
-
-def _basis(eq: Equations, place: TermPlace) -> np.ndarray:
-    part = slice(place.first, place.first + place.k)
-    return eq.basis[place.block][part, part]

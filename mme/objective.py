@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from .covariance import factor_psd, gram_root, theta_to_lam, triangular
+from .covariance import factor_psd, gram_root, theta_to_lam
 from .design import Design
 from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
@@ -76,6 +76,7 @@ class _State:
     """Everything one factorization gives; kept for the last theta."""
 
     theta: np.ndarray
+    standard: np.ndarray  # theta of the columns in the equations' basis
     lams: list[np.ndarray]  # of the design's columns
     inner: list[np.ndarray]  # of the columns in the equations' basis
     lam1: np.ndarray
@@ -152,11 +153,9 @@ class Objective:
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
-        place = self.eq.layout.places[t]
-        part = slice(place.first, place.first + place.k)
-        return self.eq.basis[place.block][part, part]
+        return self.eq.term_basis(t)
 
-    def evaluate(self, theta: np.ndarray, order: int = 0) -> Evaluation:
+    def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = False) -> Evaluation:
         """Evaluate the objective.
 
         Parameters
@@ -165,6 +164,8 @@ class Objective:
             Free entries of the relative covariance factors of the design's terms, one after another.
         order : {0, 1, 2}
             0: deviance; 1: and gradient; 2: and average information.
+        standard : bool
+            theta is that of the equations' basis, and so is the gradient.
 
         Returns
         -------
@@ -178,7 +179,7 @@ class Objective:
         PerfectFitError
             No residual variation is left.
         """
-        st = self._value(np.asarray(theta, dtype=np.float64))
+        st = self._value(np.asarray(theta, dtype=np.float64), standard)
         if order == 0:
             return Evaluation(st.theta, st.deviance, st.sigma2, noise=st.noise)
         Ze = self._residual_products(st)
@@ -191,7 +192,9 @@ class Objective:
             R_t = self.term_basis(t)
             N_basis.append(N_blocks[place.block][part, part])
             N.append(R_t.T @ N_basis[-1] @ R_t)
-            full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
+            full = 2.0 * N_basis[-1] @ st.inner[t]
+            if not standard:
+                full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
             if info_b is not None:
                 J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
@@ -202,25 +205,34 @@ class Objective:
             st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b, st.noise
         )
 
-    def solution(self, theta: np.ndarray) -> dict[str, object]:
+    def solution(self, theta: np.ndarray, standard: bool = False) -> dict[str, object]:
         """Fixed effects, their covariance and the conditional modes at theta.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        standard : bool
+            As in `evaluate`.
 
         Returns
         -------
         dict with
+            theta: of the design's columns;
             beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
             u: list of (q_t, k_t) random effects on the scale of the data; sigma2; deviance.
         """
-        st = self._value(np.asarray(theta, dtype=np.float64))
+        st = self._value(np.asarray(theta, dtype=np.float64), standard)
         eq, lay = self.eq, self.eq.layout
         fixed = eq.fixed
         Ze = self._residual_products(st)
         root = fixed.T @ st.Ri.T
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
-            ze = Ze[place.block][:, place.first : place.first + place.k] @ self.term_basis(t)
-            u.append(ze @ (st.lams[t] @ st.lams[t].T))
+            ze = Ze[place.block][:, place.first : place.first + place.k]
+            inner = ze @ (st.inner[t] @ st.inner[t].T)
+            u.append(np.linalg.solve(self.term_basis(t), inner.T).T)
         return {
+            "theta": st.theta,
             "beta": fixed.T @ (st.b + fixed.b0),
             "vcov": st.sigma2 * (root @ root.T),
             "u": u,
@@ -253,17 +265,22 @@ class Objective:
             out[place.block][part, part] = lam
         return out
 
-    def _value(self, theta: np.ndarray) -> _State:
+    def _value(self, theta: np.ndarray, standard: bool = False) -> _State:
         st = self._state
-        if st is not None and st.exact and np.array_equal(st.theta, theta):
+        if st is not None and st.exact and np.array_equal(st.standard if standard else st.theta, theta):
             return st
         self._state = None
         if not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError("theta is not finite.")
         self.n_factorizations += 1
         eq, lay, el = self.eq, self.eq.layout, self.elimination
-        lams = self._lams(theta)
-        inner = [lam if lam.size == 1 else triangular(self.term_basis(t) @ lam) for t, lam in enumerate(lams)]
+        if standard:
+            inner, other = self._lams(theta), self.eq.from_standard(theta)
+            lams = self._lams(other)
+        else:
+            lams, other = self._lams(theta), self.eq.to_standard(theta)
+            inner = self._lams(other)
+        pair = (other, theta.copy()) if standard else (theta.copy(), other)
         blocks = self._block_lams(inner)
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
         lam2 = blocks[1:] if lay.has_lead else blocks
@@ -291,7 +308,7 @@ class Objective:
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
         lost = self.nu * self.yy / r2 + (float(np.sum(np.diag(Ri) ** 2)) if self.reml else 0.0)
         st = _State(
-            theta.copy(), lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
+            *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
             _EPS * lost,
         )  # fmt: skip
         self._state = st

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from .covariance import lam_to_theta, triangular
+from .covariance import lam_to_theta
 from .design import Design
 from .equations import Equations
 from .exceptions import DesignError
@@ -56,7 +56,7 @@ def check_identified(design: Design, eq: Equations) -> None:
 
 
 def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
-    """Flat theta from moments, uncorrelated in the equations' basis; every variance positive.
+    """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
 
     Parameters
     ----------
@@ -109,10 +109,7 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
             reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
             reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
             sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
-        part = slice(place.first, place.first + place.k)
-        R = eq.basis[place.block][part, part]
-        lam = np.diag(sd) if place.kind == "diagonal" else triangular(np.linalg.solve(R, np.diag(sd)))
-        theta[place.theta] = lam_to_theta(lam, place.kind)
+        theta[place.theta] = lam_to_theta(np.diag(sd), place.kind)
     return theta
 
 

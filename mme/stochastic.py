@@ -200,8 +200,7 @@ class IterativeObjective:
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
-        part = self._part(t)
-        return self.eq.basis[self.eq.layout.places[t].block][part, part]
+        return self.eq.term_basis(t)
 
     def _gram(self, t: int) -> np.ndarray:
         part = self._part(t)

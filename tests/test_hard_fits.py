@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import mme
+from mme.exceptions import DataError
 
 
 def _rounded_response(seed: int) -> pd.DataFrame:
@@ -50,3 +51,58 @@ def test_a_large_intercept_variance_value():
     fit = mme.lmer("y ~ x + (x | g)", _steep_intercepts(0, 1e4))
     np.testing.assert_allclose(fit.llf, -101.74562, rtol=0, atol=1e-4)
     assert fit.is_singular
+
+
+# -- units and origins ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sleep() -> pd.DataFrame:
+    return pd.read_csv(mme.data_path("sleepstudy.csv"))
+
+
+@pytest.mark.parametrize("origin", [1e6, 1e9, 1e12])
+def test_a_slope_measured_from_far_away(sleep, origin):
+    """Days are integers, exact in floating point wherever they are counted from: so is the fit."""
+    formula = "Reaction ~ Days + (Days | Subject)"
+    near = mme.lmer(formula, sleep)
+    far = mme.lmer(formula, sleep.assign(Days=sleep["Days"] + origin))
+    assert far.converged
+    np.testing.assert_allclose(far.llf, near.llf, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(far.fe_params["Days"], near.fe_params["Days"], rtol=1e-9)
+    np.testing.assert_allclose(far.bse_fe["Days"], near.bse_fe["Days"], rtol=1e-7)
+    np.testing.assert_allclose(far.varcorr["vcov"][1], near.varcorr["vcov"][1], rtol=1e-7)
+    np.testing.assert_allclose(far.scale, near.scale, rtol=1e-8)
+
+
+def test_a_slope_measured_from_far_away_at_the_other_door(sleep):
+    """The fit is exact; standard errors of parameters that differ by 1e18 are NaN, and named."""
+    near, far = (
+        mme.MixedLM.from_formula("Reaction ~ Days", d, re_formula="~Days", groups="Subject").fit()
+        for d in (sleep, sleep.assign(Days=sleep["Days"] + 1e9))
+    )
+    np.testing.assert_allclose(far.llf, near.llf, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(far.cov_re.loc["Days", "Days"], near.cov_re.loc["Days", "Days"], rtol=1e-7)
+    with pytest.warns(Warning, match="singular in the direction of Intercept"):
+        assert np.isnan(far.bse_fe["Intercept"])
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "message"),
+    [
+        ("Reaction", 1e-162, "the response y has no value above 1e-35"),
+        ("Days", 1e-160, "no value above 1e-35 in column Days"),
+    ],
+)
+def test_units_that_underflow_are_refused_by_name(sleep, column, factor, message):
+    with pytest.raises(DataError, match=message):
+        mme.lmer("Reaction ~ Days + (Days | Subject)", sleep.assign(**{column: sleep[column] * factor}))
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_units_that_do_not_are_exact(sleep, factor):
+    near = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    far = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep.assign(Reaction=sleep["Reaction"] * factor))
+    np.testing.assert_allclose(far.llf, near.llf - 178 * np.log(factor), rtol=1e-13)
+    far = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep.assign(Days=sleep["Days"] * factor))
+    np.testing.assert_allclose(far.llf, near.llf - np.log(factor), rtol=1e-13)
