@@ -223,6 +223,44 @@ class Coordinates:
         """Terms with a direction whose reliability is zero to within rounding."""
         return [i for i, d in enumerate(place.d) if float(np.min(d)) < _SINGULAR]
 
+    def uniform(self, reliability: float) -> np.ndarray:
+        """theta at which every direction of every term has the same reliability."""
+        s = np.sqrt(reliability / (1.0 - reliability))
+        return self._place([s * np.eye(t.k) for t in self.terms]).theta
+
+    def random(self, rng: np.random.Generator) -> np.ndarray:
+        """theta with random directions and reliabilities."""
+        factors = []
+        for t in self.terms:
+            r = rng.uniform(size=t.k)
+            Q = np.eye(t.k) if t.kind == "diagonal" else np.linalg.qr(rng.normal(size=(t.k, t.k)))[0]
+            factors.append(Q * np.sqrt(r / (1.0 - r)))
+        return self._place(factors).theta
+
+    def fraction_inside(self, place: Place, e: np.ndarray) -> float:
+        """Largest fraction of a step, at most 1, that stays in the cone."""
+        fraction = 1.0
+        for c, X in zip(self.cones, place.X0, strict=True):
+            X = X[: c.k, : c.k]
+            if float(np.linalg.eigvalsh(X + c.mat(e))[0]) >= -1e-12:
+                continue
+            low, high = 0.0, fraction
+            for _ in range(40):
+                middle = 0.5 * (low + high)
+                inside = float(np.linalg.eigvalsh(X + middle * c.mat(e))[0]) >= 0.0
+                low, high = (middle, high) if inside else (low, middle)
+            fraction = min(fraction, low)
+        return fraction
+
+    def change(self, place: Place, e: np.ndarray) -> np.ndarray:
+        """Entries of the change of D that a small step makes, each over its natural scale."""
+        out = np.empty(self.m)
+        for b, Ai, A, U, d in zip(self.blocks, self.Ai, self.A, place.U, place.d, strict=True):
+            G = Ai @ (U * np.sqrt(1.0 + d))
+            size = np.linalg.norm(A, axis=0)
+            out[b.part] = (size[:, None] * (G @ b.mat(e) @ G.T) * size)[b.rows, b.cols]
+        return out
+
     # -- derivatives and steps ----------------------------------------------------------------------------
 
     def model(self, place: Place, evaluation) -> QuadraticModel:

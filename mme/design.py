@@ -18,7 +18,7 @@ from .exceptions import DataError, DesignError, NotEnoughDataError
 __all__ = ["Design", "RandomTerm"]
 
 _LARGEST = 1e35  # the average information has (x y)**4
-_SMALLEST = 1e-35  # likewise, for the largest value of a column
+_SMALLEST = 1e-150  # of the largest value of a column: squares underflow
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,9 @@ from .kernels.rows import transform_rows
 from .parallel import cut, row_chunks, run
 from .structure import Block, Layout
 
-__all__ = ["Equations", "build_equations"]
+__all__ = ["Equations", "build_equations", "dense_rows"]
 
+_ORDINARY = 1e6  # values of a single column from which on it is scaled
 _SCANS = 4  # pieces of a transposition, each of which looks at every entry
 
 
@@ -119,9 +120,9 @@ class Equations:
     ) -> np.ndarray:
         out = np.array(theta, dtype=np.float64)
         for t, place in enumerate(self.layout.places):
-            if place.k > 1:  # a single column is its own basis
-                lam = theta_to_lam(out[place.theta], place.k, place.kind)
-                out[place.theta] = lam_to_theta(triangular(change(self.term_basis(t), lam)), place.kind)
+            lam = theta_to_lam(out[place.theta], place.k, place.kind)
+            changed = change(self.term_basis(t), lam)
+            out[place.theta] = lam_to_theta(changed if place.k == 1 else triangular(changed), place.kind)
         return out
 
     def gram_scale(self) -> list[np.ndarray]:
@@ -188,6 +189,41 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     )  # fmt: skip
 
 
+def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows behind the equations, for small models: Z, the orthonormal X and the response's residual.
+
+    Parameters
+    ----------
+    design : Design
+    equations : Equations
+        Of that design.
+
+    Returns
+    -------
+    Z : ndarray, shape (n, q)
+        Columns of all blocks in the equations' basis, level by level, times the root weights.
+    X : ndarray, shape (n, p)
+    y : ndarray, shape (n,)
+    """
+    layout, n = equations.layout, design.n
+    root_w = None if design.weights is None else np.sqrt(design.weights)
+    y = design.y if design.offset is None else design.y - design.offset
+    xy = orthonormalise(design.X, y, root_w)[0]
+    parts = []
+    for block in layout.blocks:
+        term = design.terms[block.terms[0]]
+        if term.general:
+            Z = np.asarray(sp.csr_array(term.Z, dtype=np.float64).todense())
+            parts.append(Z if root_w is None else Z * root_w[:, None])
+            continue
+        columns = _columns(design, block, root_w)[0]
+        assert columns is not None and term.codes is not None
+        Z = np.zeros((n, block.q, block.k))
+        Z[np.arange(n), term.codes] = columns if columns.shape[0] else 1.0
+        parts.append(Z.reshape(n, -1))
+    return np.hstack(parts), xy[:, :-1], xy[:, -1].copy()
+
+
 def _transpose(
     ptr: np.ndarray, idx: np.ndarray, q2: int, width: int = 0, positions: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -228,6 +264,14 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
             z = z * root_w[:, None]
         if term.k > 1 and term.covariance == "full":
             z, basis[start : start + term.k, start : start + term.k] = _standardise(z, block.q, term)
+        elif term.columns is not None:
+            # the information has fourth powers of a column
+            size = np.array([max(z[:, c].max(), -z[:, c].min()) for c in range(term.k)])
+            odd = ~((size > 1.0 / _ORDINARY) & (size < _ORDINARY))
+            if odd.any():
+                unit = np.where(odd, 2.0 ** np.round(np.log2(size)), 1.0)
+                basis[range(start, start + term.k), range(start, start + term.k)] = unit
+                z = z / unit
         parts.append(z)
         start += term.k
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts)), basis

@@ -5,12 +5,14 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DesignError",
+    "FlatLikelihoodWarning",
     "FormulaError",
     "MMEError",
     "MMEWarning",
     "MemoryEstimateError",
     "NotEnoughDataError",
     "PerfectFitError",
+    "PerfectFitWarning",
     "RankDeficientWarning",
     "SolverFallbackWarning",
 ]
@@ -54,6 +56,14 @@ class MMEWarning(UserWarning):
 
 class ConvergenceWarning(MMEWarning):
     """The search ended where the optimality conditions do not hold; the best point found is returned."""
+
+
+class FlatLikelihoodWarning(MMEWarning):
+    """The data do not tell some variances or covariances: their estimates are arbitrary."""
+
+
+class PerfectFitWarning(MMEWarning):
+    """The model explains the response exactly; the limit of a residual variance of zero is returned."""
 
 
 class RankDeficientWarning(MMEWarning):

@@ -5,29 +5,24 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .coordinates import TermSpec
-from .covariance import theta_to_lam
 from .design import Design
+from .direct_fit import fit_direct
 from .equations import Equations, build_equations
 from .kernels import announce_compilation
 from .kernels.schur import level_factors
-from .objective import Objective
-from .optimizer import minimise
 from .parallel import single_threaded_blas
-from .start import check_identified, moment_start
+from .record import Clock, Fit, FitRecord
+from .start import check_identified
 from .structure import layout_of
 
 if TYPE_CHECKING:
     from .equations import Equations
-    from .iterative import MonteCarlo
 
 __all__ = [
     "SOLVERS",
@@ -44,102 +39,6 @@ SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
 _MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
-_CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """How a fit went.
-
-    Attributes
-    ----------
-    converged : bool
-        True only where the optimality conditions, boundary ones included, were checked and hold.
-    message : str
-        One sentence: why the search stopped.
-    evaluations : int
-        Number of factorizations (distinct theta).
-    iterations : int
-        Accepted steps.
-    gradient_norm : float
-        Largest absolute entry of the projected gradient of the deviance in reliability units, at the end.
-    newton_decrement : float
-        Predicted further decrease of the deviance, at the end.
-    solver : str
-        For example ``"dense (LAPACK)"``, ``"sparse (CHOLMOD)"``, ``"sparse (SuperLU)"``.
-    singular : tuple of str
-        Names of the terms whose covariance is singular at the optimum; empty if none.
-    seconds : dict of str to float
-        Wall-clock seconds by stage.
-    history : tuple of float
-        Deviance after each accepted step, the start first.
-    """
-
-    converged: bool
-    message: str
-    evaluations: int
-    iterations: int
-    gradient_norm: float
-    newton_decrement: float
-    solver: str
-    singular: tuple[str, ...]
-    seconds: dict[str, float]
-    history: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """The fitted model as plain arrays; `u` and everything below is on the scale of the data.
-
-    Attributes
-    ----------
-    reml : bool
-    theta : tuple of ndarray
-        Free entries of the relative covariance factor, one array per term of the design.
-    lam : tuple of ndarray, shapes (k_t, k_t)
-        Relative covariance factors: cov(random effects of a level) = sigma2 * lam @ lam.T.
-    sigma2 : float
-        Residual variance.
-    deviance : float
-        -2 x (restricted) log-likelihood at the optimum.
-    loglik : float
-        (Restricted) log-likelihood with lme4's constants.
-    beta : ndarray, shape (p,)
-        Fixed effects; NaN where a dependent column was dropped.
-    vcov_beta : ndarray, shape (p, p)
-        Covariance of beta given theta; NaN rows and columns for dropped columns.
-    u : tuple of ndarray, shapes (q_t, k_t)
-        Conditional modes (BLUPs) of the random effects, per term of the design.
-    kept : ndarray of bool, shape (p,)
-        Columns of X that were not dropped.
-    n, p, nu : int
-        Rows, rank of X, n - p (REML) or n (ML).
-    record : FitRecord
-    objective : Objective
-        The evaluated equations, for inference; holds no rows of the data.  An `IterativeObjective`, without
-        deviance and Hessian, after an iterative fit.
-    design : Design
-    monte_carlo : MonteCarlo or None
-        Standard errors and Monte Carlo errors of an iterative fit.
-    """
-
-    reml: bool
-    theta: tuple[np.ndarray, ...]
-    lam: tuple[np.ndarray, ...]
-    sigma2: float
-    deviance: float
-    loglik: float
-    beta: np.ndarray
-    vcov_beta: np.ndarray
-    u: tuple[np.ndarray, ...]
-    kept: np.ndarray
-    n: int
-    p: int
-    nu: int
-    record: FitRecord
-    objective: object
-    design: Design
-    monte_carlo: MonteCarlo | None = None
 
 
 def fit_design(
@@ -150,6 +49,8 @@ def fit_design(
     solver: str = "auto",
     max_evaluations: int = 200,
     tol: float = 1e-8,
+    starts: int | None = None,
+    perfect: str = "raise",
     equations: Equations | None = None,
     **iterative: object,
 ) -> Fit:
@@ -170,6 +71,14 @@ def fit_design(
         Most factorizations allowed (direct), most steps (iterative).
     tol : float
         Stop when the predicted decrease of the deviance is below this (direct).
+    starts : int, optional
+        Searches from different starts (direct); by default as many as seem needed where they cost little, one
+        from a `theta0` that is given. `FitRecord.starts` and `modes` say how many there were and how many
+        minima they found.
+    perfect : {"raise", "limit"}
+        A response that fixed and random effects together explain exactly has no residual variance, and a
+        likelihood without bound: raise `PerfectFitError`, or return the limit sigma -> 0 with
+        `converged` False and an infinite log-likelihood.
     equations : Equations, optional
         Built before for the same design (`Fit.objective.eq` of another fit): no pass over the rows is needed.
     **iterative
@@ -184,11 +93,17 @@ def fit_design(
     ------
     MemoryEstimateError
         The fit is predicted not to fit in memory.
+    PerfectFitError
+        The model explains the response exactly (see `perfect`).
     """
     check_solver(solver)
+    if perfect not in ("raise", "limit"):
+        raise ValueError(f"perfect must be 'raise' or 'limit', not {perfect!r}.")
+    if starts is not None and (isinstance(starts, bool) or not isinstance(starts, Integral) or starts < 1):
+        raise ValueError(f"starts must be a positive integer or None, not {starts!r}.")
     with single_threaded_blas():
         options = IterativeOptions(**iterative)
-        return _fit(design, reml, theta0, solver, max_evaluations, tol, equations, options)
+        return _fit(design, reml, theta0, solver, max_evaluations, tol, starts, perfect, equations, options)
 
 
 def _fit(
@@ -198,10 +113,12 @@ def _fit(
     solver: str,
     max_evaluations: int,
     tol: float,
+    starts: int | None,
+    perfect: str,
     equations: Equations | None,
     options: IterativeOptions,
 ) -> Fit:
-    clock = _Clock()
+    clock = Clock()
     announce_compilation(level_factors)
     if equations is None:
         equations = equations_of(design)
@@ -221,42 +138,18 @@ def _fit(
             clock=clock,
         )
     clock.lap("forecast")
-    solver = "auto" if solver == "direct" else solver
-    objective = Objective(design, reml=reml, solver=solver, equations=equations)
-    clock.lap("structure")
-    if theta0 is None:
-        start = moment_start(equations, objective.A22)
-    else:
-        start = equations.to_standard(np.concatenate(theta0))
-    if theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START:
-        from .iterative import iterative_start
-
-        start = equations.to_standard(iterative_start(equations, equations.from_standard(start), reml))
-    clock.lap("start")
-    minimum = minimise(
-        partial(objective.evaluate, standard=True),
-        start,
-        term_specs(objective),
-        tol=tol,
+    return fit_direct(
+        design,
+        equations,
+        reml=reml,
+        theta0=theta0,
+        solver="auto" if solver == "direct" else solver,
         max_evaluations=max_evaluations,
-        count=lambda: objective.n_factorizations,
+        tol=tol,
+        starts=starts,
+        perfect=perfect,
+        clock=clock,
     )
-    clock.lap("evaluations")
-    solution = objective.solution(minimum.theta, standard=True)
-    clock.lap("solution")
-    record = FitRecord(
-        converged=minimum.converged,
-        message=minimum.message,
-        evaluations=objective.n_factorizations,
-        iterations=minimum.iterations,
-        gradient_norm=minimum.gradient_norm,
-        newton_decrement=minimum.decrement,
-        solver=objective.solver_name,
-        singular=tuple(design.terms[t].name for t in minimum.singular),
-        seconds=clock.seconds,
-        history=tuple(minimum.history),
-    )
-    return _assemble(design, objective, solution, record)
 
 
 def check_solver(solver: str) -> None:
@@ -367,53 +260,3 @@ class IterativeOptions:
             )
         if self.loglik_probes == 1:
             raise ValueError("loglik_probes must be 0 (no log-likelihood) or at least 2.")
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now
-
-
-def term_specs(objective: Objective) -> list[TermSpec]:
-    """The terms as the search wants them, theta in the equations' basis."""
-    lay = objective.eq.layout
-    return [
-        TermSpec(p.k, p.kind, p.entries, lay.blocks[p.block].q, objective.term_root(t))
-        for t, p in enumerate(lay.places)
-    ]
-
-
-def _assemble(design: Design, objective: Objective, solution: dict, record: FitRecord) -> Fit:
-    theta = solution["theta"]
-    kept = objective.eq.fixed.kept
-    beta = np.full(design.p, np.nan)
-    vcov = np.full((design.p, design.p), np.nan)
-    beta[kept] = solution["beta"]
-    vcov[np.ix_(kept, kept)] = solution["vcov"]
-    places = objective.eq.layout.places
-    return Fit(
-        reml=objective.reml,
-        theta=tuple(theta[p.theta] for p in places),
-        lam=tuple(theta_to_lam(theta[p.theta], p.k, p.kind) for p in places),
-        sigma2=float(solution["sigma2"]),
-        deviance=float(solution["deviance"]),
-        loglik=-0.5 * float(solution["deviance"]),
-        beta=beta,
-        vcov_beta=vcov,
-        u=tuple(solution["u"]),
-        kept=kept,
-        n=objective.eq.n,
-        p=objective.eq.p,
-        nu=objective.nu,
-        record=record,
-        objective=objective,
-        design=design,
-    )

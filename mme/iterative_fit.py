@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from .covariance import theta_to_lam
 from .design import Design
+from .direct_fit import term_specs
 from .equations import Equations
 from .exceptions import MemoryEstimateError
 from .forecast import available_memory, forecast, refuse
@@ -24,11 +25,12 @@ from .iterative import Progress, Root, find_root, monte_carlo
 from .lanczos import logdet
 from .objective import Objective
 from .optimizer import minimise
+from .record import Fit, FitRecord, assemble_fit
 from .start import moment_start
 from .stochastic import IterativeObjective
 
 if TYPE_CHECKING:
-    from .fit import Fit, IterativeOptions
+    from .fit import IterativeOptions
 
 __all__ = ["fit_iterative", "start_of"]
 
@@ -78,7 +80,6 @@ def fit_iterative(
     MemoryEstimateError
         Exact steps are wanted and a direct factor is predicted not to fit in memory.
     """
-    from .fit import Fit, FitRecord
 
     if options.exact_steps:
         _check_exact_steps(design, equations, options.exact_steps)
@@ -202,7 +203,6 @@ def _exact_fit(
     design: Design, objective: IterativeObjective, root: Root, steps: int, tol: float, clock
 ) -> Fit:
     """The direct search from the root of the stochastic one, at most so many accepted steps."""
-    from .fit import FitRecord, _assemble, term_specs
 
     direct = Objective(design, reml=objective.reml, equations=objective.eq)
     accepted = [0]
@@ -242,7 +242,7 @@ def _exact_fit(
         seconds=clock.seconds,
         history=tuple(minimum.history),
     )
-    return _assemble(design, direct, solution, record)
+    return assemble_fit(design, direct, solution, record)
 
 
 def start_of(objective: IterativeObjective) -> np.ndarray:

@@ -116,7 +116,9 @@ class LinearMixedModel:
                 "Their coefficients are NaN; leave them out of the formula.",
                 RankDeficientWarning,
             )
-        if not fit.record.converged:
+        for message, category in fit.record.warnings():
+            _warn(message, category)
+        if not fit.record.converged and not fit.record.perfect:
             _warn(
                 f"the fit of {self.formula!r} did not converge. {convergence_lines(fit.record)[0]} "
                 "The estimates are the best point found; try another start or more max_evaluations.",

@@ -31,6 +31,7 @@ _FLOOR = 1e-8
 # Residual sum of squares left of the response's own below which the fit is perfect to rounding.
 _PERFECT = 1e-12
 _EPS = float(np.finfo(float).eps)
+_ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,13 +307,25 @@ class Objective:
         if self.reml:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
-        lost = self.nu * self.yy / r2 + (float(np.sum(np.diag(Ri) ** 2)) if self.reml else 0.0)
+        lost = self.nu * self.yy / r2 + self._largest_scale(inner)
+        if self.reml:
+            lost += float(np.sum(np.diag(Ri) ** 2))
+        if _EPS * lost > _ROUGHEST:
+            raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
         st = _State(
             *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
             _EPS * lost,
         )  # fmt: skip
         self._state = st
         return st
+
+    def _largest_scale(self, inner: list[np.ndarray]) -> float:
+        """Largest entry of lam'A lam over the rest's terms: S is known to rounding times that."""
+        largest = 0.0
+        for t, (lam, place) in enumerate(zip(inner, self.eq.layout.places, strict=True)):
+            if not (self.eq.layout.has_lead and place.block == 0):
+                largest = max(largest, float(np.max(np.diag(self._term_gram(t)) @ (lam * lam))))
+        return largest
 
     def _border(
         self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray

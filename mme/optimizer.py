@@ -53,6 +53,8 @@ class Minimum:
     singular : list of int
         Terms with a singular covariance.
     history : list of float
+    evaluations : int
+        Factorizations.
     """
 
     theta: np.ndarray
@@ -64,6 +66,7 @@ class Minimum:
     gradient_norm: float
     singular: list[int]
     history: list[float] = field(default_factory=list)
+    evaluations: int = 0
 
 
 def minimise(
@@ -127,6 +130,7 @@ def minimise(
         float(search.slope),
         search.space.singular_terms(search.place),
         [float(d) for d in search.history],
+        search.count(),
     )
 
 

@@ -83,6 +83,16 @@ def convergence_lines(record: object) -> list[str]:
         f"{state}{f': {reason}' if reason else ''}. {evaluations} in {seconds:.3g} s, "
         f"solver: {record.solver}."
     ]
+    if record.modes > 1:
+        lines.append(
+            f"{record.modes} minima of the deviance were found from {record.starts} starts; this is the "
+            "lowest."
+        )
+    if record.flat:
+        depends = (
+            f"; standard errors of {', '.join(record.flat_fixed)} depend on it" if record.flat_fixed else ""
+        )
+        lines.append(f"Flat likelihood: the data do not tell the {', '.join(record.flat)}{depends}.")
     if record.singular:
         lines.append(
             f"Singular: the covariance of {', '.join(record.singular)} has a zero variance or a perfect "

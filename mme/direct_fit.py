@@ -1,0 +1,211 @@
+"""The direct fit: objective, start, search from one or more starts, what the optimum is like, solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from .careful import CarefulObjective, is_small
+from .coordinates import TermSpec
+from .design import Design
+from .equations import Equations
+from .exceptions import ConvergenceError, PerfectFitError
+from .flat import flat_directions
+from .modes import search_modes
+from .objective import Objective
+from .optimizer import Minimum, minimise
+from .perfect import EXPLAINED, explains_exactly, limit_equations, may_explain
+from .record import Clock, Fit, FitRecord, assemble_fit
+from .start import moment_start
+
+__all__ = ["fit_direct", "term_specs"]
+
+_ROUGH = 1e-7  # rounding error of the deviance at an optimum that is looked at more closely
+_CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
+
+
+def fit_direct(
+    design: Design,
+    equations: Equations,
+    *,
+    reml: bool,
+    theta0: tuple[np.ndarray, ...] | None,
+    solver: str,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+    perfect: str,
+    clock: Clock,
+    callback: Callable[[int, float, float], None] | None = None,
+) -> Fit:
+    """Fit by factorizations; parameters as in `mme.fit.fit_design`.
+
+    Parameters
+    ----------
+    clock : Clock
+    callback : callable (iteration, deviance, decrement), optional
+        Called at every step of the first search.
+    """
+    settings = {"solver": solver, "max_evaluations": max_evaluations, "tol": tol, "starts": starts}
+    try:
+        return _fit(design, equations, reml, theta0, clock, callback, **settings)
+    except PerfectFitError:
+        if perfect == "raise":
+            raise
+    settings |= {"starts": 1, "tol": min(tol, 1e-12)}
+    limit = _fit(design, limit_equations(equations), reml, None, clock, callback, **settings)
+    record = replace(
+        limit.record,
+        converged=False,
+        perfect=True,
+        message="the model explains the response exactly; this is the limit of a residual variance of zero",
+    )
+    return replace(limit, record=record, deviance=-np.inf, loglik=np.inf)
+
+
+def _fit(
+    design: Design,
+    equations: Equations,
+    reml: bool,
+    theta0: tuple[np.ndarray, ...] | None,
+    clock: Clock,
+    callback: Callable[[int, float, float], None] | None,
+    *,
+    solver: str,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+) -> Fit:
+    objective = Objective(design, reml=reml, solver=solver, equations=equations)
+    clock.lap("structure")
+    if theta0 is None:
+        start = moment_start(equations, objective.A22)
+        if objective.plan.dense and equations.layout.q2 > _CHEAP_START:
+            from .iterative import iterative_start  # not imported before a large model wants it
+
+            start = equations.to_standard(iterative_start(equations, equations.from_standard(start), reml))
+    else:
+        start = equations.to_standard(np.concatenate(theta0))
+        starts = starts or 1
+    clock.lap("start")
+    outcome = _search(design, objective, start, max_evaluations, tol, starts, callback)
+    clock.lap("evaluations")
+    terms, minimum = outcome.terms, outcome.best
+    flat, flat_fixed = flat_directions(design, outcome.objective, terms, minimum)
+    solution = outcome.objective.solution(minimum.theta, standard=True)
+    clock.lap("solution")
+    record = FitRecord(
+        converged=minimum.converged,
+        message=minimum.message,
+        evaluations=minimum.evaluations,
+        all_evaluations=outcome.evaluations,
+        iterations=minimum.iterations,
+        gradient_norm=minimum.gradient_norm,
+        newton_decrement=minimum.decrement,
+        solver=outcome.solver,
+        singular=tuple(design.terms[t].name for t in minimum.singular),
+        seconds=clock.seconds,
+        history=tuple(minimum.history),
+        starts=outcome.starts,
+        modes=outcome.seen,
+        flat=flat,
+        flat_fixed=flat_fixed,
+    )
+    return assemble_fit(design, objective, solution, record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """The best minimum, of which objective, and what it took to find it."""
+
+    objective: Objective | CarefulObjective
+    terms: list[TermSpec]
+    best: Minimum
+    seen: int
+    starts: int
+    evaluations: int
+    solver: str
+
+
+def _search(
+    design: Design,
+    objective: Objective,
+    start: np.ndarray,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+    callback: Callable[[int, float, float], None] | None,
+) -> _Outcome:
+    """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way."""
+    terms = term_specs(objective)
+    small = is_small(objective.eq)
+
+    def search(
+        target: Objective | CarefulObjective,
+        begin: np.ndarray,
+        callback: Callable[[int, float, float], None] | None = None,
+    ) -> Minimum:
+        already = target.n_factorizations
+        return minimise(
+            partial(target.evaluate, standard=True),
+            begin,
+            terms,
+            tol=tol,
+            max_evaluations=max_evaluations,
+            count=lambda: target.n_factorizations - already,
+            callback=callback,
+        )
+
+    outcome = None
+    try:
+        first = search(objective, start, callback)
+        modes = search_modes(objective, first, terms, partial(search, objective), starts)
+        outcome = _Outcome(
+            objective,
+            terms,
+            modes.best,
+            modes.seen,
+            modes.starts,
+            objective.n_factorizations,
+            objective.solver_name,
+        )
+    except (ConvergenceError, PerfectFitError):
+        if not small:
+            raise
+    exact = outcome is None or may_explain(objective, terms, outcome.best)
+    if exact and not small and explains_exactly(objective, terms):
+        raise PerfectFitError(EXPLAINED)
+    best = None if outcome is None else outcome.best
+    rough = best is None or not best.converged or best.evaluation.noise > _ROUGH
+    if not small or not (exact or rough):
+        assert outcome is not None
+        return outcome
+    careful = CarefulObjective(design, objective)
+    if exact and careful.explains_exactly():
+        raise PerfectFitError(EXPLAINED)
+    if not rough:
+        assert outcome is not None
+        return outcome
+    first = search(careful, start if best is None else best.theta)
+    modes = search_modes(objective, first, terms, partial(search, careful), starts)
+    return _Outcome(
+        careful,
+        terms,
+        modes.best,
+        modes.seen,
+        modes.starts + (0 if outcome is None else outcome.starts),
+        objective.n_factorizations + careful.n_factorizations,
+        "orthogonal factorizations of the rows (LAPACK)",
+    )
+
+
+def term_specs(objective: Objective) -> list[TermSpec]:
+    """The terms as the search wants them, theta in the equations' basis."""
+    lay = objective.eq.layout
+    return [
+        TermSpec(p.k, p.kind, p.entries, lay.blocks[p.block].q, objective.term_root(t))
+        for t, p in enumerate(lay.places)
+    ]
