@@ -119,11 +119,11 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         self.cov_pen = None
         self.re_pen = None
         self._freepat = None
-        if isinstance(exog_vc, dict):
-            warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
-            exog_vc = convert_vc(exog_vc)
         if groups is None:
             raise AttributeError("'groups' is required: one label per row.")
+        if isinstance(exog_vc, dict):
+            warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
+            exog_vc = convert_vc(exog_vc, groups)
         self._group_name = groups_name(groups)
         endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
         exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")

@@ -28,23 +28,34 @@ __all__ = [
 ]
 
 
-def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
-    """The deprecated dictionary form, ``exog_vc[component][group]``, as a `VCSpec` in sorted order."""
-    groups = {g for mats in exog_vc.values() for g in mats}
-    try:
-        labels = sorted(groups)
-    except TypeError:
-        labels = list(groups)
+def convert_vc(exog_vc: dict[str, dict[Any, Any]], groups: Any) -> VCSpec:
+    """The deprecated dictionary form, ``exog_vc[component][group]``, as a `VCSpec` in the groups' order.
+
+    Raises
+    ------
+    DataError
+        A group without a matrix, or a matrix without a group.
+    """
+    _, labels = factorize(groups, "groups")
     names = sorted(exog_vc)
     colnames, mats = [], []
     for name in names:
-        absent = [g for g in labels if g not in exog_vc[name]]
-        if absent:
+        given = exog_vc[name]
+        at = pd.Index(list(given)).get_indexer(pd.Index(labels))
+        absent = np.flatnonzero(at < 0)
+        if absent.size:
             raise DataError(
-                f"variance component '{name}' has no matrix for {len(absent)} groups, "
-                f"the first {absent[0]!r}."
+                f"variance component '{name}' has no matrix for {_groups(absent.size)}, the first "
+                f"{labels[absent[0]]!r}."
             )
-        blocks = [exog_vc[name][g] for g in labels]
+        strange = np.setdiff1d(np.arange(len(given)), at)
+        if strange.size:
+            raise DataError(
+                f"variance component '{name}' has matrices of {_groups(strange.size)} that "
+                f"{'has' if strange.size == 1 else 'have'} no rows, the first {list(given)[strange[0]]!r}."
+            )
+        listed = list(given.values())
+        blocks = [listed[i] for i in at]
         mats.append(blocks)
         colnames.append(
             [
@@ -53,6 +64,10 @@ def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
             ]
         )
     return VCSpec(names, colnames, mats)
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'' if count == 1 else 's'}"
 
 
 def check_index(what: str, values: object, reference: object) -> None:
@@ -136,7 +151,7 @@ def clean_arrays(
         raise MissingDataError(f"{count} of {n} rows have missing values in endog, exog, groups or exog_re.")
     keep = ~bad
     if full is not None and exog_vc is not None:
-        exog_vc = drop_rows(exog_vc, full, keep)
+        exog_vc = drop_rows(exog_vc, full, keep, factorize(select_rows(groups, keep), "groups")[1])
     elif exog_vc is not None and len(exog_vc.names):
         raise DataError("missing='drop' cannot drop rows of an exog_vc taken from another model.")
     kept = tuple(select_rows(v, keep) for v in (endog, exog, groups, exog_re))
