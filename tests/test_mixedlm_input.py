@@ -1,4 +1,4 @@
-"""What MixedLM takes at its door: variance components by group, kinds of tables and columns, refusals by name."""
+"""What MixedLM takes at its door: matrices by group, kinds of tables and columns, refusals by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import mme
 from mme.exceptions import DataError
 
 
-def _crossed(labels: list, seed: int = 3, order: str = "shuffled") -> dict[str, object]:
-    """Groups of three to six rows with a slope component; the groups' matrices by label, of unequal slopes."""
-    rng = np.random.default_rng(seed)
+def _crossed(labels: list) -> dict[str, object]:
+    """Shuffled groups of three to six rows; a matrix of one column for each, by label, of unequal scale."""
+    rng = np.random.default_rng(3)
     sizes = rng.integers(3, 7, len(labels))
-    code = np.repeat(np.arange(len(labels)), sizes)
-    if order == "shuffled":
-        code = rng.permutation(code)
+    code = rng.permutation(np.repeat(np.arange(len(labels)), sizes))
     z = rng.normal(size=code.size) * (1 + code)
     y = 1 + 0.3 * z * rng.normal(size=len(labels))[code] + rng.normal(size=code.size)
     groups = np.empty(code.size, dtype=object)
@@ -59,7 +57,7 @@ def test_matrices_by_group_belong_to_their_group(kind):
 
 
 def test_matrices_by_group_without_the_rows_that_are_dropped():
-    """The first row of the first label goes, and with it the order in which labels that do not sort appear."""
+    """Dropping the first row of a label changes the order in which labels that do not sort appear."""
     data = _crossed(_KINDS["text and numbers"])
     whole = data["code"] != data["code"][-1]
     first = np.flatnonzero(whole & (data["code"] == data["code"][0]))[0]
