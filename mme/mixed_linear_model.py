@@ -10,31 +10,26 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import statsmodels.base.model as base
 from statsmodels.formula.formulatools import advance_eval_env
-from statsmodels.tools.data import _to_pandas
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
 from .fit import check_solver
+from .formula.frame import to_pandas
 from .mixedlm_data import (
     check_index,
     clean_arrays,
     convert_vc,
-    explain_missing,
-    formula_env,
-    formula_groups,
     groups_name,
-    missing_rows,
+    numeric_input,
     re_names,
-    select_rows,
-    subset_positions,
     two_dimensional,
 )
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
 from .mixedlm_formula import numeric_matrices, random_effects_matrix
+from .mixedlm_frame import explain_missing, formula_data, formula_env
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
@@ -42,7 +37,7 @@ from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
 from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
-from .vc_formula import component_from_formula, formula_columns, plain_columns
+from .vc_formula import component_from_formula
 
 if TYPE_CHECKING:
     from .forecast import Preflight
@@ -121,13 +116,16 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         self._freepat = None
         if groups is None:
             raise AttributeError("'groups' is required: one label per row.")
+        groups = to_pandas(groups)
         if isinstance(exog_vc, dict):
             warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
             exog_vc = convert_vc(exog_vc, groups)
         self._group_name = groups_name(groups)
-        endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
+        endog, exog, exog_re = (
+            numeric_input(what, to_pandas(values))
+            for what, values in (("endog", endog), ("exog", exog), ("exog_re", exog_re))
+        )
         exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")
-        endog = np.asarray(endog) if isinstance(endog, list | tuple) else endog
         for what, values in (("groups", groups), ("exog_re", exog_re)):
             check_index(what, values, endog if hasattr(endog, "index") else exog)
         endog, exog, groups, exog_re, exog_vc = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing)
@@ -222,34 +220,19 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         """
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
-        given = kwargs.pop("groups")
-        data = _to_pandas(data)
-        if not isinstance(data, pd.DataFrame):
-            data = pd.DataFrame(data)
-        groups, group_name = formula_groups(given, data)
-        check_index("groups", groups, data)
-        if len(groups) != len(data):
-            raise DataError(f"groups has {len(groups)} labels but the data have {len(data)} rows.")
         vc_formula = vc_formula or None
-        text = [str(formula), re_formula or "", *(vc_formula or {}).values()]
-        used = formula_columns(" ".join(text), data.columns)
-        data = plain_columns(data, used)
-        if subset is not None:
-            rows = subset_positions(data, subset)
-            data, groups = data.iloc[rows], select_rows(groups, rows)
-        if missing == "drop":
-            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(missing_rows(groups))
-            if bad.any():
-                data, groups = data.loc[~bad], select_rows(groups, ~bad)
-            missing = "none"
+        others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
+        prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing)
+        data, groups = prepared.frame, prepared.groups
+        missing = "none" if missing == "drop" else missing
         env = formula_env(kwargs)
         exog_re = None
-        names = [group_name]
+        names = [prepared.group_name]
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
             matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
-            names = [c.replace("Intercept", group_name) for c in matrix.columns]
+            names = [c.replace("Intercept", prepared.group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
             names = []
@@ -276,7 +259,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 advance_eval_env(kwargs)
                 model = super().from_formula(formula, data, *args, subset=None, **kwargs)
         except Exception as error:
-            explain_missing(data, used, error)
+            explain_missing(data, prepared.used, error)
             raise
         model._set_names(names)
         return model

@@ -16,6 +16,7 @@ from statsmodels.tools.rng_qrng import check_random_state
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from .exceptions import DataError
+from .formula.frame import to_pandas
 from .mixedlm_blups import group_covariances, random_effect_arrays
 from .mixedlm_covariance import invert, random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
@@ -379,7 +380,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                     "the formula's coding was removed with the data; pass the design matrix with "
                     "transform=False."
                 )
-        return super().predict(exog, transform, *args, **kwargs)
+        return super().predict(to_pandas(exog), transform, *args, **kwargs)
 
     def bootstrap(
         self,
