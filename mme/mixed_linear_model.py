@@ -369,7 +369,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         ----------
         start_params : MixedLMParams or array_like, optional
             Start (ratio scale); a vector is packed as `use_sqrt` says, with or without fixed effects.  By
-            default moments of the data.
+            default moments of the data, and for a scipy `method` the engine's optimum.
         reml : bool
             Restricted (True) or full maximum likelihood.
         niter_sa : int
@@ -386,8 +386,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         full_output : bool
             Keep the history of the search in ``hist``.
         method : str or list of str, optional
-            None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several tried
-            in turn.
+            None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several, each
+            going on where the optimality conditions fail at the end of the one before.  Where they fail at
+            the last end, the engine goes on, unless `maxiter` ended the search or there are penalties or
+            values held.
         solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
             As in `lmer`: "direct" factors ("dense", "cholmod", "superlu" say how), "iterative" needs no
             factor, but its estimates have a Monte Carlo error, which is reported; "auto" is direct unless
@@ -408,8 +410,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         ------
         MemoryEstimateError
             The fit is predicted not to fit in memory.
+        DataError
+            An argument of the wrong type or value, by name.
         ValueError
-            ``solver="iterative"`` with something that needs the exact likelihood.
+            ``solver="iterative"`` with something that needs the exact likelihood, an unknown `method`.
         """
         return fit_model(
             self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, solver,

@@ -149,7 +149,7 @@ def _plain(data: pd.DataFrame, used: Sequence[Hashable], response: Hashable | No
 
     Objects that hold integers or booleans stay what the formula engine makes of them, a factor.
     """
-    changed = {}
+    changed: dict[Hashable, Any] = {}
     for name in used:
         column = data[name]
         dtype = column.dtype
