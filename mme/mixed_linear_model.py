@@ -29,7 +29,7 @@ from .mixedlm_data import (
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
 from .mixedlm_formula import numeric_matrices, random_effects_matrix
-from .mixedlm_frame import explain_missing, formula_data, formula_env
+from .mixedlm_frame import coding_from_data, explain_missing, formula_data, formula_env
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
@@ -305,12 +305,19 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         # what can be built again, factorizations above all, is not stored
         built = ("_likelihood", "_design_full", "_design_diagonal")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
-        if self.endog is None and hasattr(self.data, "model_spec"):
+        if hasattr(self.data, "model_spec"):
             # a formula's coding is restored from the data; without them it goes too
             data = object.__new__(type(self.data))
             data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != "model_spec"})
             state["data"] = data
+            state["_coding_from_data"] = self.endog is not None and self.data.model_spec is not None
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore = state.pop("_coding_from_data", False)
+        self.__dict__.update(state)
+        if restore:
+            self.data.model_spec = coding_from_data(self.formula, self.data.frame)
 
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""

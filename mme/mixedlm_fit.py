@@ -14,6 +14,7 @@ from . import fit as engine
 from .covariance import lam_to_theta
 from .exceptions import RankDeficientWarning
 from .mixedlm_iterative import IterativeMixedLMResults
+from .mixedlm_names import result_class
 from .mixedlm_options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
@@ -87,7 +88,7 @@ def fit_model(
         print(f"MixedLM: {outcome.retvals['message']} ({outcome.retvals['evaluations']} evaluations)")
     if do_cg:
         _report(results, outcome)
-    return MixedLMResultsWrapper(results)
+    return result_class(MixedLMResultsWrapper)(results)
 
 
 def _engine_pattern(model: MixedLM, free: MixedLMParams | None, start: MixedLMParams | None) -> str | None:
@@ -253,8 +254,10 @@ def _results(
         "free": free,
     }
     if outcome.iterative is not None:
-        return IterativeMixedLMResults(model, params, fit=outcome.iterative, settings=iterative, **common)
-    return MixedLMResults(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
+        return result_class(IterativeMixedLMResults)(
+            model, params, fit=outcome.iterative, settings=iterative, **common
+        )
+    return result_class(MixedLMResults)(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
 
 
 def _report(results: MixedLMResults, outcome: Outcome) -> None:
@@ -333,7 +336,7 @@ def fit_regularized(
     full[kept] = beta
     params = MixedLMParams.from_components(full, cov_re=params.cov_re, vcomp=params.vcomp)
     reml = base.reml
-    results = MixedLMResults(
+    results = result_class(MixedLMResults)(
         model,
         params,
         scale=point.r2(full) / point.nu(reml),
@@ -347,4 +350,4 @@ def fit_regularized(
         regularized=True,
     )
     results.hist = None
-    return MixedLMResultsWrapper(results)
+    return result_class(MixedLMResultsWrapper)(results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,7 @@ from .formula.parse import bar_in
 from .mixedlm_data import MissingValuesError, check_index, missing_rows, select_rows
 from .vc_formula import column_of, factors_of, formula_columns
 
-__all__ = ["FormulaData", "explain_missing", "formula_data", "formula_env"]
+__all__ = ["FormulaData", "coding_from_data", "explain_missing", "formula_data", "formula_env"]
 
 
 @dataclass(frozen=True)
@@ -209,3 +211,21 @@ def formula_env(kwargs: dict[str, Any]) -> Any:
     if env is None:
         return 1
     return FormulaManager().get_empty_eval_env() if isinstance(env, int) and env == -1 else env
+
+
+def coding_from_data(formula: str, frame: pd.DataFrame) -> Any:
+    """The formula engine's specification, made again from the data.
+
+    Names that are not in the data are looked up in the frames of the callers, the nearest first, however few
+    there are.
+    """
+    names: dict[str, Any] = {}
+    caller = sys._getframe(1)
+    words = set(re.findall(r"[^\W\d]\w*", str(formula)))
+    while caller is not None and len(names) < len(words):
+        for scope in (caller.f_locals, caller.f_globals):
+            names = {word: scope[word] for word in words & scope.keys()} | names
+        caller = caller.f_back
+    manager = FormulaManager()
+    manager.get_matrices(formula, frame, eval_env=names, pandas=True)
+    return manager.spec

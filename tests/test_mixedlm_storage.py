@@ -103,3 +103,21 @@ def test_wald_tests_of_terms(machines):
     assert table.loc["Machine", "statistic"] == pytest.approx(b @ np.linalg.solve(C, b), rel=1e-10)
     assert table.loc["Machine", "df_constraint"] == 2
     assert table.loc["Intercept", "statistic"] == pytest.approx(machines.tvalues.iloc[0] ** 2, rel=1e-10)
+
+
+def _double(x):
+    return 2 * x
+
+
+# predictions of formulaic know no names of the program, pickled or not
+@pytest.mark.parametrize(("engine", "term"), [("patsy", "_double(x)"), ("formulaic", "x")])
+def test_a_formula_survives_pickling(engine, term, monkeypatch):
+    import statsmodels.formula
+
+    monkeypatch.setattr(statsmodels.formula.options, "formula_engine", engine)
+    data = load_data("Machines")
+    data["x"] = np.arange(len(data)) % 7.0
+    fit = mme.mixedlm(f"score ~ {term} + C(Machine)", data, groups="Worker").fit()
+    again = pickle.loads(pickle.dumps(fit))
+    assert_allclose(again.predict(data.head(4)), fit.predict(data.head(4)))
+    assert_allclose(copy.deepcopy(fit).predict(data.head(4)), fit.predict(data.head(4)))
