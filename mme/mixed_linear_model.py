@@ -264,6 +264,16 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         model._set_names(names)
         return model
 
+    @property
+    def description(self) -> str:
+        """The model in a few words: formula or names, rows, groups."""
+        formula = getattr(self, "formula", None) or f"{self.endog_names} ~ {' + '.join(self.exog_names)}"
+        count = f"{self.n_groups} group{'' if self.n_groups == 1 else 's'}"
+        return f"{str(formula)!r}, {self.nobs} rows in {count} ({self._group_name})"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.description}>"
+
     # -- the engine's view ---------------------------------------------------------------------
 
     def _design(self, diagonal: bool = False) -> Design:

@@ -19,6 +19,7 @@ from .mixedlm_options import ITERATIVE, check_kwargs, check_objects, check_reml,
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
 from .mixedlm_scipy import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
+from .summary import in_words
 
 if TYPE_CHECKING:
     from .mixed_linear_model import MixedLM
@@ -145,8 +146,8 @@ def _by_methods(
     if start is None:
         outcome = _by_engine(model, reml, None, diagonal, solver, {}, {})
         if outcome.converged:
-            message = f"{outcome.retvals['message']}; {names} began there and had nothing to improve"
-            return replace(outcome, retvals={**outcome.retvals, "message": message})
+            reason = f"{outcome.retvals['reason']}; {names} began there and had nothing to improve"
+            return replace(outcome, retvals={**outcome.retvals, "reason": reason})
         start = outcome.params
     model._likelihood.objective(reml, solver)
     found = by_scipy(
@@ -156,10 +157,11 @@ def _by_methods(
     if found.converged or found.limited:
         return found
     after = _by_engine(model, reml, found.params, diagonal, solver, {}, {})
-    message = f"{names} ended where the optimality conditions fail; then {after.retvals['message']}"
+    reason = f"{names} ended where the optimality conditions fail; then {after.retvals['reason']}"
     counts = {k: found.retvals[k] + after.retvals[k] for k in ("evaluations", "iterations")}
-    history = found.history + after.history
-    return replace(after, retvals={**after.retvals, **counts, "message": message}, history=history)
+    retvals = {**after.retvals, **counts, "reason": reason}
+    retvals["message"] = in_words(after.converged, retvals["gradient_norm"], retvals["iterations"], reason)
+    return replace(after, retvals=retvals, history=found.history + after.history)
 
 
 def _conditions(model: MixedLM, reml: bool, params: MixedLMParams, diagonal: bool, solver: str) -> Conditions:
@@ -209,7 +211,8 @@ def _by_engine(
     record = fit.record
     retvals = {
         "converged": record.converged,
-        "message": record.message,
+        "message": in_words(record.converged, record.gradient_norm, record.iterations, record.message),
+        "reason": record.message,
         "evaluations": record.evaluations,
         "iterations": record.iterations,
         "gradient_norm": record.gradient_norm,
@@ -284,9 +287,9 @@ def _report(results: MixedLMResults, outcome: Outcome) -> None:
     if not outcome.converged:
         r = outcome.retvals
         warnings.warn(
-            f"MixedLM did not converge: {r['message']} (gradient {r['gradient_norm']:.2g}, predicted further "
-            f"decrease of the deviance {r['newton_decrement']:.2g}, {r['evaluations']} evaluations). "
-            "Raise maxiter, or start elsewhere.",
+            f"MixedLM did not converge: {r['message']} (predicted further decrease of the deviance "
+            f"{r['newton_decrement']:.2g}, {r['evaluations']} evaluations). Raise maxiter, or start "
+            "elsewhere.",
             ConvergenceWarning,
             stacklevel=4,
         )

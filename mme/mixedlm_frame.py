@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,7 @@ def coding_from_data(formula: str, frame: pd.DataFrame) -> Any:
     there are.
     """
     names: dict[str, Any] = {}
-    caller = sys._getframe(1)
+    caller: FrameType | None = sys._getframe(1)
     words = set(re.findall(r"[^\W\d]\w*", str(formula)))
     while caller is not None and len(names) < len(words):
         for scope in (caller.f_locals, caller.f_globals):

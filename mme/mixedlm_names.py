@@ -6,7 +6,6 @@ Copies and pickles are of the plain classes: they hold nothing that is only ther
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from statsmodels.base.wrapper import ResultsWrapper
@@ -15,6 +14,7 @@ __all__ = ["result_class", "use_names_of"]
 
 T = TypeVar("T")
 _wrapper: type | None = None
+_subclasses: dict[tuple[type, type], Any] = {}
 
 
 def use_names_of(wrapper: type | None) -> None:
@@ -25,11 +25,15 @@ def use_names_of(wrapper: type | None) -> None:
 
 def result_class(plain: type[T]) -> type[T]:
     """The class to make a result of: `plain`, or its subclass under statsmodels' name."""
-    return plain if _wrapper is None else _named(plain, _wrapper)
+    if _wrapper is None:
+        return plain
+    key = (plain, _wrapper)
+    if key not in _subclasses:
+        _subclasses[key] = _named(plain, _wrapper)
+    return _subclasses[key]
 
 
-@lru_cache(maxsize=16)
-def _named(plain: type[T], wrapper: type) -> type[T]:
+def _named(plain: Any, wrapper: type) -> Any:
     # the wrapper itself is a base, for isinstance with a name that was imported before
     bases = (plain, wrapper) if issubclass(plain, ResultsWrapper) else (plain,)
     body = {

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from .fit import Fit
 from .mixedlm_params import MixedLMParams
 from .parallel import single_threaded_blas
+from .summary import in_words
 
 if TYPE_CHECKING:
     from .mixed_linear_model import MixedLM
@@ -74,7 +75,7 @@ class Outcome:
         Ratio scale.
     converged : bool
     retvals : dict
-        evaluations, iterations, gradient_norm, newton_decrement, message, converged.
+        evaluations, iterations, gradient_norm, newton_decrement, message, reason, converged.
     history : list
     scale, llf : float, optional
         Residual variance and log-likelihood there, where the search knows them.
@@ -155,7 +156,7 @@ def by_scipy(
     if joint and (start is None or not np.any(start.fe_params)):
         begin = begin.copy()
         begin.fe_params = likelihood.at(begin.cov_re, begin.vcomp).beta
-        if fixed_fe(free):
+        if free is not None and fixed_fe(free):
             held = np.asarray(free.fe_params) == 0
             begin.fe_params = np.where(held, 0.0 if start is None else start.fe_params, begin.fe_params)
     use_sqrt = model.use_sqrt
@@ -204,7 +205,8 @@ def by_scipy(
     at_end = check(x)
     retvals = {
         "converged": at_end.hold,
-        "message": message,
+        "message": in_words(at_end.hold, at_end.gradient_norm, iterations, message),
+        "reason": message,
         "evaluations": evaluations,
         "iterations": iterations,
         "gradient_norm": at_end.gradient_norm,

@@ -48,7 +48,7 @@ def test_by_default_a_method_begins_at_the_optimum(method):
         assert_allclose(result.llf, best.llf, rtol=0, atol=1e-9)
         assert_allclose(result.params, best.params, rtol=1e-6, atol=1e-9)
         assert result.mle_retvals["evaluations"] <= 1.5 * best.mle_retvals["evaluations"]
-    assert "began there and had nothing to improve" in result.mle_retvals["message"]
+    assert "began there and had nothing to improve" in result.fit_info["reason"]
 
 
 @pytest.mark.parametrize("slopes", [False, True])
@@ -60,7 +60,7 @@ def test_the_engine_goes_on_where_a_method_ends_at_a_saddle(reml, slopes):
         result = model.fit(np.zeros(model.k_re2), reml=reml, method="lbfgs")
         assert result.converged
         assert_allclose(result.llf, best.llf, rtol=0, atol=1e-6)
-        assert "lbfgs ended where the optimality conditions fail" in result.mle_retvals["message"]
+        assert "lbfgs ended where the optimality conditions fail" in result.fit_info["reason"]
 
 
 def test_the_next_method_goes_on_from_a_saddle():
@@ -70,7 +70,7 @@ def test_the_next_method_goes_on_from_a_saddle():
         result = model.fit([0.0], reml=False, method=["lbfgs", "powell"])
         assert result.converged
         assert_allclose(result.llf, best.llf, rtol=0, atol=1e-5)
-        assert "conditions" not in result.mle_retvals["message"]  # Powell's method found it alone
+        assert "conditions" not in result.fit_info["reason"]  # Powell's method found it alone
 
 
 @pytest.mark.parametrize("use_sqrt", [True, False])
@@ -93,7 +93,7 @@ def test_an_explicit_start_is_where_the_search_begins():
         assert_allclose(result.hist[0]["deviance"][0], -2 * at_start, rtol=1e-10)
         assert result.converged
         assert_allclose(result.llf, best.llf, rtol=0, atol=1e-5)
-        assert "engine" not in result.mle_retvals["message"]
+        assert "conditions" not in result.fit_info["reason"]
 
 
 def test_maxiter_ends_a_search_from_a_start():
