@@ -7,7 +7,8 @@
     with mme.install():        # for a while
         ...
 
-Names imported before, as in ``from statsmodels.api import MixedLM``, keep what they were bound to.
+Names imported before, as in ``from statsmodels.api import MixedLM``, keep what they were bound to.  Processes
+that are started anew, as those of joblib and of spawning pools, begin without: ``initializer=mme.install``.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ def _targets() -> list[tuple[ModuleType, dict[str, Any]]]:
     ]
 
 
+def _names() -> ModuleType:
+    from . import mixedlm_names
+
+    return mixedlm_names
+
+
 class Installation:
     """What `install` returns: a context manager that uninstalls at the end of its block."""
 
@@ -65,7 +72,9 @@ class Installation:
 def install() -> Installation:
     """Replace statsmodels' MixedLM by mme's in its own modules, for the whole process.
 
-    Calls count: as many calls of `uninstall`, from any thread, put statsmodels' classes back.
+    Calls count: as many calls of `uninstall`, from any thread, put statsmodels' classes back.  Results of
+    fits in between bear statsmodels' module in their types, for programs that ask; they are pickled under
+    mme's.  Worker processes do not inherit it: hand this function to their pool as `initializer`.
 
     Returns
     -------
@@ -75,7 +84,9 @@ def install() -> Installation:
     global _holders
     with _lock:
         if _holders == 0:
-            for module, names in _targets():
+            targets = _targets()
+            _names().use_names_of(targets[0][0].MixedLMResultsWrapper)
+            for module, names in targets:
                 for name, value in names.items():
                     _replaced.append((module, name, getattr(module, name)))
                     setattr(module, name, value)
@@ -91,6 +102,7 @@ def uninstall() -> None:
             return
         _holders -= 1
         if _holders == 0:
+            _names().use_names_of(None)
             while _replaced:
                 module, name, value = _replaced.pop()
                 setattr(module, name, value)

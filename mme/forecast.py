@@ -188,11 +188,12 @@ def _own_limits() -> list[float]:
 
 
 def _read_number(path: str) -> float | None:
-    """A number from a file of the system; None if there is no such file or it says "max"."""
-    if not os.path.exists(path):
+    """A number from a file of the system; None if there is none to read or it says "max"."""
+    try:
+        with open(path) as file:
+            text = file.read().strip()
+    except OSError:
         return None
-    with open(path) as file:
-        text = file.read().strip()
     return float(text) if text.isdigit() else None
 
 

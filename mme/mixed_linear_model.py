@@ -10,31 +10,26 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import statsmodels.base.model as base
 from statsmodels.formula.formulatools import advance_eval_env
-from statsmodels.tools.data import _to_pandas
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
 from .fit import check_solver
+from .formula.frame import to_pandas
 from .mixedlm_data import (
     check_index,
     clean_arrays,
     convert_vc,
-    explain_missing,
-    formula_env,
-    formula_groups,
     groups_name,
-    missing_rows,
+    numeric_input,
     re_names,
-    select_rows,
-    subset_positions,
     two_dimensional,
 )
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
 from .mixedlm_formula import numeric_matrices, random_effects_matrix
+from .mixedlm_frame import coding_from_data, explain_missing, formula_data, formula_env
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
@@ -42,7 +37,7 @@ from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
 from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
-from .vc_formula import component_from_formula, formula_columns, plain_columns
+from .vc_formula import component_from_formula
 
 if TYPE_CHECKING:
     from .forecast import Preflight
@@ -119,15 +114,18 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         self.cov_pen = None
         self.re_pen = None
         self._freepat = None
-        if isinstance(exog_vc, dict):
-            warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
-            exog_vc = convert_vc(exog_vc)
         if groups is None:
             raise AttributeError("'groups' is required: one label per row.")
+        groups = to_pandas(groups)
+        if isinstance(exog_vc, dict):
+            warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
+            exog_vc = convert_vc(exog_vc, groups)
         self._group_name = groups_name(groups)
-        endog, exog, exog_re = (_to_pandas(v) for v in (endog, exog, exog_re))
+        endog, exog, exog_re = (
+            numeric_input(what, to_pandas(values))
+            for what, values in (("endog", endog), ("exog", exog), ("exog_re", exog_re))
+        )
         exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")
-        endog = np.asarray(endog) if isinstance(endog, list | tuple) else endog
         for what, values in (("groups", groups), ("exog_re", exog_re)):
             check_index(what, values, endog if hasattr(endog, "index") else exog)
         endog, exog, groups, exog_re, exog_vc = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing)
@@ -222,34 +220,19 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         """
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
-        given = kwargs.pop("groups")
-        data = _to_pandas(data)
-        if not isinstance(data, pd.DataFrame):
-            data = pd.DataFrame(data)
-        groups, group_name = formula_groups(given, data)
-        check_index("groups", groups, data)
-        if len(groups) != len(data):
-            raise DataError(f"groups has {len(groups)} labels but the data have {len(data)} rows.")
         vc_formula = vc_formula or None
-        text = [str(formula), re_formula or "", *(vc_formula or {}).values()]
-        used = formula_columns(" ".join(text), data.columns)
-        data = plain_columns(data, used)
-        if subset is not None:
-            rows = subset_positions(data, subset)
-            data, groups = data.iloc[rows], select_rows(groups, rows)
-        if missing == "drop":
-            bad = data[used].isna().any(axis=1).to_numpy() | np.asarray(missing_rows(groups))
-            if bad.any():
-                data, groups = data.loc[~bad], select_rows(groups, ~bad)
-            missing = "none"
+        others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
+        prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing)
+        data, groups = prepared.frame, prepared.groups
+        missing = "none" if missing == "drop" else missing
         env = formula_env(kwargs)
         exog_re = None
-        names = [group_name]
+        names = [prepared.group_name]
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
             matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
-            names = [c.replace("Intercept", group_name) for c in matrix.columns]
+            names = [c.replace("Intercept", prepared.group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
             names = []
@@ -276,10 +259,20 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 advance_eval_env(kwargs)
                 model = super().from_formula(formula, data, *args, subset=None, **kwargs)
         except Exception as error:
-            explain_missing(data, used, error)
+            explain_missing(data, prepared.used, error)
             raise
         model._set_names(names)
         return model
+
+    @property
+    def description(self) -> str:
+        """The model in a few words: formula or names, rows, groups."""
+        formula = getattr(self, "formula", None) or f"{self.endog_names} ~ {' + '.join(self.exog_names)}"
+        count = f"{self.n_groups} group{'' if self.n_groups == 1 else 's'}"
+        return f"{str(formula)!r}, {self.nobs} rows in {count} ({self._group_name})"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.description}>"
 
     # -- the engine's view ---------------------------------------------------------------------
 
@@ -322,12 +315,19 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         # what can be built again, factorizations above all, is not stored
         built = ("_likelihood", "_design_full", "_design_diagonal")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
-        if self.endog is None and hasattr(self.data, "model_spec"):
+        if hasattr(self.data, "model_spec"):
             # a formula's coding is restored from the data; without them it goes too
             data = object.__new__(type(self.data))
             data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != "model_spec"})
             state["data"] = data
+            state["_coding_from_data"] = self.endog is not None and self.data.model_spec is not None
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore = state.pop("_coding_from_data", False)
+        self.__dict__.update(state)
+        if restore:
+            self.data.model_spec = coding_from_data(self.formula, self.data.frame)
 
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
@@ -386,7 +386,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         ----------
         start_params : MixedLMParams or array_like, optional
             Start (ratio scale); a vector is packed as `use_sqrt` says, with or without fixed effects.  By
-            default moments of the data.
+            default moments of the data, and for a scipy `method` the engine's optimum.
         reml : bool
             Restricted (True) or full maximum likelihood.
         niter_sa : int
@@ -403,8 +403,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         full_output : bool
             Keep the history of the search in ``hist``.
         method : str or list of str, optional
-            None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several tried
-            in turn.
+            None is the engine's own optimizer; otherwise the name of a scipy optimizer, or several, each
+            going on where the optimality conditions fail at the end of the one before.  Where they fail at
+            the last end, the engine goes on, unless `maxiter` ended the search or there are penalties or
+            values held.
         solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
             As in `lmer`: "direct" factors ("dense", "cholmod", "superlu" say how), "iterative" needs no
             factor, but its estimates have a Monte Carlo error, which is reported; "auto" is direct unless
@@ -425,8 +427,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         ------
         MemoryEstimateError
             The fit is predicted not to fit in memory.
+        DataError
+            An argument of the wrong type or value, by name.
         ValueError
-            ``solver="iterative"`` with something that needs the exact likelihood.
+            ``solver="iterative"`` with something that needs the exact likelihood, an unknown `method`.
         """
         return fit_model(
             self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, solver,

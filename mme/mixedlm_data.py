@@ -6,45 +6,104 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.formula._manager import FormulaManager
 from statsmodels.tools.sm_exceptions import MissingDataError
 
 from .exceptions import DataError
+from .formula.frame import as_numeric
 from .mixedlm_groups import GroupIndex, factorize
 from .vc_design import LazyVCSpec, VCSpec, drop_rows
 
 __all__ = [
+    "MissingValuesError",
     "check_index",
     "clean_arrays",
     "convert_vc",
-    "explain_missing",
-    "formula_env",
-    "formula_groups",
+    "groups_name",
     "missing_rows",
+    "numeric_input",
     "re_names",
     "select_rows",
-    "subset_positions",
     "two_dimensional",
 ]
 
 
-def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
-    """The deprecated dictionary form, ``exog_vc[component][group]``, as a `VCSpec` in sorted order."""
-    groups = {g for mats in exog_vc.values() for g in mats}
-    try:
-        labels = sorted(groups)
-    except TypeError:
-        labels = list(groups)
+class MissingValuesError(DataError, MissingDataError):
+    """Missing or infinite values, under statsmodels' name too."""
+
+
+def numeric_input(what: str, values: Any) -> Any:
+    """An array, a series or a frame of numbers: objects, nullable and Arrow columns are made floats.
+
+    Raises
+    ------
+    DataError
+        A column that holds something else, by name.
+    """
+    if values is None or (isinstance(values, np.ndarray) and values.dtype.kind in "fiub"):
+        return values
+    if isinstance(values, pd.DataFrame):
+        if all(_is_plain(dtype) for dtype in values.dtypes):
+            return values
+        columns = [
+            _numbers(values.iloc[:, j], f"column {name!r} of {what}") for j, name in enumerate(values.columns)
+        ]
+        return pd.DataFrame(np.column_stack(columns), values.index, values.columns, copy=False)
+    if isinstance(values, pd.Series):
+        if _is_plain(values.dtype):
+            return values
+        return pd.Series(_numbers(values, what), values.index, name=values.name)
+    array = np.asarray(values)
+    if array.ndim not in (1, 2) or array.dtype.kind in "fiub":
+        return array
+    if array.ndim == 1:
+        return _numbers(pd.Series(array), what)
+    return np.column_stack([_numbers(pd.Series(c), f"column {j} of {what}") for j, c in enumerate(array.T)])
+
+
+def _is_plain(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
+
+
+def _numbers(column: pd.Series, what: str) -> np.ndarray:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = pd.Series(np.asarray(column))  # categories that are numbers count as these
+    values = as_numeric(column)
+    if values is None:
+        raise DataError(
+            f"{what} is not numeric (dtype {column.dtype}). Convert it, or give a formula, where text makes "
+            "a factor."
+        )
+    return values
+
+
+def convert_vc(exog_vc: dict[str, dict[Any, Any]], groups: Any) -> VCSpec:
+    """The deprecated dictionary form, ``exog_vc[component][group]``, as a `VCSpec` in the groups' order.
+
+    Raises
+    ------
+    DataError
+        A group without a matrix, or a matrix without a group.
+    """
+    _, labels = factorize(groups, "groups")
     names = sorted(exog_vc)
     colnames, mats = [], []
     for name in names:
-        absent = [g for g in labels if g not in exog_vc[name]]
-        if absent:
+        given = exog_vc[name]
+        at = pd.Index(list(given)).get_indexer(pd.Index(labels))
+        absent = np.flatnonzero(at < 0)
+        if absent.size:
             raise DataError(
-                f"variance component '{name}' has no matrix for {len(absent)} groups, "
-                f"the first {absent[0]!r}."
+                f"variance component '{name}' has no matrix for {_groups(absent.size)}, the first "
+                f"{labels[absent[0]]!r}."
             )
-        blocks = [exog_vc[name][g] for g in labels]
+        strange = np.setdiff1d(np.arange(len(given)), at)
+        if strange.size:
+            raise DataError(
+                f"variance component '{name}' has matrices of {_groups(strange.size)} that "
+                f"{'has' if strange.size == 1 else 'have'} no rows, the first {list(given)[strange[0]]!r}."
+            )
+        listed = list(given.values())
+        blocks = [listed[i] for i in at]
         mats.append(blocks)
         colnames.append(
             [
@@ -53,6 +112,10 @@ def convert_vc(exog_vc: dict[str, dict[Any, Any]]) -> VCSpec:
             ]
         )
     return VCSpec(names, colnames, mats)
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'' if count == 1 else 's'}"
 
 
 def check_index(what: str, values: object, reference: object) -> None:
@@ -115,7 +178,10 @@ def clean_arrays(
     for what, values in (("groups", groups), ("exog", exog), ("exog_re", exog_re)):
         if values is not None and np.shape(values)[:1] != (n,):
             raise DataError(f"{what} has {len(values)} rows but the response has {n}.")
+    if n == 0:
+        raise DataError("the data are empty: 0 rows. Check subset and missing values.")
     if missing == "none":
+        _check_finite(endog, exog)
         return endog, exog, groups, exog_re, exog_vc
     bad = np.zeros(n, dtype=bool)
     for values in (endog, exog, groups, exog_re):
@@ -130,42 +196,51 @@ def clean_arrays(
                 block = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
                 bad[full.rows(g)] |= missing_rows(block)
     count = int(bad.sum())
+    if count and missing == "raise":
+        raise MissingValuesError(
+            f"{count} of {n} rows have missing values in endog, exog, groups or exog_re."
+        )
+    if count == n:
+        listed = ", ".join(
+            f"{what} ({missing_rows(values).sum()})"
+            for what, values in (("endog", endog), ("exog", exog), ("groups", groups), ("exog_re", exog_re))
+            if values is not None and missing_rows(values).any()
+        )
+        raise DataError(f"no rows are left after dropping those with missing values: {listed or 'exog_vc'}.")
     if count == 0:
+        _check_finite(endog, exog)
         return endog, exog, groups, exog_re, exog_vc
-    if missing == "raise":
-        raise MissingDataError(f"{count} of {n} rows have missing values in endog, exog, groups or exog_re.")
     keep = ~bad
     if full is not None and exog_vc is not None:
-        exog_vc = drop_rows(exog_vc, full, keep)
+        exog_vc = drop_rows(exog_vc, full, keep, factorize(select_rows(groups, keep), "groups")[1])
     elif exog_vc is not None and len(exog_vc.names):
         raise DataError("missing='drop' cannot drop rows of an exog_vc taken from another model.")
     kept = tuple(select_rows(v, keep) for v in (endog, exog, groups, exog_re))
+    _check_finite(*kept[:2])
     return (*kept, exog_vc)
 
 
-def formula_groups(groups: Any, data: pd.DataFrame) -> tuple[Any, str]:
-    """The grouping labels and the name they give to the random intercept.
-
-    Parameters
-    ----------
-    groups : str, list of str, or array_like
-        A column, several columns (their combinations), or the labels themselves.
-    data : DataFrame
-
-    Returns
-    -------
-    values : Series, DataFrame or ndarray
-    name : str
-        ``"Group"`` for labels.
-    """
-    if isinstance(groups, str):
-        if groups not in data.columns:
-            raise DataError(f"groups={groups!r} is not a column of the data.")
-        return data[groups], groups
-    if isinstance(groups, list | tuple) and groups and len(groups) != len(data):
-        if all(isinstance(g, str) and g in data.columns for g in groups):
-            return data[list(groups)], ":".join(groups)
-    return groups, "Group"
+def _check_finite(endog: Any, exog: Any) -> None:
+    """Refuse missing and infinite values of the response and the fixed-effects design, by column."""
+    for what, given in (("endog", endog), ("exog", exog)):
+        values = np.asarray(given)
+        if values.ndim not in (1, 2) or np.isfinite(values.sum(dtype=np.float64)):
+            continue
+        columns = values[:, None] if values.ndim == 1 else values
+        names = list(given.columns) if isinstance(given, pd.DataFrame) else [getattr(given, "name", None)]
+        if len(names) != columns.shape[1]:
+            names = list(range(columns.shape[1]))
+        counts = [(n, np.isnan(c).sum(), np.isinf(c).sum()) for n, c in zip(names, columns.T, strict=True)]
+        bad = [
+            f"{'' if n is None else f'column {n!r} '}({nan} missing, {inf} infinite)"
+            for n, nan, inf in counts
+            if nan or inf
+        ]
+        if bad:
+            raise MissingValuesError(
+                f"{what} contains inf or nans in {len(values)} rows: {', '.join(bad)}. Remove those rows, "
+                "or use missing='drop' for the missing ones."
+            )
 
 
 def groups_name(groups: Any) -> str:
@@ -174,12 +249,6 @@ def groups_name(groups: Any) -> str:
         return ":".join(str(c) for c in groups.columns)
     name = getattr(groups, "name", None)
     return "groups" if name is None else str(name)
-
-
-def subset_positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
-    """Row positions that ``data.loc[subset]`` selects."""
-    marker = pd.Series(np.arange(len(data)), index=data.index)
-    return marker.loc[subset].to_numpy()
 
 
 def two_dimensional(values: Any, name: str | None = None) -> Any:
@@ -201,23 +270,3 @@ def re_names(exog_re: Any) -> list[str]:
     if isinstance(exog_re, pd.DataFrame):
         return exog_re.columns.tolist()
     return [f"x_re{j + 1}" for j in range(exog_re.shape[1])]
-
-
-def explain_missing(data: pd.DataFrame, used: list, error: Exception) -> None:
-    """Where a formula failed on data with missing values, say so: columns and counts."""
-    counts = data[used].isna().sum()
-    counts = counts[counts > 0]
-    if isinstance(error, MissingDataError) or counts.empty:
-        return
-    listed = ", ".join(f"{c!r} ({k})" for c, k in counts.items())
-    raise DataError(
-        f"missing values in columns {listed} of {len(data)} rows. Remove those rows, or use missing='drop'."
-    ) from error
-
-
-def formula_env(kwargs: dict[str, Any]) -> Any:
-    """Where a formula evaluated by the caller of this function looks up names: frames up, or a mapping."""
-    env = kwargs.get("eval_env")
-    if env is None:
-        return 1
-    return FormulaManager().get_empty_eval_env() if isinstance(env, int) and env == -1 else env

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import minimize
 from statsmodels.base._penalties import Penalty
 from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning, ValueWarning
 
@@ -16,90 +14,25 @@ from . import fit as engine
 from .covariance import lam_to_theta
 from .exceptions import RankDeficientWarning
 from .mixedlm_iterative import IterativeMixedLMResults
+from .mixedlm_names import result_class
+from .mixedlm_options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
+from .mixedlm_scipy import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
+from .summary import in_words
 
 if TYPE_CHECKING:
     from .mixed_linear_model import MixedLM
 
-__all__ = ["BoundaryWarning", "Outcome", "check_kwargs", "fit_model", "fit_regularized", "scipy_minimize"]
+__all__ = ["BoundaryWarning", "fit_model", "fit_regularized"]
 
-_ITERATIVE = tuple(f.name for f in fields(engine.IterativeOptions))
-_ALLOWED = ("gtol", "maxiter", "eps", "maxcor", "ftol", "tol", "disp", "maxls")
-_SCIPY = {
-    "bfgs": "BFGS",
-    "lbfgs": "L-BFGS-B",
-    "l-bfgs-b": "L-BFGS-B",
-    "cg": "CG",
-    "nm": "Nelder-Mead",
-    "nelder-mead": "Nelder-Mead",
-    "powell": "Powell",
-    "slsqp": "SLSQP",
-    "tnc": "TNC",
-    "cobyla": "COBYLA",
-    "trust-constr": "trust-constr",
-}
-_OPTIONS = {
-    "BFGS": ("gtol", "maxiter", "eps", "disp"),
-    "CG": ("gtol", "maxiter", "eps", "disp"),
-    "L-BFGS-B": ("gtol", "ftol", "maxiter", "eps", "maxcor", "maxls"),
-    "TNC": ("gtol", "ftol", "eps"),
-    "SLSQP": ("ftol", "maxiter", "eps", "disp"),
-    "trust-constr": ("gtol", "maxiter"),
-    "Nelder-Mead": ("maxiter", "disp"),
-    "Powell": ("maxiter", "disp"),
-    "COBYLA": ("maxiter", "disp"),
-}
-# Predicted decrease of the deviance below which a search over packed parameters counts as converged.
-_DECREMENT = 1e-4
-# The same for the engine: parameters then are within 1e-5 of their standard errors of the optimum.
+# Predicted decrease of the deviance where the engine stops: parameters then are within 1e-5 of their
+# standard errors of the optimum.
 _TOL = 1e-10
 
 
 class BoundaryWarning(SingularMatrixWarning, ConvergenceWarning):
     """The estimated covariance of the random effects is singular: the estimate is on the boundary."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Where a search ended.
-
-    Attributes
-    ----------
-    params : MixedLMParams
-        Ratio scale.
-    converged : bool
-    retvals : dict
-        evaluations, iterations, gradient_norm, newton_decrement, message, converged.
-    history : list
-    scale, llf : float, optional
-        Residual variance and log-likelihood there, where the search knows them.
-    iterative : Fit, optional
-        The engine's fit, where it was iterative: the likelihood cannot be asked for more.
-    """
-
-    params: MixedLMParams
-    converged: bool
-    retvals: dict[str, Any]
-    history: list
-    scale: float | None = None
-    llf: float | None = None
-    iterative: engine.Fit | None = None
-
-
-def check_kwargs(
-    fit_kwargs: dict[str, Any], stacklevel: int = 4, allowed: tuple[str, ...] = _ALLOWED
-) -> dict[str, Any]:
-    """The arguments of `MixedLM.fit` that an optimizer takes; the others give a warning."""
-    unknown = sorted(set(fit_kwargs) - set(allowed))
-    if unknown:
-        warnings.warn(
-            f"Argument{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} not used by MixedLM.fit. "
-            f"Known are {', '.join(allowed)}.",
-            FutureWarning,
-            stacklevel=stacklevel,
-        )
-    return {k: v for k, v in fit_kwargs.items() if k in allowed}
 
 
 def fit_model(
@@ -119,75 +52,51 @@ def fit_model(
     """See `MixedLM.fit`."""
     model._need_data()
     engine.check_solver(solver)
-    options = check_kwargs(fit_kwargs, allowed=_ALLOWED + _ITERATIVE)
-    iterative = {name: options.pop(name) for name in _ITERATIVE if name in options}
+    options = check_kwargs(fit_kwargs, iterative=True)
+    iterative = {name: options.pop(name) for name in ITERATIVE if name in options}
     engine.IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
-    methods = [method] if isinstance(method, str) else list(method or [])
-    for name in methods:
-        if name.lower() in ("newton", "ncg"):
-            raise ValueError(f"method {name} not available for MixedLM")
-        if name.lower() not in _SCIPY:
-            raise ValueError(f"method {name!r} is unknown; choose from {', '.join(sorted(_SCIPY))}, or None.")
+    methods = method_names(method)
+    check_objects(free, fe_pen, cov_pen)
     if niter_sa > 0:
         warnings.warn("niter_sa is currently ignored", ValueWarning, stacklevel=3)
-    start = _start(model, start_params)
-    reml = bool(reml)
+    start = start_of(model, start_params)
+    reml = check_reml(reml)
     pattern = _engine_pattern(model, free, start)
     exact = _needs_likelihood(do_cg, methods, fe_pen, cov_pen, pattern)
     if exact and solver == "iterative":
         raise _needs_direct(exact)
     if exact:
-        # refused here where it does not fit in memory
-        model._likelihood.objective(reml, solver)
+        model._likelihood.check_memory()
     if not do_cg:
-        here = start if start is not None else _default_start(model)
+        model._likelihood.objective(reml, solver)
+        here = start if start is not None else default_start(model)
         message = "not optimized (do_cg=False)"
         outcome = Outcome(here, False, {"converged": False, "message": message, "evaluations": 0}, [])
     elif not exact:
         outcome = _by_engine(model, reml, start, pattern == "diagonal", solver, options, iterative)
     else:
-        outcome = _by_scipy(model, reml, start, free, fe_pen, cov_pen, methods or ["bfgs", "lbfgs"], options)
+        names = methods or ["bfgs", "lbfgs"]
+        if pattern is None or fe_pen is not None or cov_pen is not None:
+            model._likelihood.objective(reml, solver)
+            outcome = by_scipy(model, reml, start, free, fe_pen, cov_pen, names, options)
+        else:
+            outcome = _by_methods(model, reml, start, free, names, pattern == "diagonal", solver, options)
     model.reml, model.fe_pen, model.cov_pen, model._freepat = reml, fe_pen, cov_pen, free
-    joint = fe_pen is not None or _fixed_fe(free)
+    joint = fe_pen is not None or fixed_fe(free)
     results = _results(model, outcome, reml, fe_pen, cov_pen, free, joint and do_cg, iterative)
     results.hist = outcome.history if full_output else None
     if options.get("disp"):
         print(f"MixedLM: {outcome.retvals['message']} ({outcome.retvals['evaluations']} evaluations)")
     if do_cg:
         _report(results, outcome)
-    return MixedLMResultsWrapper(results)
-
-
-def _start(model: MixedLM, start_params: Any) -> MixedLMParams | None:
-    if start_params is None:
-        return None
-    if hasattr(start_params, "cov_re") and hasattr(start_params, "vcomp"):
-        return start_params.copy()
-    packed = np.asarray(start_params, dtype=np.float64)
-    m = model.k_re2 + model.k_vc
-    if packed.size not in (m, m + model.k_fe):
-        raise ValueError(
-            f"invalid start_params: {packed.size} values; expected {m} (covariance parameters) or "
-            f"{m + model.k_fe} (fixed effects first)."
-        )
-    return MixedLMParams.from_packed(packed, model.k_fe, model.k_re, model.use_sqrt, packed.size > m)
-
-
-def _default_start(model: MixedLM) -> MixedLMParams:
-    return MixedLMParams.from_components(
-        np.zeros(model.k_fe), cov_re=np.eye(model.k_re), vcomp=np.ones(model.k_vc)
-    )
-
-
-def _fixed_fe(free: MixedLMParams | None) -> bool:
-    return free is not None and bool(np.any(np.asarray(free.fe_params) == 0))
+    return result_class(MixedLMResultsWrapper)(results)
 
 
 def _engine_pattern(model: MixedLM, free: MixedLMParams | None, start: MixedLMParams | None) -> str | None:
     """Which design of the engine has this pattern of free parameters: "full", "diagonal" or none."""
     if free is None:
         return "full"
-    if _fixed_fe(free) or np.any(np.asarray(free.vcomp) == 0):
+    if fixed_fe(free) or np.any(np.asarray(free.vcomp) == 0):
         return None
     pattern = np.asarray(free.cov_re) != 0
     if pattern.all():
@@ -216,6 +125,71 @@ def _needs_direct(what: str) -> ValueError:
     )
 
 
+def _by_methods(
+    model: MixedLM,
+    reml: bool,
+    start: MixedLMParams | None,
+    free: MixedLMParams | None,
+    methods: list[str],
+    diagonal: bool,
+    solver: str,
+    options: dict[str, Any],
+) -> Outcome:
+    """Scipy's methods on the function that the engine maximizes too.
+
+    Without a start they begin at the engine's optimum, and have nothing left to do where the optimality
+    conditions hold there.  From a start that was given they search themselves; where the conditions fail at
+    the end, the engine goes on from there, unless `maxiter` ended the search.
+    """
+    solver = "direct" if solver == "auto" else solver
+    names = ", ".join(methods)
+    if start is None:
+        outcome = _by_engine(model, reml, None, diagonal, solver, {}, {})
+        if outcome.converged:
+            reason = f"{outcome.retvals['reason']}; {names} began there and had nothing to improve"
+            return replace(outcome, retvals={**outcome.retvals, "reason": reason})
+        start = outcome.params
+    model._likelihood.objective(reml, solver)
+    found = by_scipy(
+        model, reml, start, free, None, None, methods, options,
+        lambda params: _conditions(model, reml, params, diagonal, solver),
+    )  # fmt: skip
+    if found.converged or found.limited:
+        return found
+    after = _by_engine(model, reml, found.params, diagonal, solver, {}, {})
+    reason = f"{names} ended where the optimality conditions fail; then {after.retvals['reason']}"
+    counts = {k: found.retvals[k] + after.retvals[k] for k in ("evaluations", "iterations")}
+    retvals = {**after.retvals, **counts, "reason": reason}
+    retvals["message"] = in_words(after.converged, retvals["gradient_norm"], retvals["iterations"], reason)
+    return replace(after, retvals=retvals, history=found.history + after.history)
+
+
+def _conditions(model: MixedLM, reml: bool, params: MixedLMParams, diagonal: bool, solver: str) -> Conditions:
+    """The engine's optimality conditions, boundaries included, at given parameters."""
+    record = _engine_fit(model, reml, params, diagonal, solver, {"max_evaluations": 1}).record
+    hold = record.converged or record.newton_decrement < DECREMENT
+    return Conditions(hold, record.newton_decrement, record.gradient_norm)
+
+
+def _engine_fit(
+    model: MixedLM,
+    reml: bool,
+    start: MixedLMParams | None,
+    diagonal: bool,
+    solver: str,
+    more: dict[str, Any],
+) -> engine.Fit:
+    design = model._design(diagonal)
+    theta0 = None
+    if start is not None:
+        lams = model._likelihood.factors(start.cov_re, start.vcomp)
+        theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
+    equations = None if diagonal else model._likelihood.equations
+    return engine.fit_design(
+        design, reml=reml, theta0=theta0, tol=_TOL, solver=solver, equations=equations, **more
+    )
+
+
 def _by_engine(
     model: MixedLM,
     reml: bool,
@@ -225,18 +199,10 @@ def _by_engine(
     options: dict[str, Any],
     iterative: dict[str, Any],
 ) -> Outcome:
-    design = model._design(diagonal)
-    theta0 = None
-    if start is not None:
-        lams = model._likelihood.factors(start.cov_re, start.vcomp)
-        theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
     more = dict(iterative)
     if options.get("maxiter") is not None:
-        more["max_evaluations"] = int(options["maxiter"])
-    equations = None if diagonal else model._likelihood.equations
-    fit = engine.fit_design(
-        design, reml=reml, theta0=theta0, tol=_TOL, solver=solver, equations=equations, **more
-    )
+        more["max_evaluations"] = options["maxiter"]
+    fit = _engine_fit(model, reml, start, diagonal, solver, more)
     if not diagonal:
         model._likelihood.adopt(fit.objective)
     lams = list(fit.lam)
@@ -245,7 +211,8 @@ def _by_engine(
     record = fit.record
     retvals = {
         "converged": record.converged,
-        "message": record.message,
+        "message": in_words(record.converged, record.gradient_norm, record.iterations, record.message),
+        "reason": record.message,
         "evaluations": record.evaluations,
         "iterations": record.iterations,
         "gradient_norm": record.gradient_norm,
@@ -260,177 +227,6 @@ def _by_engine(
     history = [{"deviance": list(record.history), **retvals}]
     iterative_fit = None if errors is None else fit
     return Outcome(params, record.converged, retvals, history, fit.sigma2, fit.loglik, iterative_fit)
-
-
-def scipy_minimize(
-    f: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    x0: np.ndarray,
-    methods: list[str],
-    options: dict[str, Any],
-) -> Any:
-    """Minimize a function that returns value and gradient, by scipy methods in turn until one converges."""
-    for i, name in enumerate(methods):
-        method = _SCIPY[name.lower()]
-        settings = {k: v for k, v in options.items() if k in _OPTIONS[method]}
-        gradient_free = method in ("Nelder-Mead", "Powell", "COBYLA")
-        result = minimize(
-            (lambda x: f(x)[0]) if gradient_free else f,
-            x0,
-            jac=None if gradient_free else True,
-            method=method,
-            tol=options.get("tol"),
-            options=settings,
-        )
-        if result.success or i + 1 == len(methods):
-            break
-        x0 = result.x
-    return result
-
-
-def _by_scipy(
-    model: MixedLM,
-    reml: bool,
-    start: MixedLMParams | None,
-    free: MixedLMParams | None,
-    fe_pen: Any,
-    cov_pen: Any,
-    methods: list[str],
-    options: dict[str, Any],
-) -> Outcome:
-    """Maximize over the free packed parameters, fixed effects among them where they are penalized."""
-    likelihood = model._likelihood
-    joint = fe_pen is not None or _fixed_fe(free)
-    begin = start if start is not None else _natural_start(model, free)
-    if joint and (start is None or not np.any(start.fe_params)):
-        begin = begin.copy()
-        begin.fe_params = likelihood.at(begin.cov_re, begin.vcomp).beta
-        if _fixed_fe(free):
-            held = np.asarray(free.fe_params) == 0
-            begin.fe_params = np.where(held, 0.0 if start is None else start.fe_params, begin.fe_params)
-    use_sqrt = model.use_sqrt
-    packed0 = begin.get_packed(use_sqrt=use_sqrt, has_fe=joint)
-    mask = np.ones(packed0.size, dtype=bool)
-    if free is not None:
-        # a factor's entry is free where the covariance's is: the pattern is that of the packed vector
-        pattern = np.asarray(free.cov_re)[np.tril_indices(model.k_re)]
-        parts = [free.fe_params] if joint else []
-        mask = np.concatenate([*map(np.ravel, parts), pattern, np.ravel(free.vcomp)]) != 0
-    size = _sizes(model, begin, use_sqrt, joint)[mask]
-    evaluations = 0
-    history: list[float] = []
-
-    def unpack(x: np.ndarray) -> MixedLMParams:
-        packed = packed0.copy()
-        packed[mask] = x * size
-        return MixedLMParams.from_packed(packed, model.k_fe, model.k_re, use_sqrt, joint)
-
-    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal evaluations
-        evaluations += 1
-        params = unpack(x)
-        value = likelihood.loglike(params, reml, not joint, fe_pen, cov_pen)
-        if not np.isfinite(value):
-            return np.inf, np.zeros(x.size)
-        if not joint:
-            params.fe_params = likelihood.at(params.cov_re, params.vcomp, reml).beta
-        scores = likelihood.score(params, reml, joint, fe_pen, cov_pen)
-        if use_sqrt:
-            scores = _to_sqrt(model, params, packed0, mask, x * size, scores, joint)
-        history.append(-2.0 * value)
-        return -value, -np.concatenate(scores if joint else scores[1:])[mask] * size
-
-    x0 = packed0[mask] / size
-    if x0.size:
-        found = scipy_minimize(objective, x0, methods, options)
-        x, message, iterations = found.x, str(found.message), int(getattr(found, "nit", 0))
-    else:
-        x, message, iterations = x0, "nothing to estimate", 0
-    decrement, gradient_norm, definite = _decrement(objective, x)
-    converged = definite and decrement < _DECREMENT
-    retvals = {
-        "converged": converged,
-        "message": message,
-        "evaluations": evaluations,
-        "iterations": iterations,
-        "gradient_norm": gradient_norm,
-        "newton_decrement": decrement,
-    }
-    return Outcome(unpack(x), converged, retvals, [{"deviance": history, **retvals}])
-
-
-def _natural_start(model: MixedLM, free: MixedLMParams | None) -> MixedLMParams:
-    """Free variances where their reliability is about one half; fixed ones at statsmodels' start of one."""
-    start = _default_start(model)
-    squares = [model._likelihood.term_squares(t) for t in range(len(model._design().terms))]
-    if model.k_re:
-        natural = np.diag(1.0 / squares[0])
-        start.cov_re = natural
-        if free is not None:
-            held = np.diag(np.asarray(free.cov_re)) == 0
-            start.cov_re = np.diag(np.where(held, 1.0, np.diag(natural)))
-    natural_vc = np.array([1.0 / s[0] for s in squares[1 if model.k_re else 0 :]])
-    start.vcomp = natural_vc if free is None else np.where(np.asarray(free.vcomp) == 0, 1.0, natural_vc)
-    return start
-
-
-def _sizes(model: MixedLM, begin: MixedLMParams, use_sqrt: bool, joint: bool) -> np.ndarray:
-    """Natural size of every packed parameter, so that the search sees all of them alike."""
-    squares = [model._likelihood.term_squares(t) for t in range(len(model._design().terms))]
-    parts = []
-    if joint:
-        norm = np.sqrt(np.einsum("ij,ij->j", model.exog, model.exog))
-        spread = float(np.std(model.endog)) or 1.0
-        parts.append(spread / np.where(norm > 0, norm, 1.0))
-    if model.k_re:
-        sd = 1.0 / np.sqrt(squares[0])
-        rows, cols = np.tril_indices(model.k_re)
-        parts.append(sd[rows] if use_sqrt else sd[rows] * sd[cols])
-    vc = np.array([1.0 / s[0] for s in squares[1 if model.k_re else 0 :]])
-    parts.append(np.sqrt(vc) if use_sqrt else vc)
-    return np.concatenate(parts)
-
-
-def _to_sqrt(
-    model: MixedLM,
-    params: MixedLMParams,
-    packed0: np.ndarray,
-    mask: np.ndarray,
-    values: np.ndarray,
-    scores: tuple[np.ndarray, np.ndarray, np.ndarray],
-    joint: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores in the factor that was unpacked (its diagonal may be negative), not in D's Cholesky factor."""
-    packed = packed0.copy()
-    packed[mask] = values
-    rest = packed[model.k_fe :] if joint else packed
-    ix = np.tril_indices(model.k_re)
-    root, slope = np.zeros((model.k_re, model.k_re)), np.zeros((model.k_re, model.k_re))
-    root[ix], slope[ix] = rest[: model.k_re2], scores[1] / 2
-    score_re = (2 * (slope + slope.T) @ root)[ix]
-    return scores[0], score_re, 2 * rest[model.k_re2 :] * scores[2]
-
-
-def _decrement(
-    objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray
-) -> tuple[float, float, bool]:
-    """Newton decrement (in deviance), largest gradient entry, and whether the curvature is not negative."""
-    if not x.size:
-        return 0.0, 0.0, True
-    g = objective(x)[1]
-    h = 1e-4 * np.maximum(np.abs(x), 0.1)
-    H = np.array(
-        [
-            (objective(x + s * e)[1] - objective(x - s * e)[1]) / (2 * s)
-            for s, e in zip(h, np.eye(x.size), strict=True)
-        ]
-    )
-    w, U = np.linalg.eigh(0.5 * (H + H.T))
-    gd = U.T @ g
-    curved = w > 1e-8 * max(w[-1], 1e-300)
-    decrement = float(np.sum(gd[curved] ** 2 / w[curved]))
-    flat_gradient = float(np.max(np.abs(gd[~curved]), initial=0.0))
-    definite = bool(w[0] > -1e-4 * max(w[-1], 1e-300)) and flat_gradient < 1e-3
-    return decrement, float(np.max(np.abs(g))), definite
 
 
 def _results(
@@ -461,8 +257,10 @@ def _results(
         "free": free,
     }
     if outcome.iterative is not None:
-        return IterativeMixedLMResults(model, params, fit=outcome.iterative, settings=iterative, **common)
-    return MixedLMResults(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
+        return result_class(IterativeMixedLMResults)(
+            model, params, fit=outcome.iterative, settings=iterative, **common
+        )
+    return result_class(MixedLMResults)(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
 
 
 def _report(results: MixedLMResults, outcome: Outcome) -> None:
@@ -489,9 +287,9 @@ def _report(results: MixedLMResults, outcome: Outcome) -> None:
     if not outcome.converged:
         r = outcome.retvals
         warnings.warn(
-            f"MixedLM did not converge: {r['message']} (gradient {r['gradient_norm']:.2g}, predicted further "
-            f"decrease of the deviance {r['newton_decrement']:.2g}, {r['evaluations']} evaluations). "
-            "Raise maxiter, or start elsewhere.",
+            f"MixedLM did not converge: {r['message']} (predicted further decrease of the deviance "
+            f"{r['newton_decrement']:.2g}, {r['evaluations']} evaluations). Raise maxiter, or start "
+            "elsewhere.",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -541,7 +339,7 @@ def fit_regularized(
     full[kept] = beta
     params = MixedLMParams.from_components(full, cov_re=params.cov_re, vcomp=params.vcomp)
     reml = base.reml
-    results = MixedLMResults(
+    results = result_class(MixedLMResults)(
         model,
         params,
         scale=point.r2(full) / point.nu(reml),
@@ -555,4 +353,4 @@ def fit_regularized(
         regularized=True,
     )
     results.hist = None
-    return MixedLMResultsWrapper(results)
+    return result_class(MixedLMResultsWrapper)(results)

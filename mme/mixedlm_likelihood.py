@@ -25,6 +25,7 @@ from .mixedlm_covariance import OrthonormalPoint, random_basis
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
 from .objective import Evaluation, Objective
+from .parallel import single_threaded_blas
 
 if TYPE_CHECKING:
     from .stochastic import IterativeObjective
@@ -188,7 +189,8 @@ class Likelihood:
     def cross_products(self) -> Equations:
         """`equations`, built if need be; raises `MemoryEstimateError` if they would not fit in memory."""
         if self.equations is None:
-            self.equations = equations_of(self.design)
+            with single_threaded_blas():
+                self.equations = equations_of(self.design)
         return self.equations
 
     def check_memory(self) -> None:
@@ -260,6 +262,12 @@ class Likelihood:
             raise ValueError("the covariance of the random effects is not positive semidefinite.")
         lams = [_cholesky(cov_re)] if self.k_re else []
         return lams + [np.array([[np.sqrt(v)]]) for v in vcomp]
+
+    def admits(self, cov_re: np.ndarray, vcomp: np.ndarray) -> bool:
+        """Whether these are (co)variances: finite, none negative, positive semidefinite."""
+        cov_re, vcomp = np.asarray(cov_re, dtype=np.float64), np.asarray(vcomp, dtype=np.float64)
+        finite = bool(np.isfinite(cov_re).all() and np.isfinite(vcomp).all())
+        return finite and _is_psd(cov_re) and not np.any(vcomp < 0)
 
     def at(self, cov_re: np.ndarray, vcomp: np.ndarray, reml: bool = False) -> Point:
         """The likelihood at given (co)variances (ratio scale)."""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .mixedlm_options import check_kwargs, method_names
 from .mixedlm_params import MixedLMParams
+from .mixedlm_scipy import conditions_at, scipy_minimize
 
 if TYPE_CHECKING:
     from .mixedlm_results import MixedLMResults
@@ -71,11 +73,8 @@ class _Search:
     """Maximization over log s and the packed factor with one variance held."""
 
     def __init__(self, results: MixedLMResults, vtype: str, j: int, fit_kwargs: dict[str, Any]) -> None:
-        from .mixedlm_fit import check_kwargs
-
         kwargs = dict(fit_kwargs)
-        methods = kwargs.pop("method", None) or []
-        self.methods = [methods] if isinstance(methods, str) else list(methods)
+        self.methods = method_names(kwargs.pop("method", None))
         self.reml = bool(kwargs.pop("reml", results.reml))
         self.options = check_kwargs(kwargs, stacklevel=6)
         self._inverse: np.ndarray | None = None
@@ -113,16 +112,17 @@ class _Search:
 
     def maximize(self, value: float, x0: np.ndarray) -> tuple[float, np.ndarray]:
         """The largest log-likelihood with the variance held at a value, and where it is."""
-        from .mixedlm_fit import scipy_minimize
-
         if not self.methods:
             found = self._quasi_newton(value, x0)
             if found is not None:
                 return found
         options = {"gtol": 1e-6, **self.options}
-        minimum = scipy_minimize(
-            lambda x: self._negative(x, value), x0, self.methods or ["bfgs", "lbfgs"], options
-        )
+
+        def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+            return self._negative(x, value)
+
+        methods = self.methods or ["bfgs", "lbfgs"]
+        minimum = scipy_minimize(negative, x0, methods, options, lambda x: conditions_at(negative, x).hold)
         return -float(minimum.fun), minimum.x
 
     def _quasi_newton(self, value: float, x: np.ndarray) -> tuple[float, np.ndarray] | None:

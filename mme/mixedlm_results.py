@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import statsmodels.base.model as base
-from scipy.stats import norm
 from statsmodels.iolib import summary2
 from statsmodels.tools._decorators import cache_readonly
 from statsmodels.tools.rng_qrng import check_random_state
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from .exceptions import DataError
+from .formula.frame import to_pandas
 from .mixedlm_blups import group_covariances, random_effect_arrays
 from .mixedlm_covariance import invert, random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
+from .mixedlm_summary import summary_tables
 
 if TYPE_CHECKING:
     from .iterative import MonteCarlo
@@ -57,7 +59,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         Log-likelihood maximized (restricted under REML; less penalties).
     converged : bool
     mle_retvals : dict
-        evaluations, iterations, gradient_norm, newton_decrement, message, converged.
+        How the fit went: converged, message (one sentence), reason (why the search stopped), evaluations,
+        iterations, gradient_norm, newton_decrement; of the engine's fits also solver and seconds.
     hist : list or None
         History of the search with ``full_output=True``.
     method : {"REML", "ML"}
@@ -379,7 +382,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                     "the formula's coding was removed with the data; pass the design matrix with "
                     "transform=False."
                 )
-        return super().predict(exog, transform, *args, **kwargs)
+        return super().predict(to_pandas(exog), transform, *args, **kwargs)
 
     def bootstrap(
         self,
@@ -475,51 +478,24 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         alpha : float
             One less the level of the confidence intervals.
         """
-        names = list(self.model.data.param_names)
-        k_fe = self.k_fe
-        for what, given, part in (
-            ("xname_fe", xname_fe, slice(0, k_fe)),
-            ("xname_re", xname_re, slice(k_fe, len(names))),
-        ):
-            if given is not None:
-                expected = len(names[part])
-                if len(given) != expected:
-                    raise ValueError(f"{what} should be a list of length {expected:d}")
-                names[part] = given
-        sizes = self._group_sizes
-        smry = summary2.Summary()
-        smry.add_dict(
-            {
-                "Model:": "MixedLM",
-                "No. Observations:": str(self.nobs),
-                "No. Groups:": str(sizes[0]),
-                "Min. group size:": f"{sizes[1]:.0f}",
-                "Max. group size:": f"{sizes[2]:.0f}",
-                "Mean group size:": f"{sizes[3]:.1f}",
-                "Dependent Variable:": self.model.endog_names if yname is None else yname,
-                "Method:": self.method,
-                "Scale:": self.scale,
-                "Log-Likelihood:": self.llf,
-                "Converged:": "Yes" if self.converged else "No",
-            }
+        return summary_tables(self, yname, xname_fe, xname_re, title, alpha)
+
+    @property
+    def fit_info(self) -> dict[str, Any]:
+        """How the fit went: `mle_retvals`, under the name that results of `lmer` have."""
+        return self.mle_retvals
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.model.description}, {self.method}, llf {self.llf:.4f}, "
+            f"{'converged' if self.converged else 'NOT CONVERGED'}>"
         )
-        smry.add_title("Mixed Linear Model Regression Results" if title is None else title)
-        table = np.full((len(names), 6), np.nan)
-        table[:k_fe, 0] = self.fe_params
-        table[:k_fe, 1] = self.bse_fe
-        with np.errstate(divide="ignore", invalid="ignore"):
-            table[:k_fe, 2] = self.fe_params / self.bse_fe
-        table[:k_fe, 3] = 2 * norm.sf(np.abs(table[:k_fe, 2]))
-        half = norm.isf(alpha / 2) * self.bse_fe
-        table[:k_fe, 4] = self.fe_params - half
-        table[:k_fe, 5] = self.fe_params + half
-        table[k_fe:, 0] = np.concatenate((self.cov_re[np.tril_indices(self.k_re)], self.vcomp))
-        table[k_fe:, 1] = self.bse_re
-        columns = ["Coef.", "Std.Err.", "z", "P>|z|", f"[{alpha / 2}", f"{1 - alpha / 2}]"]
-        text = [[f"{x:.3f}" if np.isfinite(x) else "" for x in row] for row in table]
-        smry.add_df(pd.DataFrame(text, index=names, columns=columns), align="r")
-        self._complete(smry)
-        return smry
+
+    def _repr_html_(self) -> str:
+        """The summary with its title, and how the fit went."""
+        smry = self.summary()
+        how = html.escape(self.mle_retvals["message"])
+        return f"<p><b>{html.escape(smry.title)}</b></p>\n{smry.as_html()}<br/>\n{how}"
 
     def _complete(self, smry: summary2.Summary) -> None:
         """What a kind of fit adds to the summary, in place."""
@@ -571,6 +547,12 @@ class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
     }
     _wrap_attrs = base.wrap.union_dicts(base.LikelihoodResultsWrapper._wrap_attrs, _attrs)
     _wrap_methods = base.LikelihoodResultsWrapper._wrap_methods
+
+    def __repr__(self) -> str:
+        return repr(self._results)
+
+    def _repr_html_(self) -> str:
+        return self._results._repr_html_()
 
 
 base.wrap.populate_wrapper(MixedLMResultsWrapper, MixedLMResults)

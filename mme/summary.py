@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .results import LinearMixedModelResults
 
-__all__ = ["convergence_lines", "lmm_summary"]
+__all__ = ["convergence_lines", "in_words", "lmm_summary"]
 
 
 def lmm_summary(results: LinearMixedModelResults) -> Summary:
@@ -99,6 +99,27 @@ def convergence_lines(record: object) -> list[str]:
             "correlation; a simpler random term fits as well."
         )
     return lines
+
+
+def in_words(converged: bool, gradient: float, steps: int, reason: str) -> str:
+    """How a search ended, for those who want estimates.
+
+    Parameters
+    ----------
+    converged : bool
+        Whether the optimality conditions hold.
+    gradient : float
+        Largest entry of the gradient at the end.
+    steps : int
+        Accepted steps of the search.
+    reason : str
+        Why it stopped, in the words of the method; said where it found no optimum.
+    """
+    size = f"gradient {gradient:.1g}"
+    count = f"{steps} step{'' if steps == 1 else 's'}"
+    if converged:
+        return f"optimum found ({size}) in {count}"
+    return f"no optimum found ({size}) in {count}: {reason}"
 
 
 def monte_carlo_lines(errors: object) -> list[str]:

@@ -39,7 +39,7 @@ class VCSpec:
         ``colnames[k][i]`` names the columns of ``mats[k][i]``.
     mats : list of list of array_like
         ``mats[k][i]``, shape (rows of group i, columns), is the design of component k in group i; dense or
-        sparse.  Groups are in sorted order.
+        sparse.  Groups are in sorted order; in order of appearance where the labels do not sort.
     """
 
     def __init__(self, names: Sequence[str], colnames: Sequence, mats: Sequence) -> None:
@@ -319,7 +319,7 @@ class _PerGroup(Sequence):
         return self._build(g)
 
 
-def drop_rows(spec: VCSpec, groups: GroupIndex, keep: np.ndarray) -> VCSpec:
+def drop_rows(spec: VCSpec, groups: GroupIndex, keep: np.ndarray, labels: Sequence[Hashable]) -> VCSpec:
     """The matrices without some rows; a group that loses all its rows goes altogether.
 
     Parameters
@@ -329,9 +329,13 @@ def drop_rows(spec: VCSpec, groups: GroupIndex, keep: np.ndarray) -> VCSpec:
         The partition of all rows.
     keep : ndarray of bool, shape (n,)
         Rows to keep.
+    labels : sequence
+        Labels of the groups that are left, in the order wanted: labels that do not sort come in the order in
+        which they appear, which may change with the rows.
     """
     inside = [keep[groups.rows(g)] for g in range(groups.n_groups)]
-    left = [g for g, mask in enumerate(inside) if mask.any()]
+    position = {label: g for g, label in enumerate(groups.labels)}
+    left = [position[label] for label in labels]
     mats = [[_rows_of(component[g], inside[g]) for g in left] for component in spec.mats]
     colnames = [[names[g] for g in left] for names in spec.colnames]
     return VCSpec(list(spec.names), colnames, mats)

@@ -22,7 +22,7 @@ from .exceptions import DataError
 from .mixedlm_groups import GroupIndex, factorize
 from .vc_design import VarianceComponent, VCSpec, component_from_cells, components_from_spec
 
-__all__ = ["component_from_formula", "factors_of", "formula_columns", "numeric_column", "plain_columns"]
+__all__ = ["column_of", "component_from_formula", "factors_of", "formula_columns", "numeric_column"]
 
 _QUOTED = r"""Q\(\s*(?:"(?P<q1>[^"]+)"|'(?P<q2>[^']+)')\s*\)"""
 _COLUMN = re.compile(rf"^\s*(?:{_QUOTED}|`(?P<tick>[^`]+)`|(?P<name>[^\W\d]\w*))\s*$")
@@ -34,17 +34,6 @@ def formula_columns(formula: str, columns: pd.Index) -> list[Hashable]:
     """Columns of the data a formula may read: names, ``Q("my col")`` and backticks included."""
     words = {w.strip("`\"'") for w in _WORDS.findall(formula)}
     return [c for c in columns if c in words]
-
-
-def plain_columns(data: pd.DataFrame, columns: list[Hashable]) -> pd.DataFrame:
-    """A frame whose named columns are of kinds every formula engine reads (Arrow-backed ones converted)."""
-    odd = [c for c in columns if isinstance(data[c].dtype, pd.ArrowDtype)]
-    if not odd:
-        return data
-    out = data.copy(deep=False)
-    for c in odd:
-        out[c] = data[c].astype(object) if data[c].dtype.kind not in "biuf" else data[c].to_numpy()
-    return out
 
 
 @dataclass(frozen=True)
@@ -181,13 +170,14 @@ def _parse(rhs: str, engine: str) -> list[tuple[str, ...]]:
 
 def numeric_column(code: str, data: pd.DataFrame) -> Hashable | None:
     """The numeric column that a factor's code names as it stands; None for anything else."""
-    column = _column_of(code, data)
+    column = column_of(code, data)
     if column is None or not pd.api.types.is_numeric_dtype(data[column].dtype):
         return None
     return column
 
 
-def _column_of(code: str, data: pd.DataFrame) -> Hashable | None:
+def column_of(code: str, data: pd.DataFrame) -> Hashable | None:
+    """The column that a factor's code names as it stands, Q() and backticks included; None without one."""
     match = _COLUMN.match(code)
     if match is None:
         return None
@@ -199,8 +189,8 @@ def _factor_of(code: str, data: pd.DataFrame) -> Hashable | None:
     """The column behind a factor: ``C(a)``, or ``a`` where it is not numeric."""
     wrapped = _CATEGORICAL.match(code)
     if wrapped is not None:
-        return _column_of(wrapped["inner"], data)
-    column = _column_of(code, data)
+        return column_of(wrapped["inner"], data)
+    column = column_of(code, data)
     if column is None:
         return None
     return None if pd.api.types.is_numeric_dtype(data[column].dtype) else column
@@ -297,7 +287,7 @@ def _cells(
 
 
 def _numeric(name: str, code: str, data: pd.DataFrame, env: int | Mapping[str, Any]) -> np.ndarray | None:
-    column = _column_of(code, data)
+    column = column_of(code, data)
     if column is not None:
         return _checked(name, code, data[column].to_numpy(dtype=np.float64, na_value=np.nan))
     manager = FormulaManager()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import statsmodels.api
 import statsmodels.formula.api
 import statsmodels.regression.mixed_linear_model as original
+from numpy.testing import assert_allclose
 from statsmodels_plugin import DIFFERS
 from support import load_data
 
 import mme
+import mme.mixedlm_results
 
 
 def _installed():
@@ -112,3 +118,80 @@ def test_statsmodels_own_suite(tmp_path):
     passed = int(re.search(r"(\d+) passed", last)[1])
     assert passed + len(DIFFERS) >= 123
     assert f"{len(DIFFERS)} xfailed" in last
+
+
+# -- results under statsmodels' name ---------------------------------------------------------------
+
+
+def _program(data):
+    """A program of statsmodels, as it would run in a worker."""
+    import statsmodels.formula.api as smf
+
+    return smf.mixedlm("Reaction ~ Days", data, groups="Subject").fit()
+
+
+def _says_statsmodels(result) -> list[bool]:
+    own = "statsmodels.regression.mixed_linear_model"
+    return [
+        "statsmodels" in str(type(result)),
+        result.__module__.startswith("statsmodels"),
+        type(result).__module__ == own,
+        type(result._results).__module__ == own,
+        isinstance(result, _IMPORTED_BEFORE),
+    ]
+
+
+_IMPORTED_BEFORE = original.MixedLMResultsWrapper
+
+
+def test_results_say_statsmodels_while_installed():
+    d = load_data("sleepstudy")
+    with mme.install():
+        result = _program(d)
+        regularized = result.model.fit_regularized(alpha=1.0)
+        iterative = result.model.fit(solver="iterative", seed=1)
+    for r in (result, regularized, iterative):
+        assert all(_says_statsmodels(r))
+        assert isinstance(r, mme.mixedlm_results.MixedLMResultsWrapper)
+    assert isinstance(result._results, mme.mixedlm_results.MixedLMResults)
+    plain = _program(d)
+    assert type(plain) is _IMPORTED_BEFORE
+    ours = mme.mixedlm("Reaction ~ Days", d, groups="Subject").fit()
+    assert not any(_says_statsmodels(ours))
+    assert result.llf == ours.llf
+    assert result.summary().as_text().splitlines()[2:] == ours.summary().as_text().splitlines()[2:]
+    assert list(result.bse_fe.index) == ["Intercept", "Days"]
+
+
+def test_pickles_of_results_need_no_installation(tmp_path):
+    d = load_data("sleepstudy")
+    with mme.install():
+        result = _program(d)
+        written = pickle.dumps(result)
+        again = pickle.loads(written)
+        assert all(_says_statsmodels(again)) and all(_says_statsmodels(copy.deepcopy(result)))
+        assert again.llf == result.llf
+    for r in (pickle.loads(written), pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert type(r) is mme.mixedlm_results.MixedLMResultsWrapper
+        assert type(r._results) is mme.mixedlm_results.MixedLMResults
+        assert_allclose(r.params, result.params)
+        assert_allclose(r.bse_re, result.bse_re)
+    (tmp_path / "result.pickle").write_bytes(written)
+    code = "import pickle, sys; r = pickle.load(open(sys.argv[1], 'rb')); print(type(r).__module__, r.llf)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "result.pickle")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    module, llf = done.stdout.split()
+    assert module == "mme.mixedlm_results"
+    assert float(llf) == result.llf
+
+
+def test_install_initializes_workers_that_are_spawned():
+    d = load_data("sleepstudy")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=mme.install) as pool:
+        result = pool.submit(_program, d).result()
+    assert type(result) is mme.mixedlm_results.MixedLMResultsWrapper  # without it, statsmodels' own
+    assert_allclose(result.llf, mme.mixedlm("Reaction ~ Days", d, groups="Subject").fit().llf, rtol=1e-12)

@@ -268,7 +268,7 @@ def test_7_convergence_record(frame):
     assert len(r.hist[0]["deviance"]) >= 1
     model = mme.MixedLM.from_formula("y ~ x", frame, groups="g", re_formula="~x")
     with pytest.warns(ConvergenceWarning, match="did not converge") as seen:
-        stopped = model.fit(method="bfgs", maxiter=1)
+        stopped = model.fit([3.0, 0.0, 3.0], method="bfgs", maxiter=1)
     assert not stopped.converged
     assert len([w for w in seen if issubclass(w.category, ConvergenceWarning)]) == 1
 

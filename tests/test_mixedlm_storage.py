@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import workloads
 from numpy.testing import assert_allclose
+from statsmodels.tools.sm_exceptions import ConvergenceWarning
 from support import load_data
 
 import mme
@@ -103,3 +104,53 @@ def test_wald_tests_of_terms(machines):
     assert table.loc["Machine", "statistic"] == pytest.approx(b @ np.linalg.solve(C, b), rel=1e-10)
     assert table.loc["Machine", "df_constraint"] == 2
     assert table.loc["Intercept", "statistic"] == pytest.approx(machines.tvalues.iloc[0] ** 2, rel=1e-10)
+
+
+def _double(x):
+    return 2 * x
+
+
+# predictions of formulaic know no names of the program, pickled or not
+@pytest.mark.parametrize(("engine", "term"), [("patsy", "_double(x)"), ("formulaic", "x")])
+def test_a_formula_survives_pickling(engine, term, monkeypatch):
+    import statsmodels.formula
+
+    monkeypatch.setattr(statsmodels.formula.options, "formula_engine", engine)
+    data = load_data("Machines")
+    data["x"] = np.arange(len(data)) % 7.0
+    fit = mme.mixedlm(f"score ~ {term} + C(Machine)", data, groups="Worker").fit()
+    again = pickle.loads(pickle.dumps(fit))
+    assert_allclose(again.predict(data.head(4)), fit.predict(data.head(4)))
+    assert_allclose(copy.deepcopy(fit).predict(data.head(4)), fit.predict(data.head(4)))
+
+
+def test_results_show_themselves():
+    data = load_data("sleepstudy")
+    model = mme.mixedlm("Reaction ~ Days", data, groups="Subject")
+    fit = model.fit()
+    assert repr(model) == "<MixedLM 'Reaction ~ Days', 180 rows in 18 groups (Subject)>"
+    of = "'Reaction ~ Days', 180 rows in 18 groups (Subject)"
+    assert repr(fit) == f"<MixedLMResults of {of}, REML, llf -893.2325, converged>"
+    fit.remove_data()
+    assert "180 rows in 18 groups" in repr(fit) and "Days" in fit._repr_html_()
+    arrays = mme.MixedLM(data.Reaction, data[["Days"]], groups=data.Subject).fit()
+    assert "'Reaction ~ Days'" in repr(arrays)
+    html = fit._repr_html_()
+    assert "<b>Mixed Linear Model Regression Results</b>" in html
+    assert html.count("<table") == len(fit.summary().tables)
+    assert html.endswith(fit.mle_retvals["message"])
+
+
+def test_how_a_fit_went_in_words():
+    model = mme.mixedlm("Reaction ~ Days", load_data("sleepstudy"), groups="Subject", re_formula="~Days")
+    info = model.fit().fit_info
+    steps, gradient = info["iterations"], info["gradient_norm"]
+    assert info["message"] == f"optimum found (gradient {gradient:.1g}) in {steps} step{'s' * (steps > 1)}"
+    assert "below the tolerance" in info["reason"]
+    by_scipy = model.fit([1.0, 0.0, 1.0], method="bfgs").fit_info
+    assert by_scipy["message"].startswith("optimum found (gradient ")
+    with pytest.warns(
+        ConvergenceWarning, match=r"no optimum found \(gradient .*\) in 1 step: .*Raise maxiter"
+    ):
+        stopped = model.fit([3.0, 0.0, 3.0], method="bfgs", maxiter=1)
+    assert "NOT CONVERGED" in repr(stopped)

@@ -233,3 +233,18 @@ def test_large_sparse_patterns_are_not_analysed(monkeypatch):
     monkeypatch.setattr(module, "_PATTERN", 1e4)
     monkeypatch.setattr(module, "make_plan", lambda *args: pytest.fail("a symbolic analysis was made"))
     assert preflight_design(crossed(60_000, (15_000, 7_000))).flops == 7_000**3 / 3
+
+
+def test_a_control_group_that_cannot_be_read_sets_no_limit(monkeypatch):
+    import builtins
+
+    real = builtins.open
+
+    def refuse(path, *args, **kwargs):
+        if str(path).startswith("/sys/fs/cgroup"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr("mme.forecast.os.path.exists", lambda path: True)
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert 0 < module.available_memory() < np.inf

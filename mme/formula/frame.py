@@ -6,7 +6,8 @@ The only part of the formula layer that touches pandas' many column types.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,18 @@ import pandas as pd
 from ..exceptions import DataError, FormulaError
 from .codes import Factor, encode, interact
 
-__all__ = ["ModelFrame", "as_frame", "suggest"]
+__all__ = [
+    "ModelFrame",
+    "as_frame",
+    "as_numeric",
+    "is_object",
+    "not_numeric",
+    "plain_column",
+    "refuse_dates",
+    "refuse_duplicates",
+    "suggest",
+    "to_pandas",
+]
 
 _MISSING = ("none", "drop")
 
@@ -81,9 +93,7 @@ class ModelFrame:
                 f"{suggest(unknown, self.names)}."
             )
         if not self._unique:
-            twice = sorted({n for n in names if isinstance(self.data[n], pd.DataFrame)})
-            if twice:
-                raise DataError(f"the data have several columns named {', '.join(twice)}; rename them.")
+            refuse_duplicates(self.data, names)
 
     def check_missing(self, names: Sequence[str], missing: str, extra: dict[str, np.ndarray]) -> None:
         """Apply the rule for missing values to the columns of the model, all at once.
@@ -143,7 +153,7 @@ class ModelFrame:
         """A column as float64, shape (n,), or None if it is not of a numeric type."""
         values = self._numeric.get(name)
         if values is None:
-            values = _as_numeric(self.raw(name))
+            values = as_numeric(self.raw(name))
             if values is not None:
                 self._numeric[name] = values
         return values
@@ -165,20 +175,7 @@ class ModelFrame:
 
     def clean(self, names: Sequence[str]) -> pd.DataFrame:
         """A small frame of the columns, in types that a formula engine reads without surprises."""
-        out: dict[str, object] = {}
-        for name in names:
-            column = self.raw(name)
-            if pd.api.types.is_complex_dtype(column.dtype):
-                raise DataError(f"column {name!r} is complex; use its real part, or its modulus.")
-            if isinstance(column.dtype, pd.CategoricalDtype):
-                out[name] = column.cat.remove_unused_categories().array
-            elif pd.api.types.is_bool_dtype(column.dtype):
-                out[name] = column.to_numpy(dtype=bool)
-            else:
-                values = self.numeric(name)
-                out[name] = column.array if values is None else values
-                if values is not None and pd.api.types.is_integer_dtype(column.dtype):
-                    out[name] = column.to_numpy(dtype=np.int64)  # levels of C(x) then read 2, not 2.0
+        out = {name: plain_column(self.raw(name), name, self.numeric(name)) for name in names}
         return pd.DataFrame(out, copy=False)
 
     def vector(self, value: object, label: str) -> np.ndarray:
@@ -240,9 +237,83 @@ def as_frame(data: object) -> pd.DataFrame:
             listed = ", ".join(f"{name} ({length})" for name, length in lengths.items())
             raise DataError(f"the columns of the data have unequal lengths: {listed}.")
     try:
-        return data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+        return pd.DataFrame(to_pandas(data))
     except (TypeError, ValueError) as error:
         raise DataError(f"the data cannot be made into a DataFrame: {error}.") from error
+
+
+def to_pandas(values: Any) -> Any:
+    """A table or a column of another library (pyarrow, polars) as pandas'; anything else as it is."""
+    if isinstance(values, pd.DataFrame | pd.Series | np.ndarray) or not hasattr(values, "to_pandas"):
+        return values
+    try:
+        return values.to_pandas()
+    except ImportError:  # polars converts through pyarrow, which may not be installed
+        if hasattr(values, "columns"):
+            return pd.DataFrame({name: values[name].to_numpy() for name in values.columns})
+        return pd.Series(values.to_numpy(), name=values.name)
+
+
+def refuse_duplicates(data: pd.DataFrame, names: Sequence[Hashable]) -> None:
+    """Raise DataError for names that several columns of the data have."""
+    twice = sorted({str(n) for n in names if isinstance(data[n], pd.DataFrame)})
+    if twice:
+        raise DataError(f"the data have several columns named {', '.join(twice)}; rename them.")
+
+
+def refuse_dates(column: pd.Series, name: Hashable) -> None:
+    """Raise DataError for dates, times and durations: they would become a factor with a level for each."""
+    kind = getattr(column.dtype, "kind", "O")
+    dates = kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
+    if not dates and kind == "O":
+        found = pd.api.types.infer_dtype(column.iloc[:100], skipna=True)
+        dates = found.startswith(("date", "time", "period"))
+    if dates:
+        raise DataError(
+            f"column {name!r} holds dates or times ({column.dtype}); convert it to a number, "
+            f"such as days since the first one, or write C({name}) for a factor."
+        )
+
+
+def not_numeric(column: pd.Series, name: Hashable) -> DataError:
+    """The error for a response that is no number."""
+    return DataError(
+        f"the response {name!r} is not numeric (dtype {column.dtype}); convert it first, "
+        f"for example data[{name!r}] = pd.to_numeric(data[{name!r}])."
+    )
+
+
+def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -> object:
+    """A column in a type that a formula engine reads without surprises.
+
+    Parameters
+    ----------
+    column : Series
+    name : hashable
+        For messages.
+    values : ndarray or None
+        What `as_numeric` makes of it.
+
+    Returns
+    -------
+    array
+        Numbers as float64 or int64, booleans as bool (objects where some are missing), categories without
+        those that do not occur; anything else as it is.
+    """
+    dtype = column.dtype
+    if pd.api.types.is_complex_dtype(dtype):
+        raise DataError(f"column {name!r} is complex; use its real part, or its modulus.")
+    if isinstance(dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories().array
+    if pd.api.types.is_bool_dtype(dtype):
+        if column.hasnans:
+            return column.to_numpy(dtype=object, na_value=np.nan)
+        return column.to_numpy(dtype=bool)
+    if values is None:
+        return column.array
+    if pd.api.types.is_integer_dtype(dtype) and not column.hasnans:
+        return column.to_numpy(dtype=np.int64)  # levels of C(x) then read 2, not 2.0
+    return values
 
 
 def suggest(unknown: Sequence[str], names: frozenset[str]) -> str:
@@ -272,22 +343,22 @@ def _missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | 
                 return None, 0
             mask = np.isnan(values)
             return (mask if mask.any() else None), int(np.isinf(values).sum())
-    if _is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
+    if is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
         return None, 0  # every value is text: several times faster to find out than isna
     mask = np.asarray(pd.isna(column), dtype=bool)
     infinite = 0
     if pd.api.types.is_float_dtype(dtype):
         infinite = int(np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).sum())
-    elif _is_object(dtype) and (values := _as_numeric(column[~mask])) is not None:
+    elif is_object(dtype) and (values := as_numeric(column[~mask])) is not None:
         infinite = int(np.isinf(values).sum())
     return (mask if mask.any() else None), infinite
 
 
-def _is_object(dtype: object) -> bool:
+def is_object(dtype: object) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind == "O"
 
 
-def _as_numeric(column: pd.Series) -> np.ndarray | None:
+def as_numeric(column: pd.Series) -> np.ndarray | None:
     dtype = column.dtype
     if isinstance(dtype, np.dtype):
         if dtype.kind in "fiub":
@@ -303,6 +374,7 @@ def _as_numeric(column: pd.Series) -> np.ndarray | None:
         return None
     if isinstance(dtype, pd.CategoricalDtype):
         return None
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
+    numeric = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)  # Arrow's booleans
+    if numeric and not pd.api.types.is_complex_dtype(dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return None

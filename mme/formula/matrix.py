@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError, FormulaError
-from .frame import ModelFrame
+from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, names_in
 
 __all__ = ["MatrixBuilder", "r_name"]
@@ -70,11 +70,7 @@ class MatrixBuilder:
             return self._expression(text, "response")
         values = self.frame.numeric(name)
         if values is None:
-            dtype = self.frame.raw(name).dtype
-            raise DataError(
-                f"the response {name!r} is not numeric (dtype {dtype}); convert it first, "
-                f"for example data[{name!r}] = pd.to_numeric(data[{name!r}])."
-            )
+            raise not_numeric(self.frame.raw(name), name)
         return values
 
     def offset(self, texts: tuple[str, ...]) -> np.ndarray:
@@ -185,11 +181,7 @@ class MatrixBuilder:
                 name = _bare(str(factor))
                 if name in self.frame.names:
                     column = self.frame.raw(name)
-                    if pd.api.types.is_datetime64_any_dtype(column.dtype) or column.dtype.kind == "m":
-                        raise DataError(
-                            f"column {name!r} holds dates or times ({column.dtype}); convert it to a number, "
-                            f"such as days since the first one, or write C({name}) for a factor."
-                        )
+                    refuse_dates(column, name)
                     _check_not_numbers(column, name)
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from ..exceptions import FormulaError
 
-__all__ = ["Bar", "Group", "ParsedFormula", "Part", "names_in", "parse_formula"]
+__all__ = ["Bar", "Group", "ParsedFormula", "Part", "bar_in", "names_in", "parse_formula"]
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _QUOTES = "\"'`"
@@ -392,3 +392,27 @@ def _column_name(text: str, bar: str, formula: str) -> str:
     if match["inner"] is not None:
         return _column_name(match["inner"], bar, formula)
     return match["q"][1:-1] if match["q"] else match["tick"] or match["name"]
+
+
+def bar_in(formula: str) -> str:
+    """The first term with a bar where Python does not evaluate it, for readers of other formulas; or "".
+
+    Parameters
+    ----------
+    formula : str
+        ``(x | g)`` and ``x | g`` have one, ``I(x | z)`` has none.
+    """
+    opened: list[tuple[int, bool]] = []  # where every open bracket is, and whether Python evaluates inside
+    start = None
+    for i, c, depth in _code(formula, formula):
+        if c in _CLOSING:
+            called = c != "(" or bool(re.search(r"\w\s*\Z", formula[:i]))
+            opened.append((i, called or any(inside for _, inside in opened[-1:])))
+        elif c in ")]}":
+            if start == opened.pop()[0]:
+                return formula[start : i + 1]
+        elif c == "|" and start is None and not (opened and opened[-1][1]):
+            if depth == 0:
+                return formula.strip()
+            start = opened[-1][0]
+    return ""
