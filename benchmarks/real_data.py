@@ -4,11 +4,12 @@
     python benchmarks/real_data.py --data PKGS --n 1000 --seed 1 --cache DIR --json OUT
     python benchmarks/real_data.py --data PKGS --only AER/Affairs    # the fits of one data set
 
-Read as files: every pickled, Stata or CSV table under --data, and the tables in statsmodels' and scikit-learn's
-wheels where these are installed.  A model takes a numeric response, a numeric covariate and a grouping column
-of 3 to n/2 levels: `y ~ x + (1 | g)` and `y ~ x + (x | g)`; rows with missing values are left out.  lme4 runs
-in one R process, its results are kept in DIR.  Every model is also fitted from starts of its own (theta of 0, 1
-and 30 times the identity) to see other modes.  Pickled files run code when read: name only folders you trust.
+Read as files: every pickled, Stata or CSV table under --data, and the tables in the wheels of statsmodels and
+scikit-learn where these are installed.  A model takes a numeric response, a numeric covariate and a grouping
+column of 3 to n/2 levels: `y ~ x + (1 | g)` and `y ~ x + (x | g)`; rows with missing values are left out.
+lme4 runs in one R process, its results are kept in DIR.  Every model is also fitted from starts of its own
+(theta of 0, 1 and 30 times the identity) to see other modes.  Pickled files run code when read: name only
+folders you trust.
 """
 
 from __future__ import annotations
