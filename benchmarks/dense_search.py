@@ -239,6 +239,8 @@ class Dense:
         columns = [np.eye(m).ravel()]
         for t, term in enumerate(self.terms):
             part = Z[:, self.edges[t] : self.edges[t + 1]].reshape(m, term.q, term.k)
+            size = np.sqrt(np.sum(part * part, axis=(0, 1)))
+            part = np.where(size > 1e-8 * np.sqrt(term.q), part, 0.0)  # else the fixed effects explain it
             for a in range(term.k):
                 for b in range(a + 1):
                     outer = part[:, :, a] @ part[:, :, b].T

@@ -3,6 +3,7 @@
     python benchmarks/hard_designs.py --n 2000 --seed 1 --cache DIR --json OUT
     python benchmarks/hard_designs.py --seed 1 --only 137            # one design: data, formula, both optima
     python benchmarks/hard_designs.py --n 300 --seed 1 --cache DIR --reference   # fill the cache, no fits
+    python benchmarks/hard_designs.py --seed 1 --cache DIR --reference --again 3  # search with more starts
 
 Twelve families in turn: few levels, nearly saturated, collinear and uncentred slopes, tiny, nearly separated
 groups, huge variance ratios, rounded responses, nearly equal factors, weights over 1e+-3, heavy tails, zero
@@ -246,8 +247,8 @@ def dense(hard: HardDesign) -> Dense:
     return Dense(hard.data["y"].to_numpy(), X, terms, weights, hard.reml)
 
 
-def reference(hard: HardDesign, seed: int, number: int, extra: tuple = ()) -> dict:
-    """The search's result and what the design allows, as plain values."""
+def reference(hard: HardDesign, seed: int, number: int, extra: tuple = (), draw: int = 1) -> dict:
+    """The search's result and what the design allows, as plain values; `draw` numbers its random starts."""
     likelihood = dense(hard)
     share, rank = likelihood.residual_share()
     record: dict = {
@@ -260,8 +261,21 @@ def reference(hard: HardDesign, seed: int, number: int, extra: tuple = ()) -> di
     }
     if not record["explained"]:
         started = time.perf_counter()
-        found: Found = search(likelihood, np.random.default_rng([seed, number, 1]), extra)
+        found: Found = search(likelihood, np.random.default_rng([seed, number, draw]), extra)
         record |= asdict(found) | {"seconds": round(time.perf_counter() - started, 3)}
+    return record
+
+
+def again(hard: HardDesign, seed: int, number: int, record: dict, draws: int) -> dict:
+    """The search repeated with other random starts; the best of all, with the modes seen by all."""
+    for draw in range(record.get("draws", 1) + 1, draws + 1):
+        other = reference(hard, seed, number, (record["theta"],), draw)
+        best, rest = (other, record) if other["llf"] > record["llf"] else (record, other)
+        if other["llf"] > record["llf"] + SHORT[1]:
+            best["missed_before"] = record["llf"]
+        modes = list(best["modes"])
+        modes += [m for m in rest["modes"] if all(abs(m - seen) > SHORT[1] for seen in modes)]
+        record = best | {"modes": sorted(modes, reverse=True), "draws": draw}
     return record
 
 
@@ -294,15 +308,19 @@ def compare(hard: HardDesign, record: dict) -> dict:
     row: dict = {key: record[key] for key in ("number", "saturated", "explained", "flat", "residual_share")}
     row |= {"family": hard.family, "formula": hard.formula, "n": len(hard.data), "reml": hard.reml}
     row |= {"reference": record.get("llf"), "limit": record.get("limit"), "modes": record.get("modes")}
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = hard.fit()
-        row["seconds"] = time.perf_counter() - started
+        row |= {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
     except Exception as error:  # the kind of error is what is counted
-        row |= {"seconds": time.perf_counter() - started, "error": type(error).__name__}
-        row |= {"message": str(error)[:200], "reason": _reason(error, hard, record)}
+        row |= {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+        row |= {
+            "error": type(error).__name__,
+            "message": str(error)[:200],
+            "reason": _reason(error, hard, record),
+        }
         return row
     info = result.fit_info
     row |= {"llf": result.llf, "converged": bool(info["converged"]), "evaluations": info["evaluations"]}
@@ -374,9 +392,12 @@ def summary(rows: list[dict]) -> dict:
         "evaluations, median / 95 % / most": [
             float(np.quantile([row["evaluations"] for row in fitted], q)) for q in (0.5, 0.95, 1.0)
         ],
-        "seconds in lmer": round(sum(row["seconds"] for row in rows), 2),
-        "milliseconds, median / 95 % / most": [
-            round(1e3 * float(np.quantile([row["seconds"] for row in rows], q)), 2) for q in (0.5, 0.95, 1.0)
+        "evaluations, all": sum(row["evaluations"] for row in fitted),
+        "seconds in lmer, wall / processor": [
+            round(sum(r[key] for r in rows), 2) for key in ("seconds", "cpu")
+        ],
+        "milliseconds of processor, median / 95 % / most": [
+            round(1e3 * float(np.quantile([row["cpu"] for row in rows], q)), 2) for q in (0.5, 0.95, 1.0)
         ],
     }
 
@@ -428,6 +449,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", help="folder of the search's results")
     parser.add_argument("--json", help="file for all rows and the counts")
     parser.add_argument("--reference", action="store_true", help="search only, no fits of mme")
+    parser.add_argument(
+        "--again", type=int, default=0, help="repeat searches until so many were made of each"
+    )
     parser.add_argument("--cached", action="store_true", help="only designs the cache knows")
     parser.add_argument("--worst", type=int, default=60, help="lines of the list at the end")
     args = parser.parse_args(arguments)
@@ -450,6 +474,10 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             with threadpool_limits(1):
                 record = reference(hard, args.seed, number)
+            cache.put(record)
+        if args.again and "llf" in record and record.get("draws", 1) < args.again:
+            with threadpool_limits(1):
+                record = again(hard, args.seed, number, record, args.again)
             cache.put(record)
         if args.reference:
             continue
