@@ -9,7 +9,9 @@ __all__ = [
     "MMEError",
     "MMEWarning",
     "MemoryEstimateError",
+    "MissingDataWarning",
     "NotEnoughDataError",
+    "OptionError",
     "PerfectFitError",
     "RankDeficientWarning",
     "SolverFallbackWarning",
@@ -40,6 +42,10 @@ class FormulaError(MMEError, ValueError):
     """A formula that cannot be parsed, or names something the data do not have."""
 
 
+class OptionError(MMEError, TypeError, ValueError):
+    """An argument that there is not, or a value that it cannot have."""
+
+
 class ConvergenceError(MMEError, ArithmeticError):
     """No finite value of the objective could be computed at the starting point."""
 
@@ -54,6 +60,10 @@ class MMEWarning(UserWarning):
 
 class ConvergenceWarning(MMEWarning):
     """The search ended where the optimality conditions do not hold; the best point found is returned."""
+
+
+class MissingDataWarning(MMEWarning):
+    """Rows with missing values in columns of the model were left out."""
 
 
 class RankDeficientWarning(MMEWarning):

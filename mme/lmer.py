@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .covariance import n_theta
-from .exceptions import ConvergenceWarning, DataError, RankDeficientWarning
+from .checks import split_start
+from .exceptions import ConvergenceWarning, RankDeficientWarning
 from .fit import IterativeOptions, fit_design
 from .formula import ModelDesign, build_design
 from .results import LinearMixedModelResults
@@ -107,7 +107,7 @@ class LinearMixedModel:
             Columns of the fixed part were dropped because they depend on earlier ones.
         """
         _check_options(reml, options)
-        theta0 = None if start is None else self._split(start)
+        theta0 = None if start is None else split_start(start, self.model_design.design.terms)
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         if not fit.kept.all():
             names = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
@@ -140,17 +140,6 @@ class LinearMixedModel:
         from .forecast import preflight_design
 
         return preflight_design(self.model_design.design, solver)
-
-    def _split(self, start: object) -> tuple[np.ndarray, ...]:
-        terms = self.model_design.design.terms
-        sizes = [n_theta(term.k, term.covariance) for term in terms]
-        theta = np.atleast_1d(np.asarray(start, dtype=np.float64))
-        if theta.shape != (sum(sizes),) or not np.isfinite(theta).all():
-            counts = ", ".join(f"{term.name} ({size})" for term, size in zip(terms, sizes, strict=True))
-            raise DataError(
-                f"start must be {sum(sizes)} finite numbers, by term: {counts}; it has shape {theta.shape}."
-            )
-        return tuple(np.split(theta, np.cumsum(sizes)[:-1]))
 
     def __repr__(self) -> str:
         design = self.model_design.design

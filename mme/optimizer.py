@@ -268,6 +268,8 @@ def minimise(
             step = step * fraction
             predicted = max(0.0, float(-(g @ step) - 0.5 * step @ H @ step))
             x_new = x + step
+            if np.array_equal(x_new, x):
+                break  # the step is below rounding: no factorization would be counted
             theta_new = space.to_theta(x_new)
             try:
                 trial = evaluate(theta_new, 0)

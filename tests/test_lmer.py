@@ -13,6 +13,7 @@ import pytest
 from support import load_data, reference_models
 
 import mme
+from mme.checks import split_start
 from mme.covariance import theta_to_lam
 from mme.exceptions import ConvergenceWarning, DataError
 from mme.fit import Fit, FitRecord
@@ -274,9 +275,10 @@ def test_options_reach_the_engine(sleepstudy, monkeypatch):
 
 def test_start_is_split_by_term(sleepstudy):
     model = LinearMixedModel.from_formula("Reaction ~ (Days || Subject)", sleepstudy)
-    assert [part.tolist() for part in model._split([0.5, 0.1])] == [[0.5], [0.1]]
+    terms = model.model_design.design.terms
+    assert [part.tolist() for part in split_start([0.5, 0.1], terms)] == [[0.5], [0.1]]
     with pytest.raises(DataError, match=r"2 finite numbers, by term: Subject \(1\), Subject\.1 \(1\)"):
-        model._split([1.0, 2.0, 3.0])
+        split_start([1.0, 2.0, 3.0], terms)
 
 
 def test_not_converged_warns(sleepstudy, monkeypatch):
