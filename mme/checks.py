@@ -37,7 +37,8 @@ def check_search(tol: object = 1e-8, max_evaluations: object = 200) -> tuple[flo
     ------
     OptionError
     """
-    if not isinstance(tol, Real) or isinstance(tol, bool | np.bool_) or not 0 < tol <= _LARGEST_TOL:
+    number = float(tol) if isinstance(tol, Real) and not isinstance(tol, bool | np.bool_) else 0.0
+    if not 0.0 < number <= _LARGEST_TOL:
         raise OptionError(
             f"tol must be a number above 0 and at most {_LARGEST_TOL:g}, not {tol!r}: the search stops where "
             "the deviance is predicted to fall by less; the default is 1e-8."
@@ -47,7 +48,7 @@ def check_search(tol: object = 1e-8, max_evaluations: object = 200) -> tuple[flo
         raise OptionError(
             f"max_evaluations must be an integer and at least 1, not {max_evaluations!r}; the default is 200."
         )
-    return float(tol), int(max_evaluations)  # type: ignore[call-overload]
+    return number, int(max_evaluations)  # type: ignore[call-overload]
 
 
 def split_start(start: object, terms: Sequence[RandomTerm]) -> tuple[np.ndarray, ...]:

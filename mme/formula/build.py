@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
 
 from ..design import Design, RandomTerm
-from ..exceptions import DataError, FormulaError
-from .codes import Factor
+from ..exceptions import DataError, DesignError, FormulaError
+from .codes import Factor, same_partition
 from .frame import ModelFrame, suggest
 from .matrix import MatrixBuilder
 from .parse import Bar, ParsedFormula, names_in, parse_formula
@@ -179,6 +179,7 @@ def _expand(
     factors: list[Factor] = []
     parts: list[tuple[np.ndarray | None, tuple[str, ...]]] = []
     owner: dict[tuple[frozenset[str], str], str] = {}
+    crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
             columns, names = (None, ("(Intercept)",)) if not part.terms else builder.matrix(part)
@@ -190,10 +191,44 @@ def _expand(
                         f"{earlier} and {bar.text}, so its two variances cannot be told apart. "
                         "Leave one out (0 + x removes an intercept)."
                     )
-            labels.append(bar.group.label)
+            label = bar.group.label
+            labels.append(f"`{label}`" if len(bar.group.columns) == 1 and label in crossed else label)
             factors.append(frame.factor(bar.group.columns))
             parts.append((columns, names))
+    _check_partitions(builder.formula, labels, factors, parts)
     return labels, factors, parts
+
+
+def _check_partitions(
+    formula: str,
+    labels: Sequence[str],
+    factors: Sequence[Factor],
+    parts: Sequence[tuple[np.ndarray | None, tuple[str, ...]]],
+) -> None:
+    """Refuse one grouping under two names with an effect in common: the likelihood is flat there."""
+    for (i, a), (j, b) in combinations(enumerate(factors), 2):
+        if a is b or not same_partition(a, b):
+            continue
+        shared = [name for name in parts[i][1] if name in parts[j][1]]
+        if not shared and not _dependent(parts[i][0], parts[j][0], a.codes.size):
+            continue
+        effects = ", ".join(shared) or f"{', '.join(parts[i][1])} and {', '.join(parts[j][1])}"
+        raise DesignError(
+            f"formula {formula!r}: {labels[i]!r} and {labels[j]!r} are the same {a.n_levels} groups of rows "
+            f"under two names, so the variances of {effects} by the one and by the other cannot be told "
+            f"apart. Leave out the term of {labels[i]!r} or of {labels[j]!r}."
+        )
+
+
+def _dependent(a: np.ndarray | None, b: np.ndarray | None, n: int) -> bool:
+    """Whether some combination of the columns of a is one of those of b."""
+    A, B = (np.ones((n, 1)) if m is None else m for m in (a, b))
+    both = np.hstack([A, B])
+    length = np.linalg.norm(both, axis=0)
+    R: np.ndarray = np.linalg.qr(both / np.where(length > 0, length, 1.0)).R
+    k = A.shape[1]
+    ranks = [np.linalg.matrix_rank(part, rtol=1e-12) for part in (R, R[:, :k], R[:, k:])]
+    return bool(ranks[0] < ranks[1] + ranks[2])
 
 
 def _lme4_order(n_levels: Sequence[int]) -> list[int]:

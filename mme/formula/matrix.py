@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError, FormulaError
+from .codes import unhashable
 from .frame import ModelFrame
 from .parse import Part, names_in
 
@@ -232,7 +233,10 @@ def _check_not_numbers(column: pd.Series, name: str) -> None:
     dtype = column.dtype
     if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
         return
-    unique = pd.Series(pd.unique(column.to_numpy(dtype=object)))
+    try:
+        unique = pd.Series(pd.unique(column.to_numpy(dtype=object)))
+    except TypeError as error:
+        raise unhashable(column, name) from error
     if len(unique) <= 10:
         return
     bad = pd.to_numeric(unique, errors="coerce").isna()

@@ -1,0 +1,87 @@
+"""Formulas and labels at their limits: collisions, repeats, sizes without end, names that hold anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mme
+from mme.exceptions import DataError, FormulaError
+from mme.formula import build_design, encode, interact
+
+N = 240
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    rng = np.random.default_rng(20240)
+    i = np.arange(N)
+    columns = {"y": rng.normal(size=N), "x": rng.normal(size=N), "h": i // 30 + 1}
+    return pd.DataFrame({**columns, "m": np.array(["A", "B", "C"])[i // 80]}, index=[f"row{k}" for k in i])
+
+
+def test_labels_of_interactions_stay_apart_where_labels_hold_colons():
+    a = np.array(["a:b", "a", "a", "x", "x", 'q"', "1"] * 4)
+    b = np.array(["c", "b:c", "c", "y", "z", "r:s", "1"] * 4)
+    data = pd.DataFrame({"y": np.arange(28.0) % 5, "a": a, "b": b})
+    got = mme.lmer("y ~ (1 | a:b)", data).random_effects["a:b"]
+    assert got.index.is_unique
+    assert set(got.index) == {'"a:b":c', 'a:"b:c"', "a:c", "x:y", "x:z", 'q":"r:s"', "1:1"}
+    distinct = interact([encode(a[1:5], "a"), encode(b[1:5], "b")])
+    assert list(distinct.levels) == ["a:b:c", "a:c", "x:y", "x:z"]  # no two alike: as R writes them
+
+
+def test_a_column_with_a_colon_is_not_the_interaction(data):
+    frame = data.assign(**{"h:m": np.arange(N) % 7})
+    got = mme.lmer("y ~ (1 | `h:m`) + (1 | h:m)", frame)
+    sizes = {"`h:m`": 7, "h:m": data.groupby(["h", "m"], observed=True).ngroups}
+    assert got.n_groups == sizes
+    assert {name: len(modes) for name, modes in got.random_effects.items()} == sizes
+    assert list(mme.lmer("y ~ (1 | `h:m`)", frame).random_effects) == ["h:m"]
+    assert "m:`h:m`" in mme.lmer("y ~ (1 | `h:m` / m)", frame).n_groups
+
+
+@pytest.mark.parametrize(
+    "bar", ["(1 | h / h)", "(1 | h:h)", "(1 | m / h / m)", "(1 | h:m / m)", "(x | (h:m):h)"]
+)
+def test_a_column_crossed_with_itself_is_refused(data, bar):
+    with pytest.raises(FormulaError, match=r"crosses '[hm]' with itself"):
+        build_design(f"y ~ x + {bar}", data)
+
+
+@pytest.mark.parametrize("kind", [list, set, dict, np.array])
+def test_labels_that_cannot_be_hashed(data, kind):
+    frame = data.assign(h=pd.Series([kind([(i % 5, 1)]) for i in range(N)], index=data.index))
+    with pytest.raises(
+        DataError, match=r"'h' holds values of type \w+, which cannot be labels.*astype\(str\)"
+    ):
+        build_design("y ~ x + (1 | h)", frame)
+    with pytest.raises(DataError, match=r"h"):
+        build_design("y ~ h + (1 | m)", frame)
+
+
+def test_parentheses_without_end(data):
+    for depth in (101, 3000, 100_000):
+        for formula in (
+            f"y ~ {'(' * depth}x{')' * depth} + (1 | h)",
+            f"y ~ {'(' * depth}1 | h{')' * depth}",
+            f"y ~ x + (1 | {'(' * depth}h{')' * depth})",
+            f"{'(' * depth}y{')' * depth} ~ x + (1 | h)",
+            f"y ~ {'log(' * depth}x{')' * depth} + (1 | h)",
+            "y ~ " + "(" * depth,
+        ):
+            with pytest.raises(FormulaError, match=r"more than 100 parentheses within one another") as caught:
+                build_design(formula, data)
+            assert len(str(caught.value)) < 300
+    deep = f"y ~ {'(' * 60}x{')' * 60} + {'(' * 60}1 | h{')' * 60}"
+    assert build_design(deep, data).design.x_names == ("(Intercept)", "x")
+
+
+def test_names_that_hold_backticks(data):
+    frame = data.assign(**{"o`clock": data.x, "we`ek": data.h})
+    got = build_design("""y ~ Q("o`clock") + (Q("o`clock") | Q('we`ek'))""", frame)
+    np.testing.assert_array_equal(got.design.X[:, 1], data.x)
+    assert got.groups == ("we`ek",)
+    with pytest.raises(FormulaError, match=r'quote ` is never closed.*Q\("\.\.\."\)'):
+        build_design("y ~ `o`clock` + (1 | h)", frame)
