@@ -1,5 +1,8 @@
 """Named errors and warnings; every one says what happened, which names, and what to do."""
 
+import sys
+import warnings
+
 __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
@@ -15,6 +18,7 @@ __all__ = [
     "PerfectFitError",
     "RankDeficientWarning",
     "SolverFallbackWarning",
+    "warn_caller",
 ]
 
 
@@ -72,3 +76,18 @@ class RankDeficientWarning(MMEWarning):
 
 class SolverFallbackWarning(MMEWarning):
     """A solver that was asked for is not installed; another one serves."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the first line outside of mme, whichever door it came through.
+
+    Parameters
+    ----------
+    message : str
+    category : type
+    """
+    package = __name__.partition(".")[0]
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] == package:
+        level += 1
+    warnings.warn(message, category, stacklevel=level + 1)

@@ -362,7 +362,7 @@ class IterativeOptions:
                 raise OptionError(f"{name} must be an integer and at least {least}, not {value!r}.")
         for name in ("goal", "accuracy", "solve_tol"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < value < np.inf:
+            if not isinstance(value, Real) or not value > 0:
                 raise OptionError(f"{name} must be a positive number, not {value!r}.")
         if self.max_probes < self.probes:
             raise OptionError(

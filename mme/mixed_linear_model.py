@@ -18,6 +18,7 @@ from statsmodels.tools.data import _to_pandas
 from .design import Design, RandomTerm
 from .exceptions import DataError
 from .fit import check_solver
+from .hints import data_hint, option_hint
 from .mixedlm_data import (
     check_index,
     clean_arrays,
@@ -112,7 +113,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     ) -> None:
         for name in kwargs:
             if name not in ("missing_idx", "model_spec", "formula"):
-                raise ValueError(f"argument {name} not permitted for MixedLM initialization")
+                hint = option_hint(name, "MixedLM")
+                raise ValueError(
+                    f"argument {name} not permitted for MixedLM initialization{hint and '. Here ' + hint}"
+                )
         self.use_sqrt = use_sqrt
         self.reml = True
         self.fe_pen = None
@@ -223,6 +227,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
         given = kwargs.pop("groups")
+        data_hint(data)
         data = _to_pandas(data)
         if not isinstance(data, pd.DataFrame):
             data = pd.DataFrame(data)

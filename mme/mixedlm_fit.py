@@ -15,6 +15,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWa
 from . import fit as engine
 from .covariance import lam_to_theta
 from .exceptions import RankDeficientWarning
+from .hints import option_hint
 from .mixedlm_iterative import IterativeMixedLMResults
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
@@ -93,9 +94,10 @@ def check_kwargs(
     """The arguments of `MixedLM.fit` that an optimizer takes; the others give a warning."""
     unknown = sorted(set(fit_kwargs) - set(allowed))
     if unknown:
+        hints = [f" {name}: {hint}" for name in unknown if (hint := option_hint(name, "MixedLM.fit"))]
         warnings.warn(
             f"Argument{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} not used by MixedLM.fit. "
-            f"Known are {', '.join(allowed)}.",
+            f"Known are {', '.join(allowed)}.{''.join(hints)}",
             FutureWarning,
             stacklevel=stacklevel,
         )

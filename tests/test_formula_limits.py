@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import mme
-from mme.exceptions import DataError, FormulaError
+import mme.forecast
+from mme.exceptions import DataError, FormulaError, MemoryEstimateError, NotEnoughDataError
 from mme.formula import build_design, encode, interact
 
 N = 240
@@ -85,3 +86,66 @@ def test_names_that_hold_backticks(data):
     assert got.groups == ("we`ek",)
     with pytest.raises(FormulaError, match=r'quote ` is never closed.*Q\("\.\.\."\)'):
         build_design("y ~ `o`clock` + (1 | h)", frame)
+
+
+# -- sizes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(data) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    columns = {f"x{i}": rng.normal(size=N) for i in range(24)}
+    return data.assign(**columns, text=np.array(list("abcdefgh"))[np.arange(N) % 8])
+
+
+def _joined(operator: str, k: int) -> str:
+    return operator.join(f"x{i}" for i in range(k))
+
+
+@pytest.mark.parametrize(
+    ("right", "columns"),
+    [
+        (_joined("*", 16), "65,535"),
+        (_joined(" * ", 24), "16,777,215"),
+        (f"({_joined('+', 24)}) ** 6", "190,050"),
+        (f"({_joined('+', 24)}) ^ 6", "190,050"),
+        (f"({_joined('*', 12)}) * ({_joined('*', 24)})", "68,719,476,735"),
+        (_joined("/", 4) + "/text*" + _joined("*", 10), ""),
+        ("text*C(h)*" + _joined("*", 6), "4,095"),
+    ],
+)
+def test_interactions_without_end_are_refused_with_their_size(wide, right, columns, monkeypatch):
+    def build(*_):
+        raise AssertionError("formulaic was asked to build it")
+
+    monkeypatch.setattr("formulaic.model_matrix", build)
+    for formula in (f"y ~ {right} + (1 | h)", f"y ~ 1 + ({right} | h)", f"y ~ 1 + ({right} || h)"):
+        with pytest.raises(NotEnoughDataError, match=rf"has about {columns}.* columns for 240 rows"):
+            build_design(formula, wide)
+
+
+def test_sizes_that_do_not_fit_in_memory(wide, monkeypatch):
+    many = pd.concat([wide] * 5, ignore_index=True).assign(id=np.arange(5 * N) // 2)
+    monkeypatch.setattr(mme.forecast, "available_memory", lambda: 1e7)
+    for right, columns in (("C(id)", 599), (_joined("*", 10), 1023), (f"({_joined('+', 24)})**3", 2324)):
+        with pytest.raises((MemoryEstimateError, NotEnoughDataError), match=f"about {columns:,} columns"):
+            build_design(f"y ~ {right} + (1 | h)", many)
+    monkeypatch.setattr(mme.forecast, "available_memory", lambda: 1e9)
+    assert build_design("y ~ C(id) + (1 | h)", many).design.p == 600
+
+
+def test_terms_that_occur_twice_count_once(wide):
+    """An upper bound alone would refuse this: 24 * 23 / 2 + 24 distinct columns twice over."""
+    some = f"({_joined('+', 18)})**2"
+    got = build_design(f"y ~ {some} + {some} + {_joined('*', 2)} + (1 | h)", wide)
+    assert got.design.p == 1 + 18 + 153
+    nested = build_design("y ~ text/x0 - 1 + x1 %in% text + (1 | h)", wide)
+    assert nested.design.p == 8 + 8 + 8
+
+
+def test_operators_without_end(wide):
+    for formula in (f"y ~ log({'-' * 20_000}x) + (1 | h)", f"y ~ x + (log({'-' * 20_000}x) | h)"):
+        with pytest.raises(FormulaError, match=r"cannot evaluate|nested"):
+            build_design(formula, wide)
+    terms = " + ".join(f"x{i % 24}:x{(i * 7 + 1) % 24}" for i in range(2000))
+    assert build_design(f"y ~ {terms} + (1 | h)", wide).design.p == 25

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -15,6 +15,7 @@ from .codes import Factor, same_partition
 from .frame import ModelFrame, suggest
 from .matrix import MatrixBuilder
 from .parse import Bar, ParsedFormula, names_in, parse_formula
+from .scope import Scope
 
 __all__ = ["ModelDesign", "build_design", "make_unique"]
 
@@ -38,6 +39,8 @@ class ModelDesign:
         The data's labels of the rows in use.
     dropped : int
         Rows left out because of missing values.
+    given : int
+        Rows of the data, before `subset` and missing values.
     """
 
     design: Design
@@ -47,6 +50,7 @@ class ModelDesign:
     factors: tuple[Factor, ...]
     index: pd.Index
     dropped: int
+    given: int
 
 
 def build_design(
@@ -56,7 +60,9 @@ def build_design(
     weights: object = None,
     offset: object = None,
     subset: object = None,
-    missing: str = "none",
+    missing: str = "warn",
+    evaluate: str = "full",
+    context: int | Mapping[str, object] = 0,
 ) -> ModelDesign:
     """Evaluate a mixed-model formula in data.
 
@@ -69,8 +75,11 @@ def build_design(
         Values or the name of a column.
     subset : array of bool, shape (n,), or str, optional
         Rows to use; a string is an expression for `DataFrame.eval`.
-    missing : {"none", "drop"}
-        Missing values in columns of the model raise, or their rows are left out of everything.
+    missing : {"warn", "drop", "raise"}
+        Missing values in columns of the model: their rows are left out of everything, with a warning or
+        without one, or they raise.
+    evaluate, context
+        What formulas and subsets may do, and see: see `mme.lmer`.
 
     Returns
     -------
@@ -88,7 +97,7 @@ def build_design(
     if not isinstance(formula, str):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
     parsed = parse_formula(formula)
-    frame = ModelFrame(data, subset)
+    frame = ModelFrame(data, subset, Scope(context, evaluate))
     used = _used_columns(parsed, frame)
     extra: dict[str, np.ndarray] = {}
     by_name: dict[str, str] = {}
@@ -127,7 +136,14 @@ def build_design(
         y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=x_names
     )
     return ModelDesign(
-        design, formula, parsed.response, tuple(labels), tuple(factors), frame.index, frame.dropped
+        design,
+        formula,
+        parsed.response,
+        tuple(labels),
+        tuple(factors),
+        frame.index,
+        frame.dropped,
+        len(frame.data),
     )
 
 
@@ -152,9 +168,11 @@ def make_unique(labels: Sequence[str]) -> list[str]:
 
 
 def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
-    """Every column the formula mentions; unknown names raise."""
+    """Every column the formula mentions; names that are neither columns nor variables raise."""
     used: list[str] = []
     unknown: list[str] = []
+    strangers: list[str] = []
+    groups = {name for bar in parsed.bars for name in bar.group.columns}
     texts = [parsed.response, *(term for _, term in parsed.fixed.terms), *parsed.offsets]
     for bar in parsed.bars:
         texts.extend(term for _, term in bar.part.terms)
@@ -167,8 +185,14 @@ def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
         unknown += strange
     for bar in parsed.bars:
         used.extend(bar.group.columns)
-    frame.check_names(list(dict.fromkeys(unknown)) + used, parsed.text)
-    return used
+    unknown += [name for name in used if name not in frame.names]
+    for name in dict.fromkeys(unknown):
+        if frame.adopt(name):
+            used.append(name)
+        elif name in groups or name.partition(".")[0] not in frame.scope:
+            strangers.append(name)
+    frame.check_names(strangers + [name for name in used if name in frame.names], parsed.text)
+    return [name for name in dict.fromkeys(used) if name in frame.names]
 
 
 def _expand(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..exceptions import FormulaError
+from ..hints import bar_hint
 
 __all__ = ["Bar", "Group", "ParsedFormula", "Part", "names_in", "parse_formula"]
 
@@ -283,7 +284,7 @@ def _sort_term(
     if not _enclosed(term, formula):
         raise FormulaError(
             f"formula {formula!r}: {term!r} has a bar inside a function or another operator; "
-            "random terms are joined to the rest by '+' only."
+            f"random terms are joined to the rest by '+' only.{bar_hint(term)}"
         )
     if sign == "-":
         raise FormulaError(f"formula {formula!r}: the random term {term} cannot be subtracted; leave it out.")
