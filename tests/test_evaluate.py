@@ -214,6 +214,9 @@ BAD = [
     "I(open('{0}', 'w'))",
     "{{open('{0}', 'w').write('x')}}",
     "np.savetxt('{0}', x)",
+    "{{open('{0}', 'w')()}}",
+    "I(open('{0}', 'w').x(z))",
+    "[open('{0}', 'w')() ~ x]",
     "np.fromfile('{0}')",
     "pd.io.common.os.system('touch {0}')",
     "x.to_csv('{0}')",
@@ -262,6 +265,11 @@ BAD = [
     "I(x @ z)",
     "I(x is z)",
     "I(---x.y)",
+    """I(s == 'a")+print(chr(111))#')""",
+    """C(s, Treatment('a"]'))""",
+    r"I(s == 'a\\')",
+    r"I(s == 'a\n')",
+    """Q('a"b')""",
 ]
 
 

@@ -149,3 +149,11 @@ def test_operators_without_end(wide):
             build_design(formula, wide)
     terms = " + ".join(f"x{i % 24}:x{(i * 7 + 1) % 24}" for i in range(2000))
     assert build_design(f"y ~ {terms} + (1 | h)", wide).design.p == 25
+
+
+@pytest.mark.parametrize(
+    "bar", ["(x * || h)", "(log(x)) y || h)", "(x ** y || h)", "({x + || h)", "(f(x).y || h)"]
+)
+def test_uncorrelated_terms_that_cannot_be_read(data, bar):
+    with pytest.raises(FormulaError, match=r"formula 'y ~ 1 \+ "):
+        build_design(f"y ~ 1 + {bar}", data)

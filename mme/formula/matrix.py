@@ -7,7 +7,7 @@ thousand; everything else is formulaic's work, imported only then.
 from __future__ import annotations
 
 import re
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from functools import lru_cache
 from typing import Any
 
@@ -61,8 +61,9 @@ class MatrixBuilder:
     def split(self, part: Part) -> list[Part]:
         """The independent parts that ``||`` makes of a part: the intercept, then each term without one."""
         if self._plain(part) is None:
-            self._check_size(part)
             text = self._quoted(part.text)
+            self._check_tokens(text)
+            self._check_size(part)
             terms = [str(term) for term in self._evaluate(lambda: _formula(text), text)]
             terms = [term for term in terms if term not in ("0", "1")]
         else:
@@ -119,6 +120,7 @@ class MatrixBuilder:
 
         text = self._quoted(part.text)
         names, _ = names_in(part.text, self.frame.names)
+        self._check_tokens(text)
         self._check_size(part)
         self._check_kinds(text)
         data = self.frame.clean(names)
@@ -143,8 +145,9 @@ class MatrixBuilder:
         data = self.frame.clean(names)
         if not names:
             raise FormulaError(f"formula {self.formula!r}: the {what} {text!r} uses no column of the data.")
+        self._check_tokens(fragment)
         if self.frame.scope.safe:
-            self._check_safe(self._evaluate(lambda: _formula(fragment), text))
+            self._check_factors(self._evaluate(lambda: _formula(fragment), text))
         context = self._context(text)
         matrix = self._evaluate(
             lambda: model_matrix(fragment, data, context=context, na_action="ignore", output="numpy"), text
@@ -158,7 +161,7 @@ class MatrixBuilder:
         self._check_finite(values, [text])
         return values[:, 0]
 
-    def _evaluate(self, build: object, text: str) -> object:
+    def _evaluate(self, build: Callable[[], Any], text: str) -> Any:
         from formulaic.errors import FormulaicError
 
         try:
@@ -190,8 +193,19 @@ class MatrixBuilder:
                 "Check the range of the columns, or use subset= to leave rows out."
             )
 
-    def _check_safe(self, formula: Any) -> None:
-        # the very factors that formulaic will evaluate, not the text as this layer reads it
+    def _check_tokens(self, text: str) -> None:
+        """Under evaluate="safe", before formulaic parses the text: its parser may evaluate functions' names."""
+        if not self.frame.scope.safe:
+            return
+        from formulaic.parser.algos.tokenize import tokenize
+
+        names = self.frame.names | set(self.frame.scope.layers[0])
+        for token in self._evaluate(lambda: list(tokenize(text)), text):
+            if token.kind.value == "python":
+                check_expression(token.token, names, self.formula)
+
+    def _check_factors(self, formula: Any) -> None:
+        """Under evaluate="safe": the very factors that formulaic will evaluate."""
         names = self.frame.names | set(self.frame.scope.layers[0])
         for term in formula:
             for factor in term.factors:
@@ -244,7 +258,7 @@ class MatrixBuilder:
         """Columns used as they are: no dates, and no text that is nearly all numbers."""
         formula = self._evaluate(lambda: _formula(text), text)
         if self.frame.scope.safe:
-            self._check_safe(formula)
+            self._check_factors(formula)
         for term in formula:
             for factor in term.factors:
                 name = _bare(str(factor))

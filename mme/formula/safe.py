@@ -44,6 +44,7 @@ _OPERATORS = (
     ast.BitXor, ast.UnaryOp, ast.UAdd, ast.USub, ast.Not, ast.Invert, ast.BoolOp, ast.And, ast.Or,
     ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
 )  # fmt: skip
+_UNQUOTED = re.compile(r"""[^"\\\x00-\x1f\x7f]*""")
 _LARGEST_POWER = 64
 _LARGEST_INTEGER = 1000  # degrees and degrees of freedom are sizes of matrices
 _MATH = frozenset(_ELEMENTWISE) - {"cbrt", "exp2", "log2", "sign", "square"}  # those of pandas.eval
@@ -129,6 +130,9 @@ class _Check:
         if isinstance(node, ast.Constant):
             if not isinstance(node.value, int | float | str | bool | None):
                 raise _Unsafe(f"holds a literal of type {type(node.value).__name__}")
+            if isinstance(node.value, str) and not _UNQUOTED.fullmatch(node.value):
+                # formulaic pastes calls into code of its own, in double quotes
+                raise _Unsafe("holds text with a double quote, a backslash or a control character")
         elif isinstance(node, ast.Name):
             if self.aliases.get(node.id, node.id) not in self.columns:
                 raise _Unsafe(f"uses {node.id!r}, which is no column")
@@ -180,6 +184,7 @@ class _Check:
             self._literal(keyword.value, keyword.arg in ("knots", "levels"))
         if name == "Q":
             quoted = node.args[0]
+            self._literal(quoted)
             if not isinstance(quoted, ast.Constant) or quoted.value not in self.columns:
                 raise _Unsafe(f"uses {ast.unparse(quoted)}, which is no column")
             return
