@@ -1,5 +1,8 @@
 """Named errors and warnings; every one says what happened, which names, and what to do."""
 
+import sys
+import warnings
+
 __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
@@ -10,11 +13,14 @@ __all__ = [
     "MMEError",
     "MMEWarning",
     "MemoryEstimateError",
+    "MissingDataWarning",
     "NotEnoughDataError",
+    "OptionError",
     "PerfectFitError",
     "PerfectFitWarning",
     "RankDeficientWarning",
     "SolverFallbackWarning",
+    "warn_caller",
 ]
 
 
@@ -42,6 +48,10 @@ class FormulaError(MMEError, ValueError):
     """A formula that cannot be parsed, or names something the data do not have."""
 
 
+class OptionError(MMEError, TypeError, ValueError):
+    """An argument that there is not, or a value that it cannot have."""
+
+
 class ConvergenceError(MMEError, ArithmeticError):
     """No finite value of the objective could be computed at the starting point."""
 
@@ -66,9 +76,28 @@ class PerfectFitWarning(MMEWarning):
     """The model explains the response exactly; the limit of a residual variance of zero is returned."""
 
 
+class MissingDataWarning(MMEWarning):
+    """Rows with missing values in columns of the model were left out."""
+
+
 class RankDeficientWarning(MMEWarning):
     """Columns of the fixed-effects design depend on earlier ones and were dropped."""
 
 
 class SolverFallbackWarning(MMEWarning):
     """A solver that was asked for is not installed; another one serves."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the first line outside of mme, whichever door it came through.
+
+    Parameters
+    ----------
+    message : str
+    category : type
+    """
+    package = __name__.partition(".")[0]
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] == package:
+        level += 1
+    warnings.warn(message, category, stacklevel=level + 1)

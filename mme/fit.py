@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .checks import check_search, check_start
 from .design import Design
 from .direct_fit import fit_direct
 from .equations import Equations, build_equations
+from .exceptions import OptionError
 from .kernels import announce_compilation
 from .kernels.schur import level_factors
 from .parallel import single_threaded_blas
@@ -68,9 +70,9 @@ def fit_design(
         conjugate gradients and stochastic traces; "auto" is direct unless that is predicted to take minutes
         or not to fit in memory (see `mme.preflight`).
     max_evaluations : int
-        Most factorizations allowed (direct), most steps (iterative).
+        Most factorizations allowed (direct), most steps (iterative); at least 1.
     tol : float
-        Stop when the predicted decrease of the deviance is below this (direct).
+        Stop when the predicted decrease of the deviance is below this (direct); positive and at most 1.
     starts : int, optional
         Searches from different starts (direct); by default as many as seem needed where they cost little, one
         from a `theta0` that is given. `FitRecord.starts` and `modes` say how many there were and how many
@@ -91,16 +93,21 @@ def fit_design(
 
     Raises
     ------
+    OptionError, DataError
+        Values of the options, or a start, that make no sense.
     MemoryEstimateError
         The fit is predicted not to fit in memory.
     PerfectFitError
         The model explains the response exactly (see `perfect`).
     """
     check_solver(solver)
+    tol, max_evaluations = check_search(tol, max_evaluations)
+    if theta0 is not None:
+        theta0 = check_start(theta0, design)
     if perfect not in ("raise", "limit"):
-        raise ValueError(f"perfect must be 'raise' or 'limit', not {perfect!r}.")
+        raise OptionError(f"perfect must be 'raise' or 'limit', not {perfect!r}.")
     if starts is not None and (isinstance(starts, bool) or not isinstance(starts, Integral) or starts < 1):
-        raise ValueError(f"starts must be a positive integer or None, not {starts!r}.")
+        raise OptionError(f"starts must be a positive integer or None, not {starts!r}.")
     with single_threaded_blas():
         options = IterativeOptions(**iterative)
         return _fit(design, reml, theta0, solver, max_evaluations, tol, starts, perfect, equations, options)
@@ -154,8 +161,8 @@ def _fit(
 
 def check_solver(solver: str) -> None:
     """Refuse the name of a solver that there is not."""
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
+    if not isinstance(solver, str) or solver not in SOLVERS:
+        raise OptionError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
 
 
 def equations_of(design: Design) -> Equations:
@@ -249,14 +256,14 @@ class IterativeOptions:
         for name, least in leasts.items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer and at least {least}, not {value!r}.")
+                raise OptionError(f"{name} must be an integer and at least {least}, not {value!r}.")
         for name in ("goal", "accuracy", "solve_tol"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not value > 0:
-                raise ValueError(f"{name} must be a positive number, not {value!r}.")
+                raise OptionError(f"{name} must be a positive number, not {value!r}.")
         if self.max_probes < self.probes:
-            raise ValueError(
+            raise OptionError(
                 f"probes must be at most max_probes; they are {self.probes} and {self.max_probes}."
             )
         if self.loglik_probes == 1:
-            raise ValueError("loglik_probes must be 0 (no log-likelihood) or at least 2.")
+            raise OptionError("loglik_probes must be 0 (no log-likelihood) or at least 2.")

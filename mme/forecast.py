@@ -422,7 +422,7 @@ def preflight(
     solver : str
         As in `lmer` and `MixedLM.fit`.
     **options
-        `weights`, `offset`, `subset`, `missing`: as in `lmer`; not with a model.
+        `weights`, `offset`, `subset`, `missing`, `evaluate`, `context`: as in `lmer`; not with a model.
 
     Returns
     -------

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import sys
-import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .covariance import n_theta
-from .exceptions import ConvergenceWarning, DataError, RankDeficientWarning
+from .checks import split_start
+from .exceptions import ConvergenceWarning, OptionError, RankDeficientWarning, warn_caller
 from .fit import IterativeOptions, fit_design
 from .formula import ModelDesign, build_design
+from .hints import unknown_option
 from .results import LinearMixedModelResults
 from .summary import convergence_lines
 
@@ -54,7 +53,9 @@ class LinearMixedModel:
         weights: object = None,
         offset: object = None,
         subset: object = None,
-        missing: str = "none",
+        missing: str = "warn",
+        evaluate: str = "full",
+        context: int | Mapping[str, object] = 0,
     ) -> LinearMixedModel:
         """Evaluate a formula in data; see `lmer` for the parameters.
 
@@ -63,7 +64,16 @@ class LinearMixedModel:
         LinearMixedModel
         """
         return cls(
-            build_design(formula, data, weights=weights, offset=offset, subset=subset, missing=missing)
+            build_design(
+                formula,
+                data,
+                weights=weights,
+                offset=offset,
+                subset=subset,
+                missing=missing,
+                evaluate=evaluate,
+                context=context,
+            )
         )
 
     @property
@@ -107,19 +117,19 @@ class LinearMixedModel:
             Columns of the fixed part were dropped because they depend on earlier ones.
         """
         _check_options(reml, options)
-        theta0 = None if start is None else self._split(start)
+        theta0 = None if start is None else split_start(start, self.model_design.design.terms)
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         if not fit.kept.all():
             names = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
-            _warn(
+            warn_caller(
                 f"fixed-effects columns that depend on earlier ones were dropped: {', '.join(names)}. "
                 "Their coefficients are NaN; leave them out of the formula.",
                 RankDeficientWarning,
             )
         for message, category in fit.record.warnings():
-            _warn(message, category)
+            warn_caller(message, category)
         if not fit.record.converged and not fit.record.perfect:
-            _warn(
+            warn_caller(
                 f"the fit of {self.formula!r} did not converge. {convergence_lines(fit.record)[0]} "
                 "The estimates are the best point found; try another start or more max_evaluations.",
                 ConvergenceWarning,
@@ -143,28 +153,9 @@ class LinearMixedModel:
 
         return preflight_design(self.model_design.design, solver)
 
-    def _split(self, start: object) -> tuple[np.ndarray, ...]:
-        terms = self.model_design.design.terms
-        sizes = [n_theta(term.k, term.covariance) for term in terms]
-        theta = np.atleast_1d(np.asarray(start, dtype=np.float64))
-        if theta.shape != (sum(sizes),) or not np.isfinite(theta).all():
-            counts = ", ".join(f"{term.name} ({size})" for term, size in zip(terms, sizes, strict=True))
-            raise DataError(
-                f"start must be {sum(sizes)} finite numbers, by term: {counts}; it has shape {theta.shape}."
-            )
-        return tuple(np.split(theta, np.cumsum(sizes)[:-1]))
-
     def __repr__(self) -> str:
         design = self.model_design.design
         return f"<LinearMixedModel {self.formula!r}, {design.n} rows, {len(design.terms)} random terms>"
-
-
-def _warn(message: str, category: type[Warning]) -> None:
-    """Warn at the caller's line, whichever door it came through."""
-    level = 2
-    while sys._getframe(level - 1).f_globals.get("__name__") == __name__:
-        level += 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 def lmer(
@@ -175,7 +166,9 @@ def lmer(
     weights: object = None,
     offset: object = None,
     subset: object = None,
-    missing: str = "none",
+    missing: str = "warn",
+    evaluate: str = "full",
+    context: int | Mapping[str, object] = 0,
     solver: str = "auto",
     start: object = None,
     **options: object,
@@ -200,9 +193,23 @@ def lmer(
     offset : array_like, shape (n,), or str, optional
         Known part of the linear predictor, or the name of a column; in the unit of the response.
     subset : array of bool, shape (n,), or str, optional
-        Rows to use; a string is an expression for `DataFrame.eval`, for example ``"Days >= 2"``.
-    missing : {"none", "drop"}
-        Missing values in columns of the model raise `DataError`, or their rows are left out of everything.
+        Rows to use; a string is an expression for `DataFrame.eval`, for example ``"Days >= 2"``, with
+        variables of the caller as ``"Days >= @first"``.  Missing values are looked for among these rows only.
+    missing : {"warn", "drop", "raise"}
+        Rows with missing values in columns of the model (response, covariates, groups, weights, offset) are
+        left out of everything, as lme4 does, with a `MissingDataWarning` ("warn") or without one ("drop"),
+        or they raise `DataError`.  The summary says how many were left out, `n_dropped` of the results too.
+    evaluate : {"full", "safe"}
+        Formulas and subsets are code, as in formulaic and pandas: "full" runs any expression, with everything
+        that the caller can name, files and processes included.  For formulas of people who must not run
+        code: "safe" accepts the names of columns, numbers, text, operators and a list of functions alone
+        (log, exp, sqrt, poly, cr, bs, scale, C, I, np.where and the like: `mme.formula.safe.FUNCTIONS`),
+        refuses everything else as a `FormulaError` before anything is run, and sees no variables but those
+        of a mapping given as `context`.
+    context : int or mapping
+        Names that are no columns, such as functions of your own, are looked up among the variables of the
+        caller (0), of its caller (1) and so on, or in a mapping.  A variable with one value per row of the
+        data serves as a column.
     solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
         "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
         "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
@@ -222,9 +229,12 @@ def lmer(
     FormulaError
         A formula that cannot be read, or names something the data do not have.
     DataError
-        Empty, missing, infinite or non-numeric data, lengths that differ.
+        Empty, infinite or non-numeric data, lengths that differ, missing values under "raise".
     DesignError
-        A grouping factor with one level or as many levels as rows, a constant response, no random term.
+        A grouping factor with one level or as many levels as rows, one grouping under two names, a constant
+        response, no random term.
+    OptionError
+        An option that there is not, or a value that it cannot have.
 
     Warns
     -----
@@ -233,6 +243,8 @@ def lmer(
         see `is_singular` and the summary.
     RankDeficientWarning
         Columns of the fixed part were dropped because they depend on earlier ones.
+    MissingDataWarning
+        Rows with missing values were left out.
 
     Examples
     --------
@@ -243,7 +255,14 @@ def lmer(
     -871.8141
     """
     model = LinearMixedModel.from_formula(
-        formula, data, weights=weights, offset=offset, subset=subset, missing=missing
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        missing=missing,
+        evaluate=evaluate,
+        context=context,
     )
     return model.fit(reml, solver=solver, start=start, **options)
 
@@ -251,9 +270,8 @@ def lmer(
 def _check_options(reml: object, options: dict[str, object]) -> None:
     """Refuse what would silently fit something else, and misspelt options by name."""
     if not isinstance(reml, bool | np.bool_):
-        raise TypeError(f"reml must be True (restricted) or False (full maximum likelihood), not {reml!r}.")
+        raise OptionError(f"reml must be True (restricted) or False (full maximum likelihood), not {reml!r}.")
     for name in options:
         if name not in _OPTIONS:
-            close = difflib.get_close_matches(name.lower(), _OPTIONS, n=1)
-            hint = f" Did you mean {close[0]}?" if close else f" Known: {', '.join(_OPTIONS)}."
-            raise TypeError(f"lmer() and fit() have no option {name!r}.{hint}")
+            hint = unknown_option(name, "lmer", _OPTIONS)
+            raise OptionError(f"lmer() and fit() have no option {name!r}. {hint}")

@@ -17,6 +17,7 @@ from .design import Design, RandomTerm
 from .exceptions import DataError
 from .fit import check_solver
 from .formula.frame import to_pandas
+from .hints import data_hint, option_hint
 from .mixedlm_data import (
     check_index,
     clean_arrays,
@@ -107,7 +108,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     ) -> None:
         for name in kwargs:
             if name not in ("missing_idx", "model_spec", "formula"):
-                raise ValueError(f"argument {name} not permitted for MixedLM initialization")
+                hint = option_hint(name, "MixedLM")
+                raise ValueError(
+                    f"argument {name} not permitted for MixedLM initialization{hint and '. Here ' + hint}"
+                )
         self.use_sqrt = use_sqrt
         self.reml = True
         self.fe_pen = None
@@ -220,6 +224,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         """
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
+        data_hint(data)
         vc_formula = vc_formula or None
         others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
         prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .exceptions import DataError
 from .fit import IterativeOptions
+from .hints import option_hint
 from .mixedlm_params import MixedLMParams
 from .mixedlm_scipy import METHODS
 
@@ -44,9 +45,10 @@ def check_kwargs(fit_kwargs: dict[str, Any], stacklevel: int = 4, iterative: boo
     allowed = _ALLOWED + (ITERATIVE if iterative else ())
     unknown = sorted(set(fit_kwargs) - set(allowed))
     if unknown:
+        hints = [f" {name}: {hint}" for name in unknown if (hint := option_hint(name, "MixedLM.fit"))]
         warnings.warn(
             f"Argument{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} not used by MixedLM.fit. "
-            f"Known are {', '.join(allowed)}.",
+            f"Known are {', '.join(allowed)}.{''.join(hints)}",
             FutureWarning,
             stacklevel=stacklevel,
         )

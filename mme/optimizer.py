@@ -217,6 +217,8 @@ class _Search:
             e = step.e * fraction
             predicted = max(0.0, float(-(model.g @ e) - 0.5 * e @ model.H @ e))
             place = space.move(self.place, e, step.zeros if fraction == 1.0 else None)
+            if np.array_equal(place.theta, self.place.theta):
+                break  # the step is below rounding: no factorization would be counted
             noise = self.noise()
             try:
                 trial = self.evaluate(place.theta, 0)

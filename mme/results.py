@@ -14,6 +14,7 @@ import pandas as pd
 
 from .fit import Fit
 from .formula import make_unique
+from .hints import attribute_hint
 
 if TYPE_CHECKING:
     from .lmer import LinearMixedModel
@@ -39,6 +40,11 @@ class LinearMixedModelResults:
     def __init__(self, model: LinearMixedModel, fit: Fit) -> None:
         self.model = model
         self.fit = fit
+
+    def __getattr__(self, name: str) -> object:
+        # only for names that are not there: say what the field's other software calls them
+        hint = attribute_hint(name)
+        raise AttributeError(f"results of lmer have no attribute {name!r}{hint and '; here ' + hint}.")
 
     # -- the criterion ------------------------------------------------------------------------------------
 
@@ -73,6 +79,11 @@ class LinearMixedModelResults:
     def nobs(self) -> int:
         """Rows used."""
         return self.fit.n
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of missing values."""
+        return self.model.model_design.dropped
 
     @property
     def df_resid(self) -> int:
@@ -255,7 +266,8 @@ class LinearMixedModelResults:
 
         Returns
         -------
-        statsmodels.iolib.summary2.Summary
+        mme.tables.TitledSummary
+            A summary of statsmodels.
         """
         from .summary import lmm_summary
 

@@ -25,13 +25,13 @@ def lmm_summary(results: LinearMixedModelResults) -> Summary:
 
     Returns
     -------
-    statsmodels.iolib.summary2.Summary
-        Header, fixed effects (estimate, standard error, t), variances and correlations, and how the fit
-        converged.
+    mme.tables.TitledSummary
+        A summary of statsmodels: header, fixed effects (estimate, standard error, t), variances and
+        correlations, and how the fit converged.
     """
-    from statsmodels.iolib.summary2 import Summary
+    from .tables import TitledSummary
 
-    out = Summary()
+    out = TitledSummary()
     out.add_title(f"Linear mixed model fit by {results.method}")
     model = results.model.model_design
     groups = ", ".join(f"{group} ({count})" for group, count in results.n_groups.items())
@@ -53,8 +53,11 @@ def lmm_summary(results: LinearMixedModelResults) -> Summary:
     variances = _variance_table(results)
     out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
     lines = [f"Formula: {results.formula}", f"Groups: {groups}"]
+    asked = results.nobs + model.dropped
+    if asked < model.given:
+        lines.append(f"Subset: {asked} of {model.given} rows.")
     if model.dropped:
-        lines.append(f"{model.dropped} rows with missing values were left out.")
+        lines.append(f"{model.dropped} of {asked} rows left out because of missing values.")
     lines += convergence_lines(results.fit.record)
     if results.fit.monte_carlo is not None:
         lines += monte_carlo_lines(results.fit.monte_carlo)
@@ -64,7 +67,7 @@ def lmm_summary(results: LinearMixedModelResults) -> Summary:
 
 
 def convergence_lines(record: object) -> list[str]:
-    """How a fit went, one sentence each.
+    """How a fit went, one sentence each; what the optimizer says of an optimum is in the record alone.
 
     Parameters
     ----------
@@ -74,15 +77,13 @@ def convergence_lines(record: object) -> list[str]:
     -------
     list of str
     """
-    state = "Converged" if record.converged else "NOT CONVERGED"
+    seconds = sum(record.seconds.values())
     # the optimizer's sentence may begin with the state itself
     reason = re.sub(r"^(not )?converged[:,;]?\s*", "", record.message, flags=re.IGNORECASE).rstrip(". ")
-    seconds = sum(record.seconds.values())
+    state = "Converged" if record.converged else "NOT CONVERGED"
+    words = in_words(record.converged, record.gradient_norm, record.iterations, reason)
     evaluations = f"{record.evaluations} evaluation{'' if record.evaluations == 1 else 's'}"
-    lines = [
-        f"{state}{f': {reason}' if reason else ''}. {evaluations} in {seconds:.3g} s, "
-        f"solver: {record.solver}."
-    ]
+    lines = [f"{state}: {words}. {evaluations} in {seconds:.3g} s, solver: {record.solver}."]
     if record.modes > 1:
         lines.append(
             f"{record.modes} minima of the deviance were found from {record.starts} starts; this is the "

@@ -13,6 +13,7 @@ from mme.exceptions import (
     DesignError,
     FormulaError,
     NotEnoughDataError,
+    OptionError,
     PerfectFitError,
     RankDeficientWarning,
 )
@@ -62,11 +63,13 @@ def test_no_data():
 def test_missing_values(data, column):
     frame = data.astype({"g": float})
     frame.loc[[4, 8], column] = np.nan
-    _has(_message(DataError, MODEL, frame), f"{column} (2)", "2 of 120 rows", 'missing="drop"')
+    for word in ("raise", "none"):
+        message = _message(DataError, MODEL, frame, missing=word)
+        _has(message, f"{column} (2)", "2 of 120 rows", 'missing="drop"')
     assert mme.lmer(MODEL, frame, missing="drop").nobs == N - 2
 
 
-@pytest.mark.parametrize("missing", ["none", "drop"])
+@pytest.mark.parametrize("missing", ["warn", "drop", "raise", "none"])
 @pytest.mark.parametrize("column", ["y", "x", "g"])
 def test_infinite_values(data, column, missing):
     frame = data.astype({"g": float})
@@ -80,7 +83,7 @@ def test_columns_the_model_does_not_use_may_hold_anything(data):
 
 
 def test_unknown_rule_for_missing_values(data):
-    _has(_message(DataError, MODEL, data, missing="ignore"), "'ignore'", "'none'", "'drop'")
+    _has(_message(OptionError, MODEL, data, missing="ignore"), "'ignore'", "'warn'", "'drop'", "'raise'")
 
 
 @pytest.mark.parametrize("label", ["weights", "offset"])
@@ -104,7 +107,8 @@ def test_weights(data):
     _has(_message(DataError, MODEL, data, weights=np.zeros(N)), "positive")
     _has(_message(DataError, MODEL, data, weights="wt"), "'wt'", "columns are")
     _has(_message(DataError, MODEL, data.assign(wt="a"), weights="wt"), "wt", "not numeric")
-    _has(_message(DataError, MODEL, data, weights=np.where(data.x > 0, np.nan, 1.0)), "weights (")
+    holes = np.where(data.x > 0, np.nan, 1.0)
+    _has(_message(DataError, MODEL, data, weights=holes, missing="raise"), "weights (")
 
 
 @pytest.mark.parametrize("label", ["weights", "offset", "subset"])

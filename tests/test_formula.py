@@ -483,7 +483,7 @@ def _holes(data: pd.DataFrame) -> pd.DataFrame:
 
 def test_missing_values_raise_with_counts(data):
     with pytest.raises(DataError, match=r"y \(1\), x \(2\), m \(1\); 3 of 240 rows .*missing=\"drop\""):
-        build_design("y ~ x + (x | m)", _holes(data))
+        build_design("y ~ x + (x | m)", _holes(data), missing="raise")
 
 
 def test_missing_rows_are_dropped_from_everything(data):
@@ -514,11 +514,11 @@ def test_missing_in_other_types(data, dtype):
     frame = data.assign(b=data.b.astype(dtype))
     frame.loc["row4", "b"] = None
     with pytest.raises(DataError, match=r"b \(1\)"):
-        build_design("y ~ b + (1 | h)", frame)
+        build_design("y ~ b + (1 | h)", frame, missing="raise")
     assert build_design("y ~ b + (1 | h)", frame, missing="drop").design.n == N - 1
 
 
-@pytest.mark.parametrize("missing", ["none", "drop"])
+@pytest.mark.parametrize("missing", ["warn", "drop", "raise", "none"])
 @pytest.mark.parametrize("column", ["y", "x", "h", "z"])
 def test_infinite_values_always_raise(data, missing, column):
     frame = data.assign(h=data.h.astype(float))

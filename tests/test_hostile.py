@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 import mme
 from mme.design import Design, RandomTerm
-from mme.exceptions import DataError
+from mme.exceptions import DataError, DesignError
 from mme.fit import fit_design
 
 CROSSED = "y ~ x + (x | g) + (1 | h)"
@@ -115,12 +115,22 @@ def test_rows_levels_and_terms_in_another_order(data, base):
     np.testing.assert_allclose(got.random_effects["g"].loc[names], base.random_effects["g"], atol=1e-6)
 
 
-def test_a_factor_twice_is_the_factor_once(data):
-    got = mme.lmer("y ~ x + (1 | g) + (1 | twin)", data.assign(twin=data.g))
-    once = mme.lmer("y ~ x + (1 | g)", data)
-    assert got.converged
-    assert got.llf == pytest.approx(once.llf, abs=1e-7)
-    assert got.varcorr.vcov[:2].sum() == pytest.approx(once.varcorr.vcov[0], rel=1e-3)
+def test_one_grouping_under_two_names(data):
+    """A flat likelihood where an effect is in both terms; the uncorrelated model where none is."""
+    twin = data.assign(twin=np.array(list("qwertyuiopasdfg"))[data.g], x2=3.0 * data.x)
+    for formula, words in [
+        ("y ~ x + (1 | g) + (1 | twin)", r"'g' and 'twin' are the same 15 groups.*\(Intercept\).*told apart"),
+        ("y ~ x + (x | g) + (1 | h) + (1 | twin)", r"'g' and 'twin' are the same 15 groups.*\(Intercept\)"),
+        ("y ~ x + (x | twin) + (0 + x | g)", r"'twin' and 'g' are the same 15 groups.*of x by the one"),
+        ("y ~ x + (0 + x | twin) + (0 + x2 | g)", r"'twin' and 'g' are the same 15 groups.*of x and x2 by"),
+        ("y ~ x + (1 | g / twin)", r"'twin:g' and 'g' are the same 15 groups"),
+    ]:
+        with pytest.raises(DesignError, match=words):
+            mme.lmer(formula, twin)
+    apart = mme.lmer("y ~ x + (x || g)", data)
+    got = mme.lmer("y ~ x + (1 | g) + (0 + x | twin)", twin)
+    assert got.llf == pytest.approx(apart.llf, abs=1e-8)
+    np.testing.assert_allclose(got.theta, apart.theta, rtol=1e-5)
 
 
 # -- optima --------------------------------------------------------------------------------------------------

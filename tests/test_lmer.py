@@ -13,6 +13,7 @@ import pytest
 from support import load_data, reference_models
 
 import mme
+from mme.checks import split_start
 from mme.covariance import theta_to_lam
 from mme.exceptions import ConvergenceWarning, DataError
 from mme.fit import Fit, FitRecord
@@ -229,7 +230,9 @@ def test_summary_shows_estimates_and_convergence(sleepstudy):
     text = str(_results_at(SLOPE, sleepstudy, THETA).summary())
     for piece in ("REML", "-871.8141", "251.405", "1.5458", "612.1", "24.741", "0.07", "Subject (18)"):
         assert piece in text
-    assert "Converged: given. 7 evaluations" in text
+    text = " ".join(text.split())
+    assert "Converged: optimum found (gradient 1e-07) in 6 steps. 7 evaluations in 0.002 s" in text
+    assert "given" not in text
     assert "dense (LAPACK)" in text
     assert "Singular" not in text
 
@@ -237,7 +240,7 @@ def test_summary_shows_estimates_and_convergence(sleepstudy):
 def test_summary_says_singular_and_not_converged(sleepstudy):
     got = _results_at(SLOPE, sleepstudy, THETA, converged=False, singular=("Subject",))
     text = " ".join(str(got.summary()).split())
-    assert "NOT CONVERGED: given." in text
+    assert "NOT CONVERGED: given (gradient 1e-07). 7 evaluations" in text
     assert "Singular: the covariance of Subject has a zero variance" in text
     assert got.is_singular
     assert not got.converged
@@ -250,7 +253,23 @@ def test_summary_of_small_numbers_keeps_digits(sleepstudy):
 
 
 def test_html(sleepstudy):
-    assert "<table" in _results_at(SLOPE, sleepstudy, THETA)._repr_html_()
+    html = _results_at(SLOPE, sleepstudy, THETA)._repr_html_()
+    assert html.startswith('<table class="simpletable">\n<caption>Linear mixed model fit by REML</caption>')
+    assert html.count("<caption>") == 1
+    assert html.count("<table") == 3
+
+
+def test_html_is_escaped(sleepstudy):
+    """Names and labels are the data's: they must not become markup in a notebook."""
+    column = "<script>alert(1)</script>"
+    frame = sleepstudy.assign(**{column: sleepstudy.Days % 3, "a<b": sleepstudy.Subject})
+    got = mme.lmer(f"Reaction ~ I((Days<5)&(Days>1)) + Q('{column}') + (1 | `a<b`)", frame)
+    for html in (got._repr_html_(), got.summary()._repr_html_()):
+        assert "<script" not in html
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+        assert "I((Days &lt; 5) &amp; (Days &gt; 1))" in html
+        assert "a&lt;b (18)" in html
+    assert column in str(got.summary())
 
 
 # -- options and the model ----------------------------------------------------------------------------------
@@ -274,9 +293,10 @@ def test_options_reach_the_engine(sleepstudy, monkeypatch):
 
 def test_start_is_split_by_term(sleepstudy):
     model = LinearMixedModel.from_formula("Reaction ~ (Days || Subject)", sleepstudy)
-    assert [part.tolist() for part in model._split([0.5, 0.1])] == [[0.5], [0.1]]
+    terms = model.model_design.design.terms
+    assert [part.tolist() for part in split_start([0.5, 0.1], terms)] == [[0.5], [0.1]]
     with pytest.raises(DataError, match=r"2 finite numbers, by term: Subject \(1\), Subject\.1 \(1\)"):
-        model._split([1.0, 2.0, 3.0])
+        split_start([1.0, 2.0, 3.0], terms)
 
 
 def test_not_converged_warns(sleepstudy, monkeypatch):
@@ -284,7 +304,7 @@ def test_not_converged_warns(sleepstudy, monkeypatch):
         lmer_module, "fit_design", lambda design, **_: _oracle_fit(design, THETA, converged=False)
     )
     with pytest.warns(
-        ConvergenceWarning, match=r"did not converge\. NOT CONVERGED: given\. 7 eval"
+        ConvergenceWarning, match=r"did not converge\. NOT CONVERGED: given \(gradient 1e-07\)\. 7 eval"
     ) as caught:
         results = mme.lmer(SLOPE, sleepstudy)
     assert not results.converged

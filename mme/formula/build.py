@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
 
 from ..design import Design, RandomTerm
-from ..exceptions import DataError, FormulaError
-from .codes import Factor
+from ..exceptions import DataError, DesignError, FormulaError
+from .codes import Factor, same_partition
 from .frame import ModelFrame, suggest
 from .matrix import MatrixBuilder
 from .parse import Bar, ParsedFormula, names_in, parse_formula
+from .scope import Scope
 
 __all__ = ["ModelDesign", "build_design", "make_unique"]
 
@@ -38,6 +39,8 @@ class ModelDesign:
         The data's labels of the rows in use.
     dropped : int
         Rows left out because of missing values.
+    given : int
+        Rows of the data, before `subset` and missing values.
     """
 
     design: Design
@@ -47,6 +50,7 @@ class ModelDesign:
     factors: tuple[Factor, ...]
     index: pd.Index
     dropped: int
+    given: int
 
 
 def build_design(
@@ -56,7 +60,9 @@ def build_design(
     weights: object = None,
     offset: object = None,
     subset: object = None,
-    missing: str = "none",
+    missing: str = "warn",
+    evaluate: str = "full",
+    context: int | Mapping[str, object] = 0,
 ) -> ModelDesign:
     """Evaluate a mixed-model formula in data.
 
@@ -69,8 +75,11 @@ def build_design(
         Values or the name of a column.
     subset : array of bool, shape (n,), or str, optional
         Rows to use; a string is an expression for `DataFrame.eval`.
-    missing : {"none", "drop"}
-        Missing values in columns of the model raise, or their rows are left out of everything.
+    missing : {"warn", "drop", "raise"}
+        Missing values in columns of the model: their rows are left out of everything, with a warning or
+        without one, or they raise.
+    evaluate, context
+        What formulas and subsets may do, and see: see `mme.lmer`.
 
     Returns
     -------
@@ -88,7 +97,7 @@ def build_design(
     if not isinstance(formula, str):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
     parsed = parse_formula(formula)
-    frame = ModelFrame(data, subset)
+    frame = ModelFrame(data, subset, Scope(context, evaluate))
     used = _used_columns(parsed, frame)
     extra: dict[str, np.ndarray] = {}
     by_name: dict[str, str] = {}
@@ -127,7 +136,14 @@ def build_design(
         y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=x_names
     )
     return ModelDesign(
-        design, formula, parsed.response, tuple(labels), tuple(factors), frame.index, frame.dropped
+        design,
+        formula,
+        parsed.response,
+        tuple(labels),
+        tuple(factors),
+        frame.index,
+        frame.dropped,
+        len(frame.data),
     )
 
 
@@ -152,9 +168,11 @@ def make_unique(labels: Sequence[str]) -> list[str]:
 
 
 def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
-    """Every column the formula mentions; unknown names raise."""
+    """Every column the formula mentions; names that are neither columns nor variables raise."""
     used: list[str] = []
     unknown: list[str] = []
+    strangers: list[str] = []
+    groups = {name for bar in parsed.bars for name in bar.group.columns}
     texts = [parsed.response, *(term for _, term in parsed.fixed.terms), *parsed.offsets]
     for bar in parsed.bars:
         texts.extend(term for _, term in bar.part.terms)
@@ -167,8 +185,14 @@ def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
         unknown += strange
     for bar in parsed.bars:
         used.extend(bar.group.columns)
-    frame.check_names(list(dict.fromkeys(unknown)) + used, parsed.text)
-    return used
+    unknown += [name for name in used if name not in frame.names]
+    for name in dict.fromkeys(unknown):
+        if frame.adopt(name):
+            used.append(name)
+        elif name in groups or name.partition(".")[0] not in frame.scope:
+            strangers.append(name)
+    frame.check_names(strangers + [name for name in used if name in frame.names], parsed.text)
+    return [name for name in dict.fromkeys(used) if name in frame.names]
 
 
 def _expand(
@@ -179,6 +203,7 @@ def _expand(
     factors: list[Factor] = []
     parts: list[tuple[np.ndarray | None, tuple[str, ...]]] = []
     owner: dict[tuple[frozenset[str], str], str] = {}
+    crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
             columns, names = (None, ("(Intercept)",)) if not part.terms else builder.matrix(part)
@@ -190,10 +215,44 @@ def _expand(
                         f"{earlier} and {bar.text}, so its two variances cannot be told apart. "
                         "Leave one out (0 + x removes an intercept)."
                     )
-            labels.append(bar.group.label)
+            label = bar.group.label
+            labels.append(f"`{label}`" if len(bar.group.columns) == 1 and label in crossed else label)
             factors.append(frame.factor(bar.group.columns))
             parts.append((columns, names))
+    _check_partitions(builder.formula, labels, factors, parts)
     return labels, factors, parts
+
+
+def _check_partitions(
+    formula: str,
+    labels: Sequence[str],
+    factors: Sequence[Factor],
+    parts: Sequence[tuple[np.ndarray | None, tuple[str, ...]]],
+) -> None:
+    """Refuse one grouping under two names with an effect in common: the likelihood is flat there."""
+    for (i, a), (j, b) in combinations(enumerate(factors), 2):
+        if a is b or not same_partition(a, b):
+            continue
+        shared = [name for name in parts[i][1] if name in parts[j][1]]
+        if not shared and not _dependent(parts[i][0], parts[j][0], a.codes.size):
+            continue
+        effects = ", ".join(shared) or f"{', '.join(parts[i][1])} and {', '.join(parts[j][1])}"
+        raise DesignError(
+            f"formula {formula!r}: {labels[i]!r} and {labels[j]!r} are the same {a.n_levels} groups of rows "
+            f"under two names, so the variances of {effects} by the one and by the other cannot be told "
+            f"apart. Leave out the term of {labels[i]!r} or of {labels[j]!r}."
+        )
+
+
+def _dependent(a: np.ndarray | None, b: np.ndarray | None, n: int) -> bool:
+    """Whether some combination of the columns of a is one of those of b."""
+    A, B = (np.ones((n, 1)) if m is None else m for m in (a, b))
+    both = np.hstack([A, B])
+    length = np.linalg.norm(both, axis=0)
+    R: np.ndarray = np.linalg.qr(both / np.where(length > 0, length, 1.0)).R
+    k = A.shape[1]
+    ranks = [np.linalg.matrix_rank(part, rtol=1e-12) for part in (R, R[:, :k], R[:, k:])]
+    return bool(ranks[0] < ranks[1] + ranks[2])
 
 
 def _lme4_order(n_levels: Sequence[int]) -> list[int]:

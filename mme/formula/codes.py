@@ -6,7 +6,8 @@ arithmetic on codes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from ..exceptions import DataError
 
-__all__ = ["Factor", "encode", "interact"]
+__all__ = ["Factor", "encode", "interact", "same_partition", "unhashable"]
 
 _INT32 = np.iinfo(np.int32).max
 _EXACT = 2.0**53  # integers beyond it have no exact float
@@ -30,7 +31,8 @@ class Factor:
     n_levels : int
     levels : pandas.Index or sequence of (Factor, ndarray)
         Labels in the order of the codes; for an interaction the crossed factors with the code of each in
-        every level, from which labels joined by ':' are made on demand.
+        every level, from which labels joined by ':' are made on demand; where that makes two alike, as of
+        "a:b" with "c" and "a" with "b:c", labels that hold a colon are put in double quotes.
     """
 
     def __init__(
@@ -45,9 +47,13 @@ class Factor:
         """Labels, shape (n_levels,): the column's own values, or text joined by ':' for an interaction."""
         if isinstance(self._levels, pd.Index):
             return self._levels
+        joined = self._joined(_as_text)
+        return joined if joined.is_unique else self._joined(_quoted)
+
+    def _joined(self, as_text: Callable[[pd.Index], np.ndarray]) -> pd.Index:
         text: np.ndarray | None = None
         for factor, codes in self._levels:
-            labels = _as_text(factor.levels)[codes]
+            labels = as_text(factor.levels)[codes]
             text = labels if text is None else text + ":" + labels
         return pd.Index(text, dtype=object)
 
@@ -125,6 +131,26 @@ def interact(factors: Sequence[Factor]) -> Factor:
     return result
 
 
+def unhashable(values: pd.Series | np.ndarray, name: str) -> DataError:
+    """The error for a column of lists, arrays, sets or dicts."""
+    kinds = sorted({type(value).__name__ for value in values})
+    return DataError(
+        f"column {name!r} holds values of type {' and '.join(kinds)}, which cannot be labels of groups or "
+        f"levels; make them text first: data[{name!r}].astype(str)."
+    )
+
+
+def same_partition(a: Factor, b: Factor) -> bool:
+    """Whether two factors group the rows alike, whatever they call the groups."""
+    if a.n_levels != b.n_levels:
+        return False
+    head = slice(0, 4096)
+    table = dict(zip(a.codes[head].tolist(), b.codes[head].tolist(), strict=True))
+    if any(table[i] != j for i, j in zip(a.codes[head].tolist(), b.codes[head].tolist(), strict=True)):
+        return False
+    return _parent(a, b) is not None
+
+
 def _cross(a: Factor, b: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes of the combinations, and the code of a and of b in each of them."""
     span = a.n_levels * b.n_levels
@@ -178,7 +204,10 @@ def _encode_integers(values: np.ndarray) -> Factor:
 
 
 def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
-    codes, unique = pd.factorize(values)
+    try:
+        codes, unique = pd.factorize(values)
+    except TypeError as error:
+        raise unhashable(values, name) from error
     if codes.size and codes.min() < 0:
         raise _missing(name, int((codes < 0).sum()))
     unique = pd.Index(unique)
@@ -207,6 +236,16 @@ def _as_text(levels: pd.Index) -> np.ndarray:
     if levels.dtype.kind == "f" and np.array_equal(levels, np.trunc(levels)):
         levels = levels.astype(np.int64)
     return levels.astype(str).to_numpy(dtype=object)
+
+
+def _quoted(levels: pd.Index) -> np.ndarray:
+    """Labels as text that stay apart when joined: text is quoted where it holds a colon or looks quoted."""
+    text = _as_text(levels)
+    alike = pd.Index(text).duplicated(keep=False)  # 1 and "1"
+    for i, value in enumerate(levels):
+        if ":" in text[i] or text[i].startswith('"') or (alike[i] and isinstance(value, str)):
+            text[i] = json.dumps(text[i], ensure_ascii=False)
+    return text
 
 
 def _missing(name: str, count: int) -> DataError:

@@ -6,14 +6,18 @@ The only part of the formula layer that touches pandas' many column types.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..exceptions import DataError, FormulaError
+from ..exceptions import DataError, FormulaError, MissingDataWarning, OptionError, warn_caller
+from ..hints import data_hint
 from .codes import Factor, encode, interact
+from .safe import check_subset
+from .scope import Scope
 
 __all__ = [
     "ModelFrame",
@@ -28,7 +32,7 @@ __all__ = [
     "to_pandas",
 ]
 
-_MISSING = ("none", "drop")
+_MISSING = ("warn", "drop", "raise", "none")
 
 
 class ModelFrame:
@@ -39,19 +43,22 @@ class ModelFrame:
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes
     subset : array of bool, shape (n,), or str, optional
         Rows to use; a string is an expression for `DataFrame.eval`.
+    scope : Scope, optional
+        What a subset may use beside the columns, as ``@name``; by default nothing.
 
     Attributes
     ----------
     data : DataFrame
-        As given, all rows.
+        As given, all rows; columns of `adopt` are added to a copy.
     rows : ndarray of bool, shape (n,), or None
         Rows in use; None stands for all.
     dropped : int
         Rows left out because a value was missing.
     """
 
-    def __init__(self, data: object, subset: object = None) -> None:
+    def __init__(self, data: object, subset: object = None, scope: Scope | None = None) -> None:
         self.data = as_frame(data)
+        self.scope = Scope({}) if scope is None else scope
         self.dropped = 0
         self._columns: dict[str, pd.Series] = {}
         self._numeric: dict[str, np.ndarray] = {}
@@ -95,6 +102,17 @@ class ModelFrame:
         if not self._unique:
             refuse_duplicates(self.data, names)
 
+    def adopt(self, name: str) -> bool:
+        """Take a variable of the scope as a column if it holds one value per row of the data."""
+        value = self.scope.get(name)
+        kinds = (list, tuple, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+        if not isinstance(value, kinds) or getattr(value, "ndim", 1) != 1 or len(value) != len(self.data):
+            return False
+        self._check_aligned(value, f"the variable {name!r}")
+        self.data = self.data.assign(**{name: value})
+        self.names |= {name}
+        return True
+
     def check_missing(self, names: Sequence[str], missing: str, extra: dict[str, np.ndarray]) -> None:
         """Apply the rule for missing values to the columns of the model, all at once.
 
@@ -102,18 +120,27 @@ class ModelFrame:
         ----------
         names : sequence of str
             Columns of the data that the model uses.
-        missing : {"none", "drop"}
-            Raise, or leave out every row with a missing value in any of them.
+        missing : {"warn", "drop", "raise"}
+            Leave out every row with a missing value in any of them, with a warning or without one, or raise;
+            "none" is statsmodels' word for the latter.
         extra : dict of str to ndarray of float, shape (rows of the data,)
             Weights and offset given as arrays.
 
         Raises
         ------
         DataError
-            Missing values under "none", with the counts by column; infinite values always.
+            Missing values under "raise", with the counts by column; infinite values always.
+
+        Warns
+        -----
+        MissingDataWarning
+            Rows were left out under "warn".
         """
         if missing not in _MISSING:
-            raise DataError(f"missing={missing!r} is not known; use 'none' (raise) or 'drop'.")
+            raise OptionError(
+                f"missing={missing!r} is not known; use 'warn' (leave out rows with missing values and say "
+                "so), 'drop' (leave them out) or 'raise'."
+            )
         absent: dict[str, np.ndarray] = {}
         infinite: dict[str, int] = {}
         values = {name: self.raw(name) for name in names}
@@ -133,7 +160,7 @@ class ModelFrame:
         listed = ", ".join(f"{label} ({np.count_nonzero(mask)})" for label, mask in absent.items())
         bad = np.logical_or.reduce(list(absent.values()))
         count = int(np.count_nonzero(bad))
-        if missing == "none":
+        if missing in ("raise", "none"):
             raise DataError(
                 f"missing values in columns of the model: {listed}; {count} of {bad.size} rows have at least "
                 'one. Remove those rows, or use missing="drop".'
@@ -141,6 +168,12 @@ class ModelFrame:
         if count == bad.size:
             raise DataError(f"no rows are left after dropping those with missing values: {listed}.")
         self.dropped = count
+        if missing == "warn":
+            warn_caller(
+                f"{count} of {bad.size} rows were left out because of missing values: {listed}. "
+                'missing="drop" leaves them out without this warning, missing="raise" refuses them.',
+                MissingDataWarning,
+            )
         if self.rows is None:
             self.rows = ~bad
         else:
@@ -197,12 +230,24 @@ class ModelFrame:
                 f"its values ({label}.to_numpy()) to go by position."
             )
 
+    def _variable_hint(self, reason: str) -> str:
+        match = re.match(r"name '(\w+)' is not defined", reason)
+        if match is None or self.scope.safe or match[1] not in self.scope:
+            return ""
+        return f" For your variable of that name write @{match[1]}."
+
     def _subset(self, subset: object) -> np.ndarray:
         if isinstance(subset, str):
+            if self.scope.safe:
+                check_subset(subset, self.names)
+            local, world = self.scope.layers if "@" in subset else ({}, {})
             try:
-                subset = self.data.eval(subset)
+                # without both, pandas looks up @names here, among the variables of this module
+                subset = self.data.eval(subset, local_dict=local, global_dict=world)
             except Exception as error:
-                raise DataError(f"subset={subset!r} cannot be evaluated: {error}.") from error
+                raise DataError(
+                    f"subset={subset!r} cannot be evaluated: {error}.{self._variable_hint(str(error))}"
+                ) from error
         self._check_aligned(subset, "subset")
         rows = np.asarray(subset)
         if rows.dtype.kind != "b" or rows.shape != (len(self.data),):
@@ -227,10 +272,7 @@ def as_frame(data: object) -> pd.DataFrame:
         return data
     if data is None:
         raise DataError("no data given; pass a DataFrame or a dict of arrays.")
-    if isinstance(data, str):
-        raise DataError(
-            f"data is the string {data!r}; read the file first, for example with pandas.read_csv."
-        )
+    data_hint(data)
     if isinstance(data, dict):
         lengths = {name: np.shape(values)[0] for name, values in data.items() if np.ndim(values)}
         if len(set(lengths.values())) > 1:

@@ -7,14 +7,19 @@ thousand; everything else is formulaic's work, imported only then.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sized
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError, FormulaError
+from .codes import unhashable
 from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, names_in
+from .safe import check_expression
+from .size import check_size
 
 __all__ = ["MatrixBuilder", "r_name"]
 
@@ -56,7 +61,10 @@ class MatrixBuilder:
     def split(self, part: Part) -> list[Part]:
         """The independent parts that ``||`` makes of a part: the intercept, then each term without one."""
         if self._plain(part) is None:
-            terms = [str(term) for term in _formula(self._quoted(part.text))]
+            text = self._quoted(part.text)
+            self._check_tokens(text)
+            self._check_size(part)
+            terms = [str(term) for term in self._evaluate(lambda: _formula(text), text)]
             terms = [term for term in terms if term not in ("0", "1")]
         else:
             terms = [term for _, term in part.terms]
@@ -108,12 +116,15 @@ class MatrixBuilder:
 
         text = self._quoted(part.text)
         names, _ = names_in(part.text, self.frame.names)
+        self._check_tokens(text)
+        self._check_size(part)
         self._check_kinds(text)
         data = self.frame.clean(names)
         if not names:
             data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
         matrix = self._evaluate(
-            lambda: model_matrix(text, data, context=_context(), na_action="raise", output="numpy"), text
+            lambda: model_matrix(text, data, context=self._context(text), na_action="raise", output="numpy"),
+            text,
         )
         labels = [str(name) for name in matrix.model_spec.column_names]
         if part.intercept and labels[:1] == ["Intercept"]:
@@ -130,8 +141,12 @@ class MatrixBuilder:
         data = self.frame.clean(names)
         if not names:
             raise FormulaError(f"formula {self.formula!r}: the {what} {text!r} uses no column of the data.")
+        self._check_tokens(fragment)
+        if self.frame.scope.safe:
+            self._check_factors(self._evaluate(lambda: _formula(fragment), text))
+        context = self._context(text)
         matrix = self._evaluate(
-            lambda: model_matrix(fragment, data, context=_context(), na_action="ignore", output="numpy"), text
+            lambda: model_matrix(fragment, data, context=context, na_action="ignore", output="numpy"), text
         )
         if matrix.shape != (self.frame.n, 1):
             raise FormulaError(
@@ -142,7 +157,7 @@ class MatrixBuilder:
         self._check_finite(values, [text])
         return values[:, 0]
 
-    def _evaluate(self, build: object, text: str) -> object:
+    def _evaluate(self, build: Callable[[], Any], text: str) -> Any:
         from formulaic.errors import FormulaicError
 
         try:
@@ -174,11 +189,77 @@ class MatrixBuilder:
                 "Check the range of the columns, or use subset= to leave rows out."
             )
 
+    def _check_tokens(self, text: str) -> None:
+        """Under evaluate="safe", before formulaic parses the text: it may evaluate functions' names."""
+        if not self.frame.scope.safe:
+            return
+        from formulaic.parser.algos.tokenize import tokenize
+
+        names = self.frame.names | set(self.frame.scope.layers[0])
+        for token in self._evaluate(lambda: list(tokenize(text)), text):
+            if token.kind.value == "python":
+                check_expression(token.token, names, self.formula)
+
+    def _check_factors(self, formula: Any) -> None:
+        """Under evaluate="safe": the very factors that formulaic will evaluate."""
+        names = self.frame.names | set(self.frame.scope.layers[0])
+        for term in formula:
+            for factor in term.factors:
+                if factor.eval_method.value == "python":
+                    check_expression(factor.expr, names, self.formula)
+                elif factor.eval_method.value == "lookup" and factor.expr not in names:
+                    raise FormulaError(f"formula {self.formula!r}: {factor.expr!r} is not in the data.")
+
+    def _refuse_variable(self, name: str) -> None:
+        value = self.frame.scope.get(name)
+        size = f", with {len(value)} values" if isinstance(value, Sized) else ""
+        raise FormulaError(
+            f"formula {self.formula!r}: {name!r} is not in the data, and the variable of that name (of type "
+            f"{type(value).__name__}{size}) is not one value for each of the {len(self.frame.data)} rows."
+        )
+
+    def _check_size(self, part: Part) -> None:
+        from ..forecast import available_memory
+
+        check_size(
+            self._quoted(part.text), self.formula, self.frame.n, self._columns_of, available=available_memory
+        )
+
+    def _columns_of(self, factor: str) -> int:
+        """Fewest columns of a factor of the formula: its levels less one, or 1."""
+        coded = re.fullmatch(r"(?:C|factor)\((.+?)(?:,.*)?\)", factor, re.DOTALL)
+        name = _bare(coded[1].strip() if coded else factor)
+        if name not in self.frame.names or (not coded and self.frame.is_numeric(name)):
+            return 1
+        try:
+            return max(self.frame.raw(name).nunique() - 1, 1)
+        except TypeError as error:
+            raise unhashable(self.frame.raw(name), name) from error
+
+    def _context(self, text: str) -> dict[str, object]:
+        """What the formula engine sees beside the columns: functions, and variables that the text names."""
+        context = dict(_functions())
+        for name in set(re.findall(r"[^\W\d]\w*", text)):
+            if name not in self.frame.scope or name in self.frame.names:
+                continue
+            value = self.frame.scope.get(name)
+            known = name in context or name in _transforms()
+            # a number called C does not hide the function, nor does math.log, which takes one number
+            if known and (not callable(value) or getattr(value, "__module__", "") == "math"):
+                continue
+            context[name] = value
+        return context
+
     def _check_kinds(self, text: str) -> None:
         """Columns used as they are: no dates, and no text that is nearly all numbers."""
-        for term in self._evaluate(lambda: _formula(text), text):
+        formula = self._evaluate(lambda: _formula(text), text)
+        if self.frame.scope.safe:
+            self._check_factors(formula)
+        for term in formula:
             for factor in term.factors:
                 name = _bare(str(factor))
+                if factor.eval_method.value == "lookup" and name not in self.frame.names:
+                    self._refuse_variable(name)
                 if name in self.frame.names:
                     column = self.frame.raw(name)
                     refuse_dates(column, name)
@@ -224,7 +305,10 @@ def _check_not_numbers(column: pd.Series, name: str) -> None:
     dtype = column.dtype
     if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
         return
-    unique = pd.Series(pd.unique(column.to_numpy(dtype=object)))
+    try:
+        unique = pd.Series(pd.unique(column.to_numpy(dtype=object)))
+    except TypeError as error:
+        raise unhashable(column, name) from error
     if len(unique) <= 10:
         return
     bad = pd.to_numeric(unique, errors="coerce").isna()
@@ -242,14 +326,21 @@ def _check_not_numbers(column: pd.Series, name: str) -> None:
 def _formula(text: str) -> object:
     from formulaic import Formula
 
-    return Formula(text)
+    try:
+        return Formula(text)
+    except (RecursionError, MemoryError) as error:  # Python's parser says the latter of its own stack
+        raise SyntaxError("it is nested too deeply") from error
+
+
+def _transforms() -> dict[str, object]:
+    from formulaic.transforms import TRANSFORMS
+
+    return TRANSFORMS
 
 
 @lru_cache(maxsize=1)
-def _context() -> dict[str, object]:
+def _functions() -> dict[str, object]:
     """Functions known in formulas beside formulaic's own, under R's names."""
-    from formulaic.transforms import TRANSFORMS
-
     return {
         "np": np,
         "pd": pd,
@@ -257,5 +348,5 @@ def _context() -> dict[str, object]:
         "abs": np.abs,
         "log1p": np.log1p,
         "expm1": np.expm1,
-        "factor": TRANSFORMS["C"],
+        "factor": _transforms()["C"],
     }

@@ -8,14 +8,16 @@ left after the bars are taken out is an ordinary Wilkinson formula.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..exceptions import FormulaError
+from ..hints import bar_hint
 
 __all__ = ["Bar", "Group", "ParsedFormula", "Part", "bar_in", "names_in", "parse_formula"]
 
+_DEEPEST = 100  # Python's own parser reads no more nested parentheses
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _QUOTES = "\"'`"
 _NAME = r"[^\W\d]\w*(?:\.\w+)*"
@@ -204,6 +206,11 @@ def _code(text: str, formula: str) -> Iterator[tuple[int, str, int]]:
         elif c in _CLOSING:
             yield i, c, len(stack)
             stack.append(_CLOSING[c])
+            if len(stack) > _DEEPEST:
+                raise FormulaError(
+                    f"a formula of {len(formula)} characters, {formula[:40]!r}..., has more than {_DEEPEST} "
+                    "parentheses within one another; leave out those around whole terms."
+                )
         elif c in ")]}":
             if not stack or stack.pop() != c:
                 raise FormulaError(
@@ -214,7 +221,8 @@ def _code(text: str, formula: str) -> Iterator[tuple[int, str, int]]:
         else:
             yield i, c, len(stack)
     if quote:
-        raise FormulaError(f"formula {formula!r}: the quote {quote} is never closed.")
+        hint = ' Write a name that holds a backtick as Q("...").' if quote == "`" else ""
+        raise FormulaError(f"formula {formula!r}: the quote {quote} is never closed.{hint}")
     if stack:
         raise FormulaError(f"formula {formula!r}: unbalanced parentheses, {stack[-1]!r} is missing.")
 
@@ -276,7 +284,7 @@ def _sort_term(
     if not _enclosed(term, formula):
         raise FormulaError(
             f"formula {formula!r}: {term!r} has a bar inside a function or another operator; "
-            "random terms are joined to the rest by '+' only."
+            f"random terms are joined to the rest by '+' only.{bar_hint(term)}"
         )
     if sign == "-":
         raise FormulaError(f"formula {formula!r}: the random term {term} cannot be subtracted; leave it out.")
@@ -355,9 +363,12 @@ def _groups(text: str, bar: str, formula: str) -> list[Group]:
         group = _interaction(piece, bar, formula)
         if groups:
             outer = groups[0]
-            own = f"({group.label})" if len(group.columns) > 1 and _enclosed(piece, formula) else group.label
-            label = f"({outer.label})" if len(outer.columns) > 1 else outer.label
-            group = Group(f"{own}:{label}", group.columns + outer.columns)
+            whole = len(group.columns) == 1 or _enclosed(piece, formula)
+            own = _within(group) if whole else group.label
+            label = _within(outer)
+            columns = group.columns + outer.columns
+            _check_distinct(columns, bar, formula)
+            group = Group(f"{own}:{label}", columns)
         groups.insert(0, group)
     return groups
 
@@ -368,15 +379,35 @@ def _interaction(text: str, bar: str, formula: str) -> Group:
     for piece in (p.strip() for p in _split(text, ":", formula)):
         if _enclosed(piece, formula):
             inner = _interaction(piece[1:-1].strip(), bar, formula)
-            labels.append(f"({inner.label})" if len(inner.columns) > 1 else inner.label)
+            labels.append(_within(inner))
             columns.extend(inner.columns)
         else:
             name = _column_name(piece, bar, formula)
-            labels.append(name)
+            labels.append(_within(Group(name, (name,))))
             columns.append(name)
+    _check_distinct(columns, bar, formula)
+    if len(columns) == 1:
+        return Group(columns[0], tuple(columns))
     if len(labels) == 1 and len(columns) > 1:
         labels[0] = labels[0][1:-1]  # parentheses around the whole mean nothing
     return Group(":".join(labels), tuple(columns))
+
+
+def _within(group: Group) -> str:
+    """Label of a group as part of another one's."""
+    if len(group.columns) > 1:
+        return f"({group.label})"
+    return f"`{group.label}`" if ":" in group.label else group.label
+
+
+def _check_distinct(columns: Sequence[str], bar: str, formula: str) -> None:
+    """A column crossed with itself, or nested within itself, groups the rows as it does alone."""
+    for name in columns:
+        if columns.count(name) > 1:
+            raise FormulaError(
+                f"formula {formula!r}: {bar} crosses {name!r} with itself, which gives the same groups "
+                f"again; name {name!r} once in a grouping factor."
+            )
 
 
 def _column_name(text: str, bar: str, formula: str) -> str:

@@ -1,0 +1,199 @@
+"""Options, attributes and kinds of data of other software are answered with what to use here."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mme
+from mme.exceptions import DataError, FormulaError, OptionError
+from mme.hints import option_hint, unknown_option
+
+FORMULA = "Reaction ~ Days + (1 | Subject)"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("control", ["max_evaluations", "solver"]),
+        ("method", ["reml=False"]),
+        ("na_action", ["missing='drop'", "missing='raise'"]),
+        ("na.action", ["missing='drop'"]),
+        ("family", ["only normal"]),
+        ("REML", ["Did you mean reml?", "reml=True"]),
+        ("groups", ["(x | g)", "mme.mixedlm"]),
+        ("re_formula", ["(x | g)", "mme.mixedlm"]),
+        ("random", ["(x | g)"]),
+        ("contrasts", ["C(x, Treatment('b'))"]),
+        ("wts", ["weights="]),
+        ("maxiter", ["max_evaluations="]),
+        ("start_params", ["start="]),
+        ("ftol_rel", ["tol="]),
+        ("correlation", ["independent"]),
+        ("random_state", ["seed="]),
+        ("nAGQ", ["exact"]),
+        ("eval_env", ["context="]),
+        ("max_evalutions", ["Did you mean max_evaluations?"]),
+        ("zzz", ["Known: accuracy, ", "tol"]),
+    ],
+)
+def test_options_of_lmer(sleepstudy, name, words):
+    with pytest.raises(OptionError, match="have no option") as caught:
+        mme.lmer(FORMULA, sleepstudy, **{name: "x"})
+    assert isinstance(caught.value, TypeError)
+    assert name in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("REML", "reml=True or reml=False is an argument of fit"),
+        ("control", "gtol, maxiter"),
+        ("na_action", "missing='drop'"),
+        ("family", "only normal"),
+        ("weights", "mme.lmer"),
+        ("random", "re_formula="),
+        ("contrasts", "C(x, Sum)"),
+        ("solver", "solver= is an argument of fit"),
+        ("method", "arguments of fit"),
+    ],
+)
+def test_options_of_mixedlm(sleepstudy, name, words):
+    for build in (
+        lambda **more: mme.mixedlm("Reaction ~ Days", sleepstudy, groups="Subject", **more),
+        lambda **more: mme.MixedLM(sleepstudy.Reaction, sleepstudy[["Days"]], sleepstudy.Subject, **more),
+    ):
+        with pytest.raises(ValueError, match=f"argument {name} not permitted") as caught:
+            build(**{name: 1})
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("REML", "write reml=True"),
+        ("control", "gtol="),
+        ("max_evaluations", "maxiter="),
+        ("na_action", "missing="),
+    ],
+)
+def test_options_of_mixedlms_fit(sleepstudy, name, words):
+    model = mme.mixedlm("Reaction ~ Days", sleepstudy, groups="Subject")
+    with pytest.warns(FutureWarning, match=f"{name} not used by MixedLM.fit.* {name}: .*{words}"):
+        model.fit(**{name: 1})
+
+
+def test_the_names_in_the_tables_are_no_options_here():
+    """A hint for an option that exists could never be seen."""
+    known = sys.modules["mme.lmer"]._OPTIONS
+    for name in known:
+        assert name in ("max_evaluations", "reml") or not option_hint(name, "lmer"), name
+    assert unknown_option("smelver", "lmer", ["solver"]) == "Did you mean solver?"
+    assert option_hint("nothing_known", "lmer") == ""
+
+
+# -- data ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("scores.csv", r"string 'scores.csv'; read the file first: data = pandas.read_csv\('scores.csv'\)"),
+        (Path("scores.csv.gz"), "path 'scores.csv.gz'.*pandas.read_csv"),
+        (Path("a") / "scores.tsv", r"read_csv\('a/scores.tsv', sep='\\t'\)"),
+        (Path("scores.parquet"), "pandas.read_parquet"),
+        (Path("scores.feather"), "pandas.read_feather"),
+        (Path("scores.xlsx"), "pandas.read_excel"),
+        ("scores.dta", "pandas.read_stata"),
+        ("scores.sav", "pandas.read_spss"),
+        ("scores", "pandas.read_csv"),
+        (b"scores.csv", "string 'scores.csv'"),
+    ],
+)
+def test_names_of_files(data, words):
+    for fit in (mme.lmer, mme.preflight):
+        with pytest.raises(DataError, match=words):
+            fit(FORMULA, data)
+    with pytest.raises(DataError, match=words):
+        mme.mixedlm("Reaction ~ Days", data, groups="Subject")
+
+
+def _query(module: str, method: str) -> object:
+    kind = type("LazyFrame", (), {"__module__": f"{module}.frame", method: lambda self: None})
+    return kind()
+
+
+@pytest.mark.parametrize(
+    ("module", "method"),
+    [("polars", "collect"), ("dask", "compute"), ("pyspark", "toPandas"), ("duckdb", "df")],
+)
+def test_queries_that_have_not_run(module, method):
+    for fit in (
+        lambda d: mme.lmer(FORMULA, d),
+        lambda d: mme.mixedlm("Reaction ~ Days", d, groups="Subject"),
+    ):
+        with pytest.raises(DataError, match=rf"LazyFrame of {module}, .*pass data\.{method}\(\)"):
+            fit(_query(module, method))
+
+
+def test_a_polars_frame_that_has_run(sleepstudy):
+    polars = pytest.importorskip("polars", reason="polars is no dependency of the tests")
+    frame = polars.DataFrame(sleepstudy.to_dict("list"))
+    assert mme.lmer(FORMULA, frame).llf == pytest.approx(mme.lmer(FORMULA, sleepstudy).llf)
+    with pytest.raises(DataError, match=r"LazyFrame of polars, .*data\.collect\(\)"):
+        mme.lmer(FORMULA, frame.lazy())
+
+
+# -- formulas and results -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        ("zerocorr(1 + Days | Subject)", r"write \(x \|\| g\)"),
+        ("diag(Days | Subject)", r"write \(x \|\| g\)"),
+        ("us(Days | Subject)", r"effects are \(x \| g\)"),
+        ("ar1(Days | Subject)", r"unstructured, \(x \| g\), or diagonal"),
+    ],
+)
+def test_random_terms_in_functions(sleepstudy, term, words):
+    with pytest.raises(FormulaError, match=words):
+        mme.lmer(f"Reaction ~ Days + {term}", sleepstudy)
+
+
+def test_attributes_of_other_software(sleepstudy):
+    got = mme.lmer(FORMULA, sleepstudy)
+    for name, words in [
+        ("params", "fe_params"),
+        ("bse", "bse_fe"),
+        ("pvalues", "no p-values"),
+        ("cov_re", "varcorr"),
+        ("VarCorr", "varcorr"),
+        ("logLik", "llf"),
+        ("residuals", "resid"),
+    ]:
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'; here .*{words}"):
+            getattr(got, name)
+        assert not hasattr(got, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'\."):
+        _ = got.nothing
+    for back in (copy.copy(got), copy.deepcopy(got), pickle.loads(pickle.dumps(got))):
+        assert back.llf == got.llf
+        assert not hasattr(back, "params")
+
+
+def test_hints_name_what_there_is(sleepstudy):
+    """Attributes that hints send to exist."""
+    got = mme.lmer(FORMULA, sleepstudy)
+    names = "fe_params bse_fe varcorr scale theta tvalues llf random_effects deviance aic bic vcov_fe resid"
+    for name in [*names.split(), "fittedvalues", "df_resid", "is_singular", "fit_info", "nobs"]:
+        assert hasattr(got, name), name
+    assert isinstance(got.varcorr, pd.DataFrame) and np.isfinite(got.llf)
