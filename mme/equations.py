@@ -98,6 +98,9 @@ class Equations:
             return self.positions
         return _transpose(self.ptr, self.idx, self.layout.q2)[2]
 
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos")}
+
     def gram_scale(self) -> list[np.ndarray]:
         """Mean k x k cross-product per level of every block: the natural scale of its covariance."""
         lay = self.layout
