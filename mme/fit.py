@@ -6,7 +6,7 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,7 @@ import numpy as np
 from .covariance import theta_to_lam
 from .design import Design
 from .equations import Equations, build_equations
-from .kernels import announce_compilation
-from .kernels.schur import level_factors
+from .notices import Progress, say_once
 from .objective import Objective
 from .optimizer import TermSpec, minimise
 from .parallel import single_threaded_blas
@@ -25,6 +24,7 @@ from .structure import layout_of
 
 if TYPE_CHECKING:
     from .equations import Equations
+    from .forecast import Preflight
     from .iterative import MonteCarlo
 
 __all__ = [
@@ -35,13 +35,14 @@ __all__ = [
     "check_solver",
     "equations_of",
     "fit_design",
-    "route",
+    "planned",
 ]
 
 SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
 _MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
+_LONG = 5.0  # predicted seconds of a direct fit from which a progress bar shows
 _CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
 
 
@@ -172,7 +173,7 @@ def fit_design(
         Built before for the same design (`Fit.objective.eq` of another fit): no pass over the rows is needed.
     **iterative
         `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `exact_steps`,
-        `progress`: see `mme.fit.IterativeOptions`; they matter to the iterative path alone.
+        `progress`: see `mme.fit.IterativeOptions`; all but `progress` matter to the iterative path alone.
 
     Returns
     -------
@@ -200,12 +201,12 @@ def _fit(
     options: IterativeOptions,
 ) -> Fit:
     clock = _Clock()
-    announce_compilation(level_factors)
     if equations is None:
         equations = equations_of(design)
     check_identified(design, equations)
     clock.lap("equations")
-    if route(design, equations, solver, probes=options.probes) == "iterative":
+    plan = planned(design, equations, solver, probes=options.probes)
+    if plan is not None and plan.solver == "iterative":
         from .iterative_fit import fit_iterative
 
         return fit_iterative(
@@ -223,20 +224,30 @@ def _fit(
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
     start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
-    if theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START:
+    started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
+    if started:
         from .iterative import iterative_start
 
         start = iterative_start(equations, start, reml)
     clock.lap("start")
     terms = _term_specs(design, objective)
-    minimum = minimise(
-        objective.evaluate,
-        start,
-        terms,
-        tol=tol,
-        max_evaluations=max_evaluations,
-        count=lambda: objective.n_factorizations,
-    )
+    progress = _progress(objective, plan, started, options.progress)
+
+    def note(iteration: int, deviance: float, decrement: float) -> None:
+        progress.report(iteration, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
+
+    try:
+        minimum = minimise(
+            objective.evaluate,
+            start,
+            terms,
+            tol=tol,
+            max_evaluations=max_evaluations,
+            count=lambda: objective.n_factorizations,
+            callback=note,
+        )
+    finally:
+        progress.close()
     clock.lap("evaluations")
     solution = objective.solution(minimum.theta)
     clock.lap("solution")
@@ -276,10 +287,26 @@ def equations_of(design: Design) -> Equations:
     return build_equations(design, layout)
 
 
-def route(
+def _progress(objective: Objective, plan: Preflight | None, started: bool, show: bool | None) -> Progress:
+    """The bar of a direct fit; where it is predicted to be long, also whether another path is faster."""
+    if plan is None:
+        return Progress(show, long=False)
+    from .forecast import direct_seconds, iterative_hint
+
+    # S was analysed since: the forecast's flops may be a bound
+    seconds = direct_seconds(objective.eq, objective.plan.flops, started)
+    plan = replace(plan, direct_seconds=seconds)
+    long = seconds > _LONG
+    hint = iterative_hint(plan) if long and show is not False else ""
+    if hint:
+        say_once("iterative", hint)
+    return Progress(show, long=long)
+
+
+def planned(
     design: Design, equations: Equations, solver: str, likelihood: bool = False, probes: int = 12
-) -> str:
-    """Whether "direct" or "iterative"; refuses what does not fit in memory.
+) -> Preflight | None:
+    """Predicted cost and choice of path; refuses what does not fit in memory.
 
     Parameters
     ----------
@@ -294,7 +321,8 @@ def route(
 
     Returns
     -------
-    str
+    Preflight or None
+        None where nothing need be predicted: a small model, fitted directly.
 
     Raises
     ------
@@ -303,12 +331,12 @@ def route(
     q2 = equations.layout.q2
     partners = np.diff(equations.ptr).astype(np.float64)
     if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
-        return "direct"
+        return None
     from .forecast import forecast, refuse
 
     plan = forecast(design, equations, solver, count=False, probes=probes)
     refuse(plan, likelihood)
-    return plan.solver
+    return plan
 
 
 @dataclass(frozen=True)
@@ -334,7 +362,9 @@ class IterativeOptions:
         converges in one or two. The fit is then as a direct one, without Monte Carlo errors, and needs the
         memory of a direct factor.
     progress : bool or None
-        Show a progress bar; None: if the standard error stream is a terminal and the fit takes seconds.
+        Show a progress bar, of a direct fit too; None: on a terminal or in a notebook, if the fit takes
+        seconds (iterative) or is predicted to take more than five (direct). False also leaves out the hint
+        that another solver is predicted to be faster.
     """
 
     probes: int = 12
