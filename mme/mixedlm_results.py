@@ -20,6 +20,7 @@ from .mixedlm_blups import group_covariances, random_effect_arrays
 from .mixedlm_covariance import invert, random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
+from .vc_formula import formula_columns, plain_columns
 
 if TYPE_CHECKING:
     from .iterative import MonteCarlo
@@ -379,6 +380,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                     "the formula's coding was removed with the data; pass the design matrix with "
                     "transform=False."
                 )
+            if isinstance(exog, pd.DataFrame):  # as the fit took its columns: patsy knows no Arrow types
+                exog = plain_columns(exog, formula_columns(str(self.model.formula), exog.columns))
         return super().predict(exog, transform, *args, **kwargs)
 
     def bootstrap(
