@@ -147,20 +147,23 @@ def test_bytes_of_the_equations_are_what_they_hold():
     assert 0.0 < factor < 8.0 * 1_200 * 50 + 12.0 * eq.idx.size
 
 
-@pytest.mark.parametrize("levels", [(900, 300), (900, 300, 200)])
-def test_the_equations_that_are_promised_are_enough(levels, monkeypatch):
-    """What is predicted before a pass over the rows is an upper bound of what the equations then hold."""
-    design = crossed(5_000, levels)
+@pytest.mark.parametrize("levels", [(6_000, 1_200), (6_000, 900, 700), (6_000, 900, 700, 500)])
+def test_predicted_bytes_of_the_equations_are_enough(levels, monkeypatch):
+    """Before a pass over the rows: two to three times its peak, whatever the number of factors."""
+    n, others = 40_000, len(levels) - 1
+    design = crossed(n, levels)
     layout = layout_of(design)
-    eq = build_equations(design, layout)
-    arrays = sum(v.nbytes for v in vars(eq).values() if isinstance(v, np.ndarray))
-    cells = 5_000.0 * (len(levels) - 1)
-    predicted = module._equations_bytes(5_000, 1, layout, cells)
-    assert arrays < predicted < 8 * arrays
+    build_equations(design, layout)  # compiled
+    tracemalloc.start()
+    build_equations(design, layout)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    predicted = module._equations_bytes(n, 1, layout, float(n) * others)
+    assert 2.0 < predicted / peak < 3.0
     monkeypatch.setattr(module, "available_memory", lambda: 0.7 * predicted)
     module.check_rows(design, layout)
     monkeypatch.setattr(module, "available_memory", lambda: 0.6 * predicted)
-    with pytest.raises(MemoryEstimateError, match="the equations of 5,000 rows"):
+    with pytest.raises(MemoryEstimateError, match="the equations of 40,000 rows"):
         module.check_rows(design, layout)
 
 
