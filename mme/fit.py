@@ -5,6 +5,7 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -223,31 +224,25 @@ def _fit(
     solver = "auto" if solver == "direct" else solver
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
-    start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
     started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
-    if started:
-        from .iterative import iterative_start
+    with contextlib.closing(_progress(objective, plan, started, options.progress)) as progress:
+        start = moment_start(equations, objective.A22) if theta0 is None else np.concatenate(theta0)
+        if started:
+            from .iterative import iterative_start
 
-        start = iterative_start(equations, start, reml)
-    clock.lap("start")
-    terms = _term_specs(design, objective)
-    progress = _progress(objective, plan, started, options.progress)
-
-    def note(iteration: int, deviance: float, decrement: float) -> None:
-        progress.report(iteration, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
-
-    try:
+            start = iterative_start(equations, start, reml)
+        clock.lap("start")
         minimum = minimise(
             objective.evaluate,
             start,
-            terms,
+            _term_specs(design, objective),
             tol=tol,
             max_evaluations=max_evaluations,
             count=lambda: objective.n_factorizations,
-            callback=note,
+            callback=lambda step, deviance, decrement: progress.report(
+                step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}"
+            ),
         )
-    finally:
-        progress.close()
     clock.lap("evaluations")
     solution = objective.solution(minimum.theta)
     clock.lap("solution")
