@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from .equations import Equations
 from .exceptions import ConvergenceError, PerfectFitError
 from .flat import flat_directions
 from .modes import search_modes
+from .notices import Progress
 from .objective import Objective
 from .optimizer import Minimum, minimise
 from .perfect import EXPLAINED, explains_exactly, limit_equations, may_explain
@@ -39,24 +41,24 @@ def fit_direct(
     starts: int | None,
     perfect: str,
     clock: Clock,
-    callback: Callable[[int, float, float], None] | None = None,
+    progress: Callable[[Objective, bool], Progress],
 ) -> Fit:
     """Fit by factorizations; parameters as in `mme.fit.fit_design`.
 
     Parameters
     ----------
     clock : Clock
-    callback : callable (iteration, deviance, decrement), optional
-        Called at every step of the first search.
+    progress : callable (objective, started) -> Progress
+        Opens the bar of the first search; `started` says that its start is an iterative one.
     """
     settings = {"solver": solver, "max_evaluations": max_evaluations, "tol": tol, "starts": starts}
     try:
-        return _fit(design, equations, reml, theta0, clock, callback, **settings)
+        return _fit(design, equations, reml, theta0, clock, progress, **settings)
     except PerfectFitError:
         if perfect == "raise":
             raise
     settings |= {"starts": 1, "tol": min(tol, 1e-12)}
-    limit = _fit(design, limit_equations(equations), reml, None, clock, callback, **settings)
+    limit = _fit(design, limit_equations(equations), reml, None, clock, progress, **settings)
     record = replace(
         limit.record,
         converged=False,
@@ -72,7 +74,7 @@ def _fit(
     reml: bool,
     theta0: tuple[np.ndarray, ...] | None,
     clock: Clock,
-    callback: Callable[[int, float, float], None] | None,
+    progress: Callable[[Objective, bool], Progress],
     *,
     solver: str,
     max_evaluations: int,
@@ -81,17 +83,25 @@ def _fit(
 ) -> Fit:
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
-    if theta0 is None:
-        start = moment_start(equations, objective.A22)
-        if objective.plan.dense and equations.layout.q2 > _CHEAP_START:
-            from .iterative import iterative_start  # not imported before a large model wants it
+    started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
+    with contextlib.closing(progress(objective, started)) as bar:
+        if theta0 is None:
+            start = moment_start(equations, objective.A22)
+            if started:
+                from .iterative import iterative_start  # not imported before a large model wants it
 
-            start = equations.to_standard(iterative_start(equations, equations.from_standard(start), reml))
-    else:
-        start = equations.to_standard(np.concatenate(theta0))
-        starts = starts or 1
-    clock.lap("start")
-    outcome = _search(design, objective, start, max_evaluations, tol, starts, callback)
+                start = equations.to_standard(
+                    iterative_start(equations, equations.from_standard(start), reml)
+                )
+        else:
+            start = equations.to_standard(np.concatenate(theta0))
+            starts = starts or 1
+        clock.lap("start")
+
+        def note(step: int, deviance: float, decrement: float) -> None:
+            bar.report(step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
+
+        outcome = _search(design, objective, start, max_evaluations, tol, starts, note)
     clock.lap("evaluations")
     terms, minimum = outcome.terms, outcome.best
     flat, flat_fixed = flat_directions(design, outcome.objective, terms, minimum)

@@ -10,7 +10,6 @@ import numpy as np
 
 from .equations import Equations
 from .factor import DenseFactor, Factor
-from .kernels import announce_compilation
 from .kernels import schur as ks
 from .parallel import cut, run
 from .plan import Plan
@@ -45,8 +44,6 @@ class Elimination:
     def __init__(self, eq: Equations, plan: Plan) -> None:
         self.eq, self.plan = eq, plan
         lay = eq.layout
-        if lay.q2:
-            announce_compilation(ks.schur_dense if plan.dense else ks.schur_sparse)
         q1, k1 = lay.q1, lay.k1
         self.W = np.empty((q1, k1, k1))
         self.F = np.empty((q1, k1, k1))

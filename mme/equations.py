@@ -101,6 +101,9 @@ class Equations:
             return self.positions
         return _transpose(self.ptr, self.idx, self.layout.q2)[2]
 
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos")}
+
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
         place = self.layout.places[t]

@@ -5,7 +5,8 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from .design import Design
 from .direct_fit import fit_direct
 from .equations import Equations, build_equations
 from .exceptions import OptionError
-from .kernels import announce_compilation
-from .kernels.schur import level_factors
+from .notices import Progress, say_once
+from .objective import Objective
 from .parallel import single_threaded_blas
 from .record import Clock, Fit, FitRecord
 from .start import check_identified
@@ -25,6 +26,7 @@ from .structure import layout_of
 
 if TYPE_CHECKING:
     from .equations import Equations
+    from .forecast import Preflight
 
 __all__ = [
     "SOLVERS",
@@ -34,13 +36,14 @@ __all__ = [
     "check_solver",
     "equations_of",
     "fit_design",
-    "route",
+    "planned",
 ]
 
 SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
 _MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
+_LONG = 5.0  # predicted seconds of a direct fit from which a progress bar shows
 
 
 def fit_design(
@@ -85,7 +88,7 @@ def fit_design(
         Built before for the same design (`Fit.objective.eq` of another fit): no pass over the rows is needed.
     **iterative
         `probes`, `max_probes`, `seed`, `goal`, `accuracy`, `solve_tol`, `loglik_probes`, `exact_steps`,
-        `progress`: see `mme.fit.IterativeOptions`; they matter to the iterative path alone.
+        `progress`: see `mme.fit.IterativeOptions`; all but `progress` matter to the iterative path alone.
 
     Returns
     -------
@@ -126,12 +129,12 @@ def _fit(
     options: IterativeOptions,
 ) -> Fit:
     clock = Clock()
-    announce_compilation(level_factors)
     if equations is None:
         equations = equations_of(design)
     check_identified(design, equations)
     clock.lap("equations")
-    if route(design, equations, solver, probes=options.probes) == "iterative":
+    plan = planned(design, equations, solver, probes=options.probes)
+    if plan is not None and plan.solver == "iterative":
         from .iterative_fit import fit_iterative
 
         return fit_iterative(
@@ -156,6 +159,7 @@ def _fit(
         starts=starts,
         perfect=perfect,
         clock=clock,
+        progress=partial(_progress, plan, options.progress),
     )
 
 
@@ -180,10 +184,26 @@ def equations_of(design: Design) -> Equations:
     return build_equations(design, layout)
 
 
-def route(
+def _progress(plan: Preflight | None, show: bool | None, objective: Objective, started: bool) -> Progress:
+    """The bar of a direct fit; where it is predicted to be long, also whether another path is faster."""
+    if plan is None:
+        return Progress(show, long=False)
+    from .forecast import direct_seconds, iterative_hint
+
+    # S was analysed since: the forecast's flops may be a bound
+    seconds = direct_seconds(objective.eq, objective.plan.flops, started)
+    plan = replace(plan, direct_seconds=seconds)
+    long = seconds > _LONG
+    hint = iterative_hint(plan) if long and show is not False else ""
+    if hint:
+        say_once("iterative", hint)
+    return Progress(show, long=long)
+
+
+def planned(
     design: Design, equations: Equations, solver: str, likelihood: bool = False, probes: int = 12
-) -> str:
-    """Whether "direct" or "iterative"; refuses what does not fit in memory.
+) -> Preflight | None:
+    """Predicted cost and choice of path; refuses what does not fit in memory.
 
     Parameters
     ----------
@@ -198,7 +218,8 @@ def route(
 
     Returns
     -------
-    str
+    Preflight or None
+        None where nothing need be predicted: a small model, fitted directly.
 
     Raises
     ------
@@ -207,12 +228,12 @@ def route(
     q2 = equations.layout.q2
     partners = np.diff(equations.ptr).astype(np.float64)
     if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
-        return "direct"
+        return None
     from .forecast import forecast, refuse
 
     plan = forecast(design, equations, solver, count=False, probes=probes)
     refuse(plan, likelihood)
-    return plan.solver
+    return plan
 
 
 @dataclass(frozen=True)
@@ -238,7 +259,9 @@ class IterativeOptions:
         converges in one or two. The fit is then as a direct one, without Monte Carlo errors, and needs the
         memory of a direct factor.
     progress : bool or None
-        Show a progress bar; None: if the standard error stream is a terminal and the fit takes seconds.
+        Show a progress bar, of a direct fit too; None: on a terminal or in a notebook, if the fit takes
+        seconds (iterative) or is predicted to take more than five (direct). False also leaves out the hint
+        that another solver is predicted to be faster.
     """
 
     probes: int = 12

@@ -35,7 +35,9 @@ __all__ = [
     "Preflight",
     "available_memory",
     "check_rows",
+    "direct_seconds",
     "forecast",
+    "iterative_hint",
     "preflight",
     "preflight_design",
     "refuse",
@@ -51,6 +53,10 @@ _SMALL = 4_000  # order of S up to which a dense factor is cheap, whatever its p
 _EVALUATIONS = 6  # of a direct fit, gradients included
 _FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
 _PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
+_STARTED = 3  # evaluations of a direct fit that begins at a stochastic root
+_PRODUCTS = 30.0  # of an iterative fit with S, for every right-hand side
+_PRODUCT_RATE = 6e8  # non-zeros times right-hand sides per second and thread
+_MUCH_FASTER = 5.0
 _LONG = 120.0  # seconds of a direct fit that are worth its exactness
 _SHARE = 0.8  # of the available memory that a fit may take
 # copies of a block of right-hand sides that stand side by side in an iterative solve, counted in the code
@@ -85,8 +91,8 @@ class Preflight:
         Memory of the equations; peak of the two paths, equations included.
     available_bytes : float
         Memory this process could get beside the equations.
-    direct_seconds : float
-        Rough time of the direct path's evaluations.
+    direct_seconds, iterative_seconds : float
+        Rough time of the two paths' evaluations.
     solver : str
         "direct" or "iterative".
     why : str
@@ -108,6 +114,7 @@ class Preflight:
     iterative_bytes: float
     available_bytes: float
     direct_seconds: float
+    iterative_seconds: float
     solver: str
     why: str
 
@@ -123,6 +130,7 @@ class Preflight:
             f"Schur complement     order {self.columns:,}, {_number(self.schur_nonzeros)} non-zeros{kind}",
             f"its factor           {_number(self.factor_nonzeros)} non-zeros, {_number(self.flops)} flops, "
             f"{_seconds(self.direct_seconds)} in all",
+            f"an iterative fit     {_seconds(self.iterative_seconds)}",
             f"memory, equations    {_bytes(self.equations_bytes)}",
             f"memory, direct       {_bytes(self.direct_bytes)}",
             f"memory, iterative    {_bytes(self.iterative_bytes)}",
@@ -245,13 +253,11 @@ def forecast(
     """
     lay = eq.layout
     q2, k1 = lay.q2, lay.k1
-    partners = np.diff(eq.ptr).astype(np.float64)
-    pairs = float(np.sum(partners * (partners + 1.0)) / 2)
     full = q2 * (q2 + 1) / 2
     if q2 <= 1 or (not count and (q2 <= _SMALL or solver == "iterative")):
         nonzeros, counted = full, q2 <= 1
     else:
-        nonzeros, counted = _schur_nonzeros(eq, pairs, full)
+        nonzeros, counted = _schur_nonzeros(eq, _pairs(eq), full)
     # a dense factor, and the inverse that the gradient is read from
     dense_flops, dense_bytes = q2**3 / 3, 16.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
@@ -272,17 +278,48 @@ def forecast(
     direct = base + store + borders + (12.0 * eq.idx.size if eq.unit else 0.0)
     iterative = base + _iterative_beside(eq, probes)
     have = available_memory()
-    threads = n_threads()
-    seconds = _EVALUATIONS * (
-        3.0 * flops / (_FLOP_RATE * threads) + 2.0 * pairs * k1 / (_PAIR_RATE * threads)
-    )
+    seconds = direct_seconds(eq, flops)
     chosen, why = _choose(solver, direct - base, iterative - base, have, seconds)
     names = tuple((t.name, t.n_levels, t.k) for t in design.terms)
     leading = design.terms[lay.blocks[0].terms[0]].name if lay.has_lead else ""
     return Preflight(
         eq.n, eq.p, names, leading, q2, int(eq.idx.size), float(nonzeros), counted, float(factor),
-        float(flops), base, direct, iterative, have, seconds, chosen, why,
+        float(flops), base, direct, iterative, have, seconds, iterative_seconds(eq, probes), chosen, why,
     )  # fmt: skip
+
+
+def _pairs(eq: Equations) -> float:
+    """Pairs of cells that the assembly of S visits."""
+    partners = np.diff(eq.ptr).astype(np.float64)
+    return float(np.sum(partners * (partners + 1.0)) / 2)
+
+
+def direct_seconds(eq: Equations, flops: float, started: bool = False) -> float:
+    """Rough time of a direct fit's evaluations, from the flops of one factorization.
+
+    `started`: the fit begins at a stochastic root, close to its optimum.
+    """
+    work = 3.0 * flops / _FLOP_RATE + 2.0 * _pairs(eq) * eq.layout.k1 / _PAIR_RATE
+    return (_STARTED if started else _EVALUATIONS) * work / n_threads()
+
+
+def iterative_seconds(eq: Equations, probes: int = _ITS_PROBES) -> float:
+    """Rough time of an iterative fit's solves at the default accuracy."""
+    lay = eq.layout
+    effects = sum(b.k for b in lay.rest)
+    block = eq.p + 1 + (2 + probes) * effects
+    nonzeros = 2.0 * eq.idx.size * lay.k1 + 2.0 * eq.gidx.size + 4.0 * lay.q2
+    return _PRODUCTS * block * nonzeros / (_PRODUCT_RATE * n_threads())
+
+
+def iterative_hint(plan: Preflight) -> str:
+    """That the iterative solver is predicted to be much faster than a direct fit; empty if it is not."""
+    if plan.iterative_seconds * _MUCH_FASTER > plan.direct_seconds:
+        return ""
+    return (
+        f"this direct fit will take {_seconds(plan.direct_seconds)}; solver='iterative' is predicted to take "
+        f"{_seconds(plan.iterative_seconds)}, with a small Monte Carlo error, which it reports"
+    )
 
 
 def _iterative_beside(eq: Equations, probes: int) -> float:

@@ -9,8 +9,6 @@ probes grows until it is a twentieth of the standard error.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +21,7 @@ from .exceptions import ConvergenceError, PerfectFitError
 from .objective import _congruence
 from .stochastic import IterativeObjective, StochasticEvaluation
 
-__all__ = ["MonteCarlo", "Progress", "Root", "find_root", "iterative_start", "monte_carlo"]
+__all__ = ["MonteCarlo", "Root", "find_root", "iterative_start", "monte_carlo"]
 
 _GOAL = 0.05  # Monte Carlo error over standard error
 _GROWTH = 1.5  # of the gradient's length, that is still accepted
@@ -106,38 +104,6 @@ class Root:
     gradient_norm: float
     singular: list[int]
     ratio: float
-
-
-class Progress:
-    """A tqdm bar that appears once a fit has taken two seconds.
-
-    Parameters
-    ----------
-    show : bool or None
-        None: only if the standard error stream is a terminal.
-    """
-
-    def __init__(self, show: bool | None) -> None:
-        self.show = sys.stderr.isatty() if show is None else bool(show)
-        self.always = show is True
-        self._bar = None
-        self._begin = time.perf_counter()
-
-    def __call__(self, step: int, gradient: float, cg: int, probes: int) -> None:
-        """Report a step: largest gradient (in standard errors), CG iterations so far, probes."""
-        if not self.show or (not self.always and time.perf_counter() - self._begin < 2.0):
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc="mme", unit=" step", leave=False, file=sys.stderr)
-        self._bar.n = step
-        self._bar.set_postfix({"gradient": f"{gradient:.1e}", "CG iterations": cg, "probes": probes})
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 class _Search:

@@ -21,8 +21,9 @@ from .direct_fit import term_specs
 from .equations import Equations
 from .exceptions import MemoryEstimateError
 from .forecast import available_memory, forecast, refuse
-from .iterative import Progress, Root, find_root, monte_carlo
+from .iterative import Root, find_root, monte_carlo
 from .lanczos import logdet
+from .notices import Progress
 from .objective import Objective
 from .optimizer import minimise
 from .record import Fit, FitRecord, assemble_fit
@@ -88,6 +89,10 @@ def fit_iterative(
     start = start_of(objective) if theta0 is None else np.concatenate(theta0)
     clock.lap("start")
     progress = Progress(options.progress)
+
+    def note(step: int, gradient: float, cg: int, probes: int) -> None:
+        progress.report(step, gradient=f"{gradient:.1e}", CG_iterations=cg, probes=probes)
+
     try:
         root = find_root(
             objective,
@@ -97,7 +102,7 @@ def fit_iterative(
             max_probes=options.max_probes,
             polish=options.exact_steps == 0,
             accuracy=options.accuracy,
-            progress=progress,
+            progress=note,
         )
     finally:
         progress.close()

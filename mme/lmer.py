@@ -102,8 +102,8 @@ class LinearMixedModel:
         start : array_like, shape (n_theta,), optional
             Start of the search, in the order of `LinearMixedModelResults.theta`.
         **options
-            `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `exact_steps` and more:
-            see `mme.fit.fit_design`.
+            `max_evaluations`, `tol`, `progress`, and for the iterative solver `probes`, `seed`, `exact_steps`
+            and more: see `mme.fit.fit_design`.
 
         Returns
         -------
@@ -217,8 +217,8 @@ def lmer(
     start : array_like, shape (n_theta,), optional
         Start of the search, in the order of `theta` of the results.
     **options
-        `max_evaluations`, `tol`, and for the iterative solver `probes`, `seed`, `exact_steps` and more: see
-        `mme.fit.fit_design`.
+        `max_evaluations`, `tol`, `progress`, and for the iterative solver `probes`, `seed`, `exact_steps` and
+        more: see `mme.fit.fit_design`.
 
     Returns
     -------

@@ -20,7 +20,7 @@ import numpy as np
 from .covariance import factor_psd, lam_to_theta
 from .design import Design
 from .equations import Equations
-from .fit import equations_of, route
+from .fit import equations_of, planned
 from .mixedlm_covariance import OrthonormalPoint, random_basis
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
@@ -195,7 +195,7 @@ class Likelihood:
 
     def check_memory(self) -> None:
         """Raise `MemoryEstimateError` where a factorization is predicted not to fit in memory."""
-        route(self.design, self.cross_products(), "direct", likelihood=True)
+        planned(self.design, self.cross_products(), "direct", likelihood=True)
 
     def objective(self, reml: bool, solver: str = "auto") -> Objective:
         """The engine for one of the two likelihoods; they share the cross-products.

@@ -22,6 +22,7 @@ from .mixedlm_covariance import invert, random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
 from .mixedlm_summary import summary_tables
+from .vc_formula import formula_columns, plain_columns
 
 if TYPE_CHECKING:
     from .iterative import MonteCarlo
@@ -382,6 +383,9 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                     "the formula's coding was removed with the data; pass the design matrix with "
                     "transform=False."
                 )
+            exog = to_pandas(exog)
+            if isinstance(exog, pd.DataFrame):  # as the fit took its columns: patsy knows no Arrow types
+                exog = plain_columns(exog, formula_columns(str(self.model.formula), exog.columns))
         return super().predict(to_pandas(exog), transform, *args, **kwargs)
 
     def bootstrap(

@@ -10,6 +10,7 @@ N is finite and meaningful where lam is zero or singular; the gradient in theta 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,7 +21,7 @@ from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
 from .exceptions import PerfectFitError
 from .marginal import Marginal, marginal_of, project
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .structure import layout_of
 
 __all__ = ["Evaluation", "Objective"]
@@ -117,8 +118,8 @@ class Objective:
             equations = build_equations(design, layout_of(design))
         self.eq = equations
         self.reml = bool(reml)
-        self.plan = make_plan(equations, solver)
-        self.elimination = Elimination(equations, self.plan)
+        self._solver = solver
+        _ = self.elimination  # here, so that what does not fit in memory fails before the search
         self.nu = equations.n - equations.p if reml else equations.n
         self.yy = float(equations.Axx[-1, -1])
         if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
@@ -128,8 +129,22 @@ class Objective:
             )
         self.n_factorizations = 0
         self._state: _State | None = None
-        self._A22: sp.csr_array | None = None
         self.scales = equations.gram_scale()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How S is stored and factored."""
+        return make_plan(self.eq, self._solver)
+
+    @cached_property
+    def elimination(self) -> Elimination:
+        """Workspaces, and the factorization at the last theta."""
+        return Elimination(self.eq, self.plan)
+
+    def __getstate__(self) -> dict[str, object]:
+        # factorizations and workspaces are built again when they are needed
+        built = ("plan", "elimination", "A22")
+        return {k: v for k, v in self.__dict__.items() if k not in built} | {"_state": None}
 
     # -- public -------------------------------------------------------------------------------------------
 
@@ -342,15 +357,12 @@ class Objective:
 
     # -- gradient -----------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def A22(self) -> sp.csr_array:
         """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
-        if self._A22 is None:
-            eq = self.eq
-            q2 = eq.layout.q2
-            A = sp.csc_array((eq.gval, eq.gidx, eq.gptr), shape=(q2, q2))
-            self._A22 = sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
-        return self._A22
+        q2 = self.eq.layout.q2
+        A = sp.csc_array((self.eq.gval, self.eq.gidx, self.eq.gptr), shape=(q2, q2))
+        return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
 
     def _projected(self, st: _State) -> np.ndarray:
         """Z_1'V_1^-1[X y] = F A_1x of every level, shape (q1, k1, p + 1)."""

@@ -23,6 +23,7 @@ and for each pair of directions the sample is the difference that vanishes with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -139,7 +140,6 @@ class IterativeObjective:
                 "the fixed effects explain the response exactly; the residual variance is zero and no "
                 "variance ratio can be estimated. Check whether the response is a function of the covariates."
             )
-        self.system = SchurSystem(equations)
         self.scales = equations.gram_scale()
         self.seed = int(seed)
         self.max_iterations = _MOST_ITERATIONS
@@ -147,6 +147,21 @@ class IterativeObjective:
         self.cg_iterations = 0
         self._previous: tuple[list[np.ndarray], np.ndarray] | None = None
         self.set_probes(probes)
+
+    @cached_property
+    def system(self) -> SchurSystem:
+        """S at the last theta, and the workspaces of the solves."""
+        return SchurSystem(self.eq)
+
+    @cached_property
+    def probes(self) -> np.ndarray:
+        """The probes in use, int8, shape (q2, n_probes)."""
+        return probe_block(self.eq.layout.q2, self.n_probes, self.seed)
+
+    def __getstate__(self) -> dict[str, object]:
+        # the system and the probes are made again, from the cross-products and the seed
+        built = ("system", "probes")
+        return {k: v for k, v in self.__dict__.items() if k not in built} | {"_previous": None}
 
     def __getattr__(self, name: str) -> object:
         # only reached for what is not there
@@ -167,14 +182,10 @@ class IterativeObjective:
         """What the results say."""
         return "iterative (block PCG)"
 
-    @property
-    def n_probes(self) -> int:
-        """Number of probes in use."""
-        return self.probes.shape[1]
-
     def set_probes(self, number: int) -> None:
         """Use this many probes; those in use stay, in the same order, when the number grows."""
-        self.probes = probe_block(self.eq.layout.q2, number, self.seed)
+        self.n_probes = number
+        self.__dict__.pop("probes", None)
 
     def fresh_probes(self, number: int) -> np.ndarray:
         """Probes independent of those in use, int8, shape (q2, number)."""

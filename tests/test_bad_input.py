@@ -55,6 +55,16 @@ def test_empty_data(data):
     _has(_message(DataError, MODEL, data.iloc[:0]), "empty", "0 rows")
 
 
+@pytest.mark.parametrize(
+    "formula", [MODEL, "y ~ c + (1 | g)", "y ~ x + (1 | c)", "y ~ x + (0 + c | g)", "y ~ (1 | c:g)"]
+)
+def test_empty_data_with_a_categorical(data, formula):
+    """Its categories are still there, its rows are not."""
+    frame = data.assign(c=pd.Categorical(np.where(data.x > 0, "high", "low")))
+    _has(_message(DataError, formula, frame.iloc[:0]), "empty", "0 rows")
+    _has(_message(DataError, formula, frame, subset=np.zeros(N, dtype=bool)), "0 rows")
+
+
 def test_no_data():
     _has(_message(DataError, MODEL, None), "no data")
 

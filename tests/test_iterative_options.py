@@ -11,7 +11,7 @@ from support import load_data, random_design
 
 import mme
 from mme.fit import fit_design
-from mme.iterative import Progress
+from mme.notices import Progress
 
 
 def test_summary_says_how():
@@ -76,10 +76,10 @@ def test_progress_waits_on_a_terminal(monkeypatch):
     stream = _Terminal()
     monkeypatch.setattr("sys.stderr", stream)
     bar = Progress(None)
-    bar(1, 0.5, 3, 8)
+    bar.report(1, CG_iterations=3)
     assert stream.getvalue() == ""  # nothing in the first seconds
     bar._begin -= 10.0
-    bar(2, 0.25, 6, 8)
+    bar.report(2, CG_iterations=6)
     bar.close()
     assert "CG iterations" in stream.getvalue()
     assert Progress(False).show is False

@@ -311,6 +311,27 @@ def test_not_converged_warns(sleepstudy, monkeypatch):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize("formula", [SLOPE, "Reaction ~ Days + (1 | Subject)"])
+def test_a_search_that_is_stopped_says_so(sleepstudy, formula):
+    """One evaluation is not enough: the start is reported, with what could still be gained."""
+    best = mme.lmer(formula, sleepstudy)
+    start = 3.0 * best.theta
+    with pytest.warns(ConvergenceWarning, match=r"did not converge.*more max_evaluations") as caught:
+        got = mme.lmer(formula, sleepstudy, start=start, max_evaluations=1)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert not got.converged and got.fit_info["converged"] is False
+    assert got.fit_info["evaluations"] == 1 and got.fit_info["iterations"] == 0
+    np.testing.assert_allclose(got.theta, start, rtol=1e-12)
+    at_start = got.fit.objective.evaluate(start, 0).deviance
+    assert got.deviance == pytest.approx(at_start, rel=1e-12) and got.llf < best.llf - 0.5
+    # the deviance is predicted to fall by about as much as it can
+    assert 0.2 < got.fit_info["newton_decrement"] / (got.deviance - best.deviance) < 5.0
+    assert got.fit_info["gradient_norm"] > 0.1
+    assert "NOT CONVERGED" in str(got.summary())
+    # from where it was stopped another fit goes on
+    assert mme.lmer(formula, sleepstudy, start=got.theta).llf == pytest.approx(best.llf, abs=1e-8)
+
+
 def test_a_singular_fit_does_not_warn(sleepstudy, monkeypatch):
     monkeypatch.setattr(
         lmer_module,

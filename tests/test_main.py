@@ -148,19 +148,12 @@ def test_warnings_are_lines_on_stderr(tmp_path, capsys):
 
 
 def test_not_converged_is_status_3(csv, capsys, monkeypatch):
-    from dataclasses import replace
-
     module = sys.modules["mme.lmer"]
     fit_design = module.fit_design
-
-    def stopped(design, **options):
-        fit = fit_design(design, **options)
-        return replace(fit, record=replace(fit.record, converged=False, message="not converged: stopped"))
-
-    monkeypatch.setattr(module, "fit_design", stopped)
+    monkeypatch.setattr(module, "fit_design", lambda *a, **kw: fit_design(*a, **kw, max_evaluations=1))
     assert main([SLOPE, str(csv)]) == 3
     captured = capsys.readouterr()
-    assert "NOT CONVERGED: stopped (gradient" in captured.out
+    assert "NOT CONVERGED: " in captured.out
     assert captured.err == ""
 
 

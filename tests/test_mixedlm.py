@@ -169,6 +169,56 @@ def test_score_and_hessian_against_differences(k_re, k_vc, use_sqrt, penalized, 
     assert_allclose(model.information(params), -got)
 
 
+class Ridge:
+    """A penalty of the user's own: with a first derivative, without a second."""
+
+    alpha = 1.0
+
+    def func(self, params):
+        return float(np.sum(np.exp(0.3 * params)))
+
+    def deriv(self, params):
+        return 0.3 * np.exp(0.3 * params)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_hessian_with_a_penalty_without_second_derivative(reml):
+    """Taken by differences of the first, with the sign of a penalty: the information grows."""
+    model, _ = _pair(1, 1)
+    model.reml = reml
+    params = _random(model, np.random.default_rng(3))
+    plain, _ = model.hessian(params)
+    model.fe_pen = Ridge()
+    assert not hasattr(model.fe_pen, "deriv2")
+    got, _ = model.hessian(params)
+    expected = np.zeros_like(plain)
+    expected[:2, :2] = np.diag(-0.09 * np.exp(0.3 * params.fe_params))
+    assert_allclose(got - plain, expected, atol=1e-7)
+    assert_allclose(model.information(params), -got)
+
+
+@pytest.mark.parametrize("use_sqrt", [True, False])
+def test_a_negative_variance_has_no_likelihood(use_sqrt):
+    """Minus infinity for a search to turn back from, an error for derivatives; a wrong number of them too."""
+    model, _ = _pair(1, 2, use_sqrt)
+    inside = MixedLMParams.from_components(np.zeros(2), cov_re=np.eye(1), vcomp=np.array([0.5, 0.5]))
+    assert np.isfinite(model.loglike(inside))
+    for cov_re, vcomp in ((1.0, [0.5, -1e-8]), (1.0, [-0.5, 0.5]), (-0.1, [0.5, 0.5]), (np.nan, [0.5, 0.5])):
+        outside = MixedLMParams.from_components(
+            np.zeros(2), cov_re=np.array([[cov_re]]), vcomp=np.array(vcomp)
+        )
+        for profile in (True, False):
+            assert model.loglike(outside, profile) == -np.inf
+        with pytest.raises(ValueError, match="not positive semidefinite"):
+            model.score(outside)
+    if not use_sqrt:
+        assert model.loglike(np.array([1.0, 0.5, -0.5])) == -np.inf
+    for wrong in ([0.5], [0.5] * 3):
+        few = MixedLMParams.from_components(np.zeros(2), cov_re=np.eye(1), vcomp=np.array(wrong))
+        with pytest.raises(ValueError, match="2 variance components"):
+            model.loglike(few)
+
+
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize(("k_re", "k_vc"), MODELS)
 def test_exact_second_derivatives_against_differences_of_the_score(k_re, k_vc, reml, monkeypatch):

@@ -12,11 +12,12 @@ from functools import cache
 import numpy as np
 import pytest
 import workloads
-from support import load_data, reference_models
-from test_reference import stopping
+from support import inference_reference, load_data, reference_models
+from test_reference import aligned, comparable, stopping
 
 import mme
 from mme import MixedLMParams
+from mme.formula import r_name
 from mme.mixedlm_fit import BoundaryWarning
 
 # Per model: the keyword arguments of from_formula.  "one" is a column of ones.
@@ -49,6 +50,17 @@ FORMS: dict[str, dict] = {
 # Models statsmodels' class has no form for: correlated effects of factors that are crossed.
 OTHER = {"kb_maximal", "kb_mid"}
 
+# lme4's names of the variance components
+COMPONENTS: dict[str, dict[str, str]] = {
+    "pastes_nested": {"cask": "cask:batch"},
+    "penicillin_crossed": {"p": "plate", "s": "sample"},
+    "machines_nested": {"m": "Machine:Worker"},
+    "oats": {"v": "Variety:Block"},
+    "chem97": {"school": "school:lea"},
+    "egsingle": {"c": "childid", "s": "schoolid"},
+    "scotssec": {"p": "primary", "s": "second"},
+}
+
 CASES = [(name, method) for name in FORMS for method in ("reml", "ml")]
 
 
@@ -68,27 +80,82 @@ def test_every_model_is_here_or_has_no_form():
     assert set(FORMS) | OTHER == stored
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_loglik(name, method):
-    model, reference = _model(name), reference_models()[name][method]
-    free = None
+@cache
+def _fit(name: str, method: str):
+    model, free = _model(name), None
     if name == "sleepstudy_zerocorr":
         free = MixedLMParams.from_components(np.ones(model.k_fe), cov_re=np.eye(2), vcomp=np.empty(0))
     with warnings.catch_warnings():
-        if reference["singular_lme4"]:
+        if reference_models()[name][method]["singular_lme4"]:
             warnings.simplefilter("ignore", BoundaryWarning)  # as it should: the optimum is on the boundary
-        result = model.fit(reml=method == "reml", free=free)
+        return model.fit(reml=method == "reml", free=free)
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_loglik(name, method):
+    result, reference = _fit(name, method), reference_models()[name][method]
     best = reference["loglik_best"]
-    tolerance = max(1e-5, 1e-10 * abs(best))
     assert result.converged, result.mle_retvals["message"]
-    assert result.llf >= best - tolerance
-    # the best known value is no lower than lme4's own stopping distance
-    assert result.llf <= best + max(1e-3, reference["loglik_best"] - reference["loglik_lme4"])
+    assert result.llf == pytest.approx(best, abs=max(1e-6, 1e-10 * abs(best)))
     assert bool(result.boundary) == reference["singular_lme4"]
-    if "fixef" in reference and not reference["singular_lme4"]:
-        expected, se = np.array(list(reference["fixef"].values())), np.array(list(reference["se"].values()))
-        # as far as lme4 may have stopped from the optimum; columns may come in another order
-        room = 1e-4 + stopping(name, method)
-        got = np.asarray(result.fe_params)
-        assert np.max(np.abs(np.sort(got) - np.sort(expected)) / se.max()) < room
-        np.testing.assert_allclose(np.sqrt(result.scale), reference["sigma"], rtol=room)
+
+
+COMPARABLE = [case for case in CASES if comparable(*case)]
+
+
+@pytest.mark.parametrize(("name", "method"), COMPARABLE)
+def test_fixed_effects(name, method):
+    """By name, each in its own standard error; as far as lme4 may have stopped from the optimum."""
+    result, reference = _fit(name, method), reference_models()[name][method]
+    got, expected = aligned(result.fe_params, reference["fixef"])
+    _, se = aligned(result.bse_fe, reference["se"])
+    assert np.all(np.abs(got - expected) <= (1e-4 + stopping(name, method)) * se)
+
+
+@pytest.mark.parametrize(("name", "method"), COMPARABLE)
+def test_covariance_parameters(name, method):
+    """Variances, covariances and the residual variance by the names of their terms and columns."""
+    result, reference = _fit(name, method), reference_models()[name][method]
+    expected = {
+        (row["grp"], *sorted(v for v in (row["var1"], row["var2"]) if v)): row["vcov"]
+        for row in reference["varcorr"]
+    }
+    got = {("Residual",): result.scale}
+    group = FORMS[name]["groups"] if isinstance(FORMS[name]["groups"], str) else "recipe:replicate"
+    columns = ["(Intercept)" if c == group or c == "Group" else r_name(c) for c in result.cov_re.index]
+    if name == "sleepstudy_zerocorr":  # lme4 writes two terms
+        got |= {("Subject", "(Intercept)"): result.cov_re.iloc[0, 0]}
+        got |= {("Subject.1", "Days"): result.cov_re.iloc[1, 1]}
+    else:
+        for i, row in enumerate(columns):
+            for j, column in enumerate(columns[: i + 1]):
+                got[(group, *sorted({row, column}))] = result.cov_re.iloc[i, j]
+    for component, variance in zip(result.model.exog_vc.names, result.vcomp, strict=True):
+        got[COMPONENTS.get(name, {}).get(component, component), "(Intercept)"] = variance
+    assert sorted(got) == sorted(expected)
+    rtol = 1e-3 + stopping(name, method)
+    for key, value in expected.items():
+        scale = np.sqrt(np.prod([expected[(key[0], v)] for v in key[1:]])) if len(key) == 3 else value
+        assert abs(got[key] - value) <= rtol * scale, (key, got[key], value)
+
+
+@pytest.mark.parametrize("name", sorted(inference_reference()))
+def test_conditional_variances(name):
+    """Of the random effects of the first three levels, given theta and the fixed effects."""
+    result = _fit(name, "reml")
+    blocks = {
+        ":".join(map(str, label)) if isinstance(label, tuple) else str(label): frame
+        for label, frame in result.random_effects_cov.items()
+    }
+    prefix = {v: k for k, v in COMPONENTS.get(name, {}).items()}
+    for factor, expected in inference_reference()[name]["ranef_condvar"].items():
+        for level, value in zip(expected["names"], expected["var"], strict=True):
+            variance = np.atleast_2d(value)
+            if factor not in prefix:  # effects of the model's own groups
+                block = blocks[level].to_numpy()[: len(variance), : len(variance)]
+            else:
+                inner, *outer = level.split(":")
+                frame = blocks[outer[0] if outer else "1"]
+                (row,) = [r for r in frame.index if r.startswith(f"{prefix[factor]}[") and f"[{inner}]" in r]
+                block = np.atleast_2d(frame.loc[row, row])
+            np.testing.assert_allclose(block, variance, rtol=1e-3 + stopping(name, "reml"))

@@ -138,14 +138,44 @@ def test_bytes_of_the_equations_are_what_they_hold():
     design = crossed(5_000, (900, 300))
     eq = build_equations(design, layout_of(design))
     plan = forecast(design, eq)
+    arrays = sum(v.nbytes for v in vars(eq).values() if isinstance(v, np.ndarray))
+    assert plan.equations_bytes == arrays
     held = eq.idx.nbytes + eq.val.nbytes + eq.tlev.nbytes + eq.tpos.nbytes
     assert held < plan.equations_bytes < 3 * held
-    assert plan.direct_bytes > plan.equations_bytes
+    # beside them two matrices of the order of S, and the borders
+    factor = plan.direct_bytes - plan.equations_bytes - 16.0 * 300**2
+    assert 0.0 < factor < 8.0 * 1_200 * 50 + 12.0 * eq.idx.size
 
 
-def test_available_memory_is_plausible():
+@pytest.mark.parametrize("levels", [(6_000, 1_200), (6_000, 900, 700), (6_000, 900, 700, 500)])
+def test_predicted_bytes_of_the_equations_are_enough(levels, monkeypatch):
+    """Before a pass over the rows: two to three times its peak, whatever the number of factors."""
+    n, others = 40_000, len(levels) - 1
+    design = crossed(n, levels)
+    layout = layout_of(design)
+    build_equations(design, layout)  # compiled
+    tracemalloc.start()
+    build_equations(design, layout)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    predicted = module._equations_bytes(n, 1, layout, float(n) * others)
+    assert 2.0 < predicted / peak < 3.0
+    monkeypatch.setattr(module, "available_memory", lambda: 0.7 * predicted)
+    module.check_rows(design, layout)
+    monkeypatch.setattr(module, "available_memory", lambda: 0.6 * predicted)
+    with pytest.raises(MemoryEstimateError, match="the equations of 40,000 rows"):
+        module.check_rows(design, layout)
+
+
+def test_available_memory_is_below_what_the_machine_has():
+    import os
+
+    total = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
     have = available_memory()
-    assert 1e6 < have < 1e15
+    assert 1e6 < have < total
+    # what is taken is no longer available; other processes move it by less than a tenth of the machine
+    block = np.ones(int(0.02 * have / 8) + 1)
+    assert available_memory() < have - 0.5 * block.nbytes + 0.1 * total
 
 
 def test_limits_of_the_process_count(monkeypatch):
@@ -165,11 +195,11 @@ def test_limits_of_the_process_count(monkeypatch):
 
 
 @pytest.mark.parametrize("solver", ["direct", "iterative"])
-@pytest.mark.parametrize("kind", ["scalar", "wide", "vectors", "probes"])
+@pytest.mark.parametrize("kind", ["scalar", "three", "wide", "vectors", "probes"])
 def test_predicted_bytes_are_those_of_a_fit(kind, solver):
     """Oracle: what NumPy allocates, at its peak."""
     rng = np.random.default_rng(3)
-    n, levels = 40_000, (6_000, 1_200) if kind != "vectors" else (2_000, 600)
+    n, levels = 40_000, {"vectors": (2_000, 600), "three": (6_000, 900, 700)}.get(kind, (6_000, 1_200))
     plain = crossed(n, levels)
     design, probes = plain, 128 if kind == "probes" else 12
     if kind == "wide":

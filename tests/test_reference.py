@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import workloads
-from support import load_data, reference_models
+from support import inference_reference, load_data, reference_models
 
 import mme
 from mme.formula import r_name
@@ -74,9 +74,10 @@ def test_the_file_is_covered():
 
 @each
 def test_loglik(name, method):
+    """A value that is too high would be as wrong as one that is too low."""
     best = reference(name, method)["loglik_best"]
     got = fit(name, method).llf
-    assert got >= best - max(1e-5, 1e-10 * abs(best)), f"{got!r} is {best - got:.3g} short of {best!r}"
+    assert abs(got - best) <= max(1e-6, 1e-10 * abs(best)), f"{got!r} is {got - best:+.3g} off {best!r}"
 
 
 @each
@@ -175,6 +176,16 @@ def test_random_effects(name, method):
         got = np.array([by_name[level] for level in expected["names"]])
         tolerance = 1e-3 * ref["sigma"] + stopping(name, method) * sd[factor]
         np.testing.assert_allclose(got, expected["values"], rtol=0, atol=tolerance, err_msg=factor)
+
+
+@pytest.mark.parametrize("name", sorted(inference_reference()))
+def test_fitted_values_and_residuals(name):
+    """The first ten rows of the REML fit."""
+    expected, result = inference_reference()[name], fit(name, "reml")
+    # a fitted value moves by less than the residual standard deviation while theta moves by a standard error
+    tolerance = (1e-5 + stopping(name, "reml")) * result.sigma
+    np.testing.assert_allclose(result.fittedvalues[:10], expected["fitted_head"], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(result.resid[:10], expected["resid_head"], rtol=0, atol=tolerance)
 
 
 def test_a_boundary_optimum_gives_the_linear_model():

@@ -9,12 +9,9 @@ indices, C order unless said), so that each kernel is compiled once, at its firs
 compiles nothing.
 """
 
-import sys
-from pathlib import Path
-
 from numba import njit
 
-__all__ = ["announce_compilation", "kernel"]
+__all__ = ["kernel"]
 
 
 def kernel(function_or_signature, **options):
@@ -30,31 +27,3 @@ def kernel(function_or_signature, **options):
         return njit(**options)(function_or_signature)
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile every time
         return njit(**(options | {"cache": False}))(function_or_signature)
-
-
-_announced = False
-
-
-def announce_compilation(*kernels) -> None:
-    """Say on stderr, once per process, that kernels not yet compiled on this machine are about to be.
-
-    Parameters
-    ----------
-    *kernels : Dispatcher
-        Kernels that the caller is about to run; the first one that was never compiled triggers the notice.
-    """
-    global _announced
-    if _announced:
-        return
-    for function in kernels:
-        if function.signatures:
-            continue
-        name = function.py_func.__qualname__
-        folder = Path(function.stats.cache_path) if function.stats.cache_path else None
-        if folder is None or not any(folder.glob(f"*.{name}-*.nbi")):
-            _announced = True
-            print(
-                "mme: compiling numerical kernels, once per installation (seconds to a minute)",
-                file=sys.stderr,
-            )
-            return
