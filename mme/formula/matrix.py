@@ -129,6 +129,12 @@ class MatrixBuilder:
         labels = [str(name) for name in matrix.model_spec.column_names]
         if part.intercept and labels[:1] == ["Intercept"]:
             labels[0] = INTERCEPT
+        if len(set(labels)) < len(labels):
+            twice = ", ".join(sorted({label for label in labels if labels.count(label) > 1}))
+            raise FormulaError(
+                f"formula {self.formula!r}: several columns of {part.text!r} are called {twice}; a column of "
+                "the data has the name of an interaction or of a level: rename it."
+            )
         values = self._real(matrix, text)
         self._check_finite(values, labels)
         return values, tuple(labels)
@@ -190,7 +196,7 @@ class MatrixBuilder:
             )
 
     def _check_tokens(self, text: str) -> None:
-        """Under evaluate="safe", before formulaic parses the text: it may evaluate functions' names."""
+        """Under evaluate="safe", before formulaic parses the text: parsing may evaluate functions' names."""
         if not self.frame.scope.safe:
             return
         from formulaic.parser.algos.tokenize import tokenize
