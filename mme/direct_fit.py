@@ -57,7 +57,7 @@ def fit_direct(
     except PerfectFitError:
         if perfect == "raise":
             raise
-    settings |= {"starts": 1, "tol": min(tol, 1e-12)}
+    settings |= {"starts": 1, "tol": min(tol, 1e-12), "limit": True}
     limit = _fit(design, limit_equations(equations), reml, None, clock, progress, **settings)
     record = replace(
         limit.record,
@@ -80,6 +80,7 @@ def _fit(
     max_evaluations: int,
     tol: float,
     starts: int | None,
+    limit: bool = False,
 ) -> Fit:
     objective = Objective(design, reml=reml, solver=solver, equations=equations)
     clock.lap("structure")
@@ -101,7 +102,7 @@ def _fit(
         def note(step: int, deviance: float, decrement: float) -> None:
             bar.report(step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
 
-        outcome = _search(design, objective, start, max_evaluations, tol, starts, note)
+        outcome = _search(design, objective, start, max_evaluations, tol, starts, note, limit)
     clock.lap("evaluations")
     terms, minimum = outcome.terms, outcome.best
     flat, flat_fixed = flat_directions(design, outcome.objective, terms, minimum)
@@ -148,8 +149,12 @@ def _search(
     tol: float,
     starts: int | None,
     callback: Callable[[int, float, float], None] | None,
+    limit: bool,
 ) -> _Outcome:
-    """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way."""
+    """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
+
+    In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
+    """
     terms = term_specs(objective)
     small = is_small(objective.eq)
 
@@ -183,13 +188,18 @@ def _search(
             objective.solver_name,
         )
     except (ConvergenceError, PerfectFitError):
-        if not small:
+        if not small or limit:
             raise
+    if limit:
+        assert outcome is not None
+        return outcome
     exact = outcome is None or may_explain(objective, terms, outcome.best)
     if exact and not small and explains_exactly(objective, terms):
         raise PerfectFitError(EXPLAINED)
     best = None if outcome is None else outcome.best
-    rough = best is None or not best.converged or best.evaluation.noise > _ROUGH
+    # a search that was ended by its limit is not taken up again
+    stuck = best is not None and not best.converged and best.evaluations < max_evaluations
+    rough = best is None or stuck or best.evaluation.noise > _ROUGH
     if not small or not (exact or rough):
         assert outcome is not None
         return outcome

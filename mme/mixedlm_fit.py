@@ -12,7 +12,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWa
 
 from . import fit as engine
 from .covariance import lam_to_theta
-from .exceptions import RankDeficientWarning
+from .exceptions import PerfectFitError, RankDeficientWarning
 from .mixedlm_iterative import IterativeMixedLMResults
 from .mixedlm_names import result_class
 from .mixedlm_options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
@@ -148,16 +148,23 @@ def _by_methods(
         if outcome.converged:
             reason = f"{outcome.retvals['reason']}; {names} began there and had nothing to improve"
             return replace(outcome, retvals={**outcome.retvals, "reason": reason})
+        if outcome.perfect:
+            return outcome
         start = outcome.params
     model._likelihood.objective(reml, solver)
-    found = by_scipy(
-        model, reml, start, free, None, None, methods, options,
-        lambda params: _conditions(model, reml, params, diagonal, solver),
-    )  # fmt: skip
+    try:
+        found = by_scipy(
+            model, reml, start, free, None, None, methods, options,
+            lambda params: _conditions(model, reml, params, diagonal, solver),
+        )  # fmt: skip
+    except PerfectFitError:
+        return _by_engine(model, reml, None, diagonal, solver, {}, {})
     if found.converged or found.limited:
         return found
     after = _by_engine(model, reml, found.params, diagonal, solver, {}, {})
     reason = f"{names} ended where the optimality conditions fail; then {after.retvals['reason']}"
+    if after.perfect:
+        return after
     counts = {k: found.retvals[k] + after.retvals[k] for k in ("evaluations", "iterations")}
     retvals = {**after.retvals, **counts, "reason": reason}
     retvals["message"] = in_words(after.converged, retvals["gradient_norm"], retvals["iterations"], reason)
@@ -186,7 +193,14 @@ def _engine_fit(
         theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
     equations = None if diagonal else model._likelihood.equations
     return engine.fit_design(
-        design, reml=reml, theta0=theta0, tol=_TOL, solver=solver, equations=equations, **more
+        design,
+        reml=reml,
+        theta0=theta0,
+        tol=_TOL,
+        solver=solver,
+        perfect="limit",
+        equations=equations,
+        **more,
     )
 
 
@@ -226,7 +240,17 @@ def _by_engine(
     params = MixedLMParams.from_components(fit.beta, cov_re=cov_re, vcomp=vcomp)
     history = [{"deviance": list(record.history), **retvals}]
     iterative_fit = None if errors is None else fit
-    return Outcome(params, record.converged, retvals, history, fit.sigma2, fit.loglik, iterative_fit)
+    return Outcome(
+        params,
+        record.converged,
+        retvals,
+        history,
+        fit.sigma2,
+        fit.loglik,
+        iterative_fit,
+        notes=tuple(record.warnings()),
+        perfect=record.perfect,
+    )
 
 
 def _results(
@@ -284,7 +308,9 @@ def _report(results: MixedLMResults, outcome: Outcome) -> None:
             BoundaryWarning,
             stacklevel=4,
         )
-    if not outcome.converged:
+    for message, category in outcome.notes:
+        warnings.warn(message, category, stacklevel=4)
+    if not outcome.converged and not outcome.perfect:
         r = outcome.retvals
         warnings.warn(
             f"MixedLM did not converge: {r['message']} (predicted further decrease of the deviance "

@@ -29,7 +29,7 @@ from .formula.parse import bar_in
 from .mixedlm_data import MissingValuesError, check_index, missing_rows, select_rows
 from .vc_formula import column_of, factors_of, formula_columns
 
-__all__ = ["FormulaData", "coding_from_data", "explain_missing", "formula_data", "formula_env"]
+__all__ = ["FormulaData", "coding_from_data", "explain_missing", "formula_data", "formula_env", "plain_frame"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def formula_data(
         if not response.strip() or not right.strip():
             raise FormulaError(f"formula {formula!r} is not of the form 'response ~ terms'.")
         _check_dates([right, *others], data)
-    return FormulaData(_plain(data, used, column_of(response, data)), used, labels, group_name)
+    return FormulaData(plain_frame(data, used, column_of(response, data)), used, labels, group_name)
 
 
 def _groups_of(groups: Any, data: pd.DataFrame) -> tuple[Any, str, list[str]]:
@@ -147,7 +147,7 @@ def _check_dates(formulas: Sequence[str], data: pd.DataFrame) -> None:
                 refuse_dates(data[name], name)
 
 
-def _plain(data: pd.DataFrame, used: Sequence[Hashable], response: Hashable | None) -> pd.DataFrame:
+def plain_frame(data: pd.DataFrame, used: Sequence[Hashable], response: Hashable | None) -> pd.DataFrame:
     """The data with the columns of the formulas in plain kinds; the response a number where it is one.
 
     Objects that hold integers or booleans stay what the formula engine makes of them, a factor.

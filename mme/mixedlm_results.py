@@ -19,10 +19,11 @@ from .exceptions import DataError
 from .formula.frame import to_pandas
 from .mixedlm_blups import group_covariances, random_effect_arrays
 from .mixedlm_covariance import invert, random_basis, well_conditioned
+from .mixedlm_frame import plain_frame
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
 from .mixedlm_summary import summary_tables
-from .vc_formula import formula_columns, plain_columns
+from .vc_formula import formula_columns
 
 if TYPE_CHECKING:
     from .iterative import MonteCarlo
@@ -385,7 +386,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
                 )
             exog = to_pandas(exog)
             if isinstance(exog, pd.DataFrame):  # as the fit took its columns: patsy knows no Arrow types
-                exog = plain_columns(exog, formula_columns(str(self.model.formula), exog.columns))
+                exog = plain_frame(exog, formula_columns(str(self.model.formula), exog.columns), None)
         return super().predict(to_pandas(exog), transform, *args, **kwargs)
 
     def bootstrap(

@@ -83,6 +83,10 @@ class Outcome:
         The engine's fit, where it was iterative: the likelihood cannot be asked for more.
     limited : bool
         Whether the search was ended by the `maxiter` that was asked for.
+    notes : tuple of (str, type)
+        What the fit warns of, beside convergence.
+    perfect : bool
+        The model explains the response exactly: the limit of a residual variance of zero.
     """
 
     params: MixedLMParams
@@ -93,6 +97,8 @@ class Outcome:
     llf: float | None = None
     iterative: Fit | None = None
     limited: bool = False
+    notes: tuple[tuple[str, type[Warning]], ...] = ()
+    perfect: bool = False
 
 
 def default_start(model: MixedLM) -> MixedLMParams:
