@@ -88,8 +88,9 @@ def install() -> Installation:
             _names().use_names_of(targets[0][0].MixedLMResultsWrapper)
             for module, names in targets:
                 for name, value in names.items():
-                    _replaced.append((module, name, getattr(module, name)))
-                    setattr(module, name, value)
+                    if hasattr(module, name):  # statsmodels.api of 0.14 has no VCSpec
+                        _replaced.append((module, name, getattr(module, name)))
+                        setattr(module, name, value)
         _holders += 1
     return Installation()
 

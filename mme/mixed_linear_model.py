@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import statsmodels.base.model as base
-from statsmodels.formula.formulatools import advance_eval_env
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
@@ -36,6 +35,7 @@ from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
+from .sm_releases import SPEC
 from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
 from .vc_formula import component_from_formula
@@ -107,7 +107,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
-            if name not in ("missing_idx", "model_spec", "formula"):
+            if name not in ("missing_idx", SPEC, "formula"):
                 hint = option_hint(name, "MixedLM")
                 raise ValueError(
                     f"argument {name} not permitted for MixedLM initialization{hint and '. Here ' + hint}"
@@ -255,13 +255,14 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         plain = None if args or kwargs.get("drop_cols") else numeric_matrices(formula, data)
         try:
             if plain is not None and plain[0] is not None:
-                own = {"missing_idx": None, "formula": formula, "model_spec": plain[2]}
+                own = {"missing_idx": None, "formula": formula, SPEC: plain[2]}
                 rest = {k: v for k, v in kwargs.items() if k not in ("eval_env", "drop_cols")}
                 model = cls(*plain[:2], **{**rest, **own})
                 model.formula = formula
                 model.data.frame = data
             else:
-                advance_eval_env(kwargs)
+                # the constructor that is called next looks one frame further up
+                kwargs["eval_env"] = 2 if kwargs.get("eval_env") is None else env
                 model = super().from_formula(formula, data, *args, subset=None, **kwargs)
         except Exception as error:
             explain_missing(data, prepared.used, error)
@@ -320,19 +321,19 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         # what can be built again, factorizations above all, is not stored
         built = ("_likelihood", "_design_full", "_design_diagonal")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
-        if hasattr(self.data, "model_spec"):
+        if hasattr(self.data, SPEC):
             # a formula's coding is restored from the data; without them it goes too
             data = object.__new__(type(self.data))
-            data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != "model_spec"})
+            data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != SPEC})
             state["data"] = data
-            state["_coding_from_data"] = self.endog is not None and self.data.model_spec is not None
+            state["_coding_from_data"] = self.endog is not None and getattr(self.data, SPEC) is not None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         restore = state.pop("_coding_from_data", False)
         self.__dict__.update(state)
         if restore:
-            self.data.model_spec = coding_from_data(self.formula, self.data.frame)
+            setattr(self.data, SPEC, coding_from_data(self.formula, self.data.frame))
 
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""

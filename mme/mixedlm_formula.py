@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.formula._manager import FormulaManager
 
 from .exceptions import DataError
+from .sm_releases import FormulaManager
 from .vc_formula import factors_of, numeric_column
 
 __all__ = ["numeric_matrices", "random_effects_matrix"]

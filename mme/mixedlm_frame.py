@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.formula._manager import FormulaManager
 
 from .exceptions import DataError, FormulaError
 from .formula.frame import (
@@ -27,6 +26,7 @@ from .formula.frame import (
 )
 from .formula.parse import bar_in
 from .mixedlm_data import MissingValuesError, check_index, missing_rows, select_rows
+from .sm_releases import FormulaManager
 from .vc_formula import column_of, factors_of, formula_columns
 
 __all__ = ["FormulaData", "coding_from_data", "explain_missing", "formula_data", "formula_env", "plain_frame"]

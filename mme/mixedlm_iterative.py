@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from statsmodels.iolib import summary2
-from statsmodels.tools._decorators import cache_readonly
 
 from .covariance import entries
 from .mixedlm_covariance import random_basis, well_conditioned
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults
+from .sm_releases import cache_readonly
 from .summary import convergence_lines, monte_carlo_lines
 
 if TYPE_CHECKING:

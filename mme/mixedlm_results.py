@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import statsmodels.base.model as base
 from statsmodels.iolib import summary2
-from statsmodels.tools._decorators import cache_readonly
 from statsmodels.tools.rng_qrng import check_random_state
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
@@ -23,6 +22,7 @@ from .mixedlm_frame import plain_frame
 from .mixedlm_params import MixedLMParams
 from .mixedlm_profile import profile_variance
 from .mixedlm_summary import summary_tables
+from .sm_releases import SPEC, cache_readonly
 from .vc_formula import formula_columns
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     def predict(self, exog: Any = None, transform: bool = True, *args: Any, **kwargs: Any) -> Any:
         """Mean response from the fixed effects alone; see `MixedLM.predict`."""
         if transform and exog is not None and hasattr(self.model, "formula"):
-            if getattr(self.model.data, "model_spec", None) is None:
+            if getattr(self.model.data, SPEC, None) is None:
                 raise DataError(
                     "the formula's coding was removed with the data; pass the design matrix with "
                     "transform=False."

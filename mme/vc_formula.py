@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.formula._manager import FormulaManager
 
 from .exceptions import DataError
 from .mixedlm_groups import GroupIndex, factorize
+from .sm_releases import FormulaManager
 from .vc_design import VarianceComponent, VCSpec, component_from_cells, components_from_spec
 
 __all__ = ["column_of", "component_from_formula", "factors_of", "formula_columns", "numeric_column"]

@@ -145,6 +145,7 @@ def test_tables(frame, kind):
     elif kind == "dict":
         table = {name: frame[name].to_numpy() for name in frame}
     elif kind == "arrow columns":
+        pytest.importorskip("pyarrow")  # nor is it one of pandas
         table = frame.convert_dtypes(dtype_backend="pyarrow")
     else:
         table = _Table(frame, kind == "converts")
