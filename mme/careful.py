@@ -13,6 +13,8 @@ of standard deviations.  Symbols and basis as in `mme.objective`.
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from .covariance import theta_to_lam
@@ -27,6 +29,8 @@ __all__ = ["CarefulObjective", "is_small"]
 _MOST_EFFECTS = 400  # a singular value decomposition of that order takes some tenths of a second
 _MOST_ROWS = 20_000
 _EXACT = 1e-14  # norm of the residual on [X Z] over that of y that is rounding, times the root of the rows
+_DEPENDENT = 1e-11  # singular value of unit columns below which they depend on one another
+_MOST_SUBSETS = 4  # terms of which all subsets are looked at
 _EPS = float(np.finfo(float).eps)
 
 
@@ -58,11 +62,26 @@ class CarefulObjective:
         self._yy = float(self._y @ self._y)
 
     def explains_exactly(self) -> bool:
-        """Whether y lies in the span of [X Z] to within rounding."""
-        both = np.column_stack([self._X, self._Z])
+        """Whether y lies in the span of X and some of the terms, which leave degrees of freedom.
+
+        With all of these terms' variances growing the likelihood is then without bound.  Where [X Z] has as
+        many independent columns as there are rows it explains every response, and the likelihood is bounded.
+        """
+        columns = [c.ravel() for c in self._columns()]
+        numbers = range(len(columns))
+        if len(columns) <= _MOST_SUBSETS:
+            subsets = [s for size in range(1, len(columns) + 1) for s in combinations(numbers, size)]
+        else:
+            subsets = [*combinations(numbers, 1), *combinations(numbers, len(columns) - 1), tuple(numbers)]
+        return any(self._explained_by(np.concatenate([columns[t] for t in subset])) for subset in subsets)
+
+    def _explained_by(self, columns: np.ndarray) -> bool:
+        both = np.column_stack([self._X, self._Z[:, columns]])
         size = np.linalg.norm(both, axis=0)
         U, s, _ = np.linalg.svd(both / np.where(size > 0.0, size, 1.0), full_matrices=False)
-        U = U[:, s > 1e-11 * s[0]]
+        U = U[:, s > _DEPENDENT * s[0]]
+        if U.shape[1] >= self.eq.n:
+            return False
         left = self._y - U @ (U.T @ self._y)
         left -= U @ (U.T @ left)
         return float(np.linalg.norm(left)) <= _EXACT * np.sqrt(self.eq.n * self._yy)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from .careful import CarefulObjective, is_small
-from .coordinates import TermSpec
+from .coordinates import Coordinates, TermSpec
 from .design import Design
 from .equations import Equations
 from .exceptions import ConvergenceError, PerfectFitError
@@ -25,6 +25,7 @@ from .start import moment_start
 
 __all__ = ["fit_direct", "term_specs"]
 
+_HUGE = 1.0 - 1e-5  # reliability from which the same is done
 _ROUGH = 1e-7  # rounding error of the deviance at an optimum that is looked at more closely
 _CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
 
@@ -199,7 +200,13 @@ def _search(
     best = None if outcome is None else outcome.best
     # a search that was ended by its limit is not taken up again
     stuck = best is not None and not best.converged and best.evaluations < max_evaluations
-    rough = best is None or stuck or best.evaluation.noise > _ROUGH
+    rough = (
+        best is None
+        or stuck
+        or best.evaluation.noise > _ROUGH
+        # levels whose columns are nearly dependent lose more than the estimate says
+        or Coordinates(terms).at(best.theta).largest() > _HUGE
+    )
     if not small or not (exact or rough):
         assert outcome is not None
         return outcome

@@ -322,9 +322,7 @@ class Objective:
         if self.reml:
             logdet += logdet_x + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
-        lost = self.nu * self.yy / r2 + self._largest_scale(inner)
-        if self.reml:
-            lost += float(np.sum(np.diag(Ri) ** 2))
+        lost = self._lost(inner, Y, Ri, b, r2)
         if _EPS * lost > _ROUGHEST:
             raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
         st = _State(
@@ -334,13 +332,28 @@ class Objective:
         self._state = st
         return st
 
-    def _largest_scale(self, inner: list[np.ndarray]) -> float:
-        """Largest entry of lam'A lam over the rest's terms: S is known to rounding times that."""
+    def _lost(
+        self, inner: list[np.ndarray], Y: np.ndarray, Ri: np.ndarray, b: np.ndarray, r2: float
+    ) -> float:
+        """Rounding error of the deviance in units of the machine's.
+
+        The border loses what V^-1 takes from X'WX and y'Wy.  S, known to rounding times the largest entry of
+        lam'A lam, passes its error on to the border's Schur complement through the border's solutions.
+        """
+        p = self.eq.p
         largest = 0.0
         for t, (lam, place) in enumerate(zip(inner, self.eq.layout.places, strict=True)):
             if not (self.eq.layout.has_lead and place.block == 0):
                 largest = max(largest, float(np.max(np.diag(self._term_gram(t)) @ (lam * lam))))
-        return largest
+        lost = self.nu * self.yy / r2 + largest
+        if largest > 0.0:
+            u = Y[:, p] - Y[:, :p] @ b
+            lost += largest * self.nu * float(u @ u) / r2
+        if self.reml:
+            lost += float(np.sum(Ri * Ri))
+            if largest > 0.0:
+                lost += largest * float(np.sum((Y[:, :p] @ Ri.T) ** 2))
+        return lost
 
     def _border(
         self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray

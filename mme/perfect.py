@@ -49,7 +49,13 @@ def may_explain(objective: Objective, terms: list[TermSpec], minimum: Minimum) -
 
 
 def explains_exactly(objective: Objective, terms: list[TermSpec]) -> bool:
-    """Whether y lies in the span of [X Z], by two evaluations at huge variances."""
+    """Whether y lies in the span of [X Z], by two evaluations at huge variances.
+
+    Not asked where these may be as many as the rows: every response is in their span then.
+    """
+    lay = objective.eq.layout
+    if objective.eq.p + sum(b.q * b.k for b in lay.blocks) >= objective.eq.n:
+        return False
     space = Coordinates(terms)
     left = []
     for reliability in _RELIABILITIES:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import mme
-from mme.exceptions import DataError
+from mme.exceptions import DataError, FlatLikelihoodWarning, PerfectFitError, PerfectFitWarning
 
 
 def _rounded_response(seed: int) -> pd.DataFrame:
@@ -107,3 +111,146 @@ def test_units_that_do_not_are_exact(sleep, factor, formula):
     np.testing.assert_allclose(far.llf, near.llf - 178 * np.log(factor), rtol=1e-13)
     far = mme.lmer(f"Reaction ~ Days + {formula}", sleep.assign(Days=sleep["Days"] * factor))
     np.testing.assert_allclose(far.llf, near.llf - np.log(factor), rtol=1e-11)
+
+
+# -- designs of benchmarks/hard_designs.py on which fits once failed -------------------------------------------
+
+
+def _frozen() -> list[dict]:
+    path = Path(__file__).parent / "reference" / "hard_designs.json.gz"
+    with gzip.open(path, "rt") as file:
+        return json.load(file)
+
+
+FROZEN = _frozen()
+
+
+@pytest.mark.filterwarnings("ignore::mme.exceptions.FlatLikelihoodWarning")
+@pytest.mark.parametrize("case", FROZEN, ids=[f"{c['number']} {c['family']}: {c['defect']}" for c in FROZEN])
+def test_hard_designs_end_at_the_best_optimum(case):
+    data = pd.DataFrame(case["data"])
+    if case["llf"] is None:
+        with pytest.raises(PerfectFitError):
+            mme.lmer(case["formula"], data, case["reml"], weights=case["weights"])
+        return
+    fit = mme.lmer(case["formula"], data, case["reml"], weights=case["weights"])
+    assert fit.converged, fit.fit_info["message"]
+    # either side: neither short of the optimum, nor a value that rounding has raised
+    np.testing.assert_allclose(fit.llf, case["llf"], rtol=0, atol=2e-6)
+
+
+# -- other modes ---------------------------------------------------------------------------------------------
+
+
+def _two_modes() -> pd.DataFrame:
+    case = next(c for c in FROZEN if c["number"] == 801)
+    return pd.DataFrame(case["data"])
+
+
+def test_a_scalar_term_is_looked_at_over_the_whole_half_line():
+    """Two minima: one at a variance of zero, one inside. Both are seen, from either start."""
+    data = _two_modes()
+    fit = mme.lmer("y ~ 1 + (1 | g)", data, reml=False, weights="w")
+    assert fit.fit_info["modes"] == 2
+    assert "2 minima" in str(fit.summary())
+    ends = {
+        round(mme.lmer("y ~ 1 + (1 | g)", data, reml=False, weights="w", start=[s]).llf, 5)
+        for s in (0.0, 1.0)
+    }
+    assert ends == {-197.93219, -198.57011}
+    np.testing.assert_allclose(fit.llf, max(ends), atol=1e-5)
+
+
+def test_starts_that_are_asked_for(sleep):
+    fit = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep, starts=5)
+    assert (fit.fit_info["starts"], fit.fit_info["modes"]) == (5, 1)
+    assert fit.fit_info["all_evaluations"] > fit.fit_info["evaluations"]
+    with pytest.raises(TypeError, match="starts must be a positive integer"):
+        mme.lmer("Reaction ~ Days + (Days | Subject)", sleep, starts=0)
+
+
+# -- flat likelihoods ----------------------------------------------------------------------------------------
+
+
+def test_a_flat_likelihood_is_named():
+    """One of two levels has no rows with w = 1: three covariance parameters, one degree of freedom."""
+    rng = np.random.default_rng(0)
+    c = np.arange(60) % 2
+    w = np.where(c == 0, (np.arange(60) // 2) % 2, 0)
+    data = pd.DataFrame({"y": rng.normal(size=60) + c, "c": c, "w": w})
+    with pytest.warns(FlatLikelihoodWarning, match=r"variance of w by c.*standard errors of \(Intercept\)"):
+        fit = mme.lmer("y ~ w + (w | c)", data)
+    assert "covariance of (Intercept) and w by c" in fit.fit_info["flat"]
+    assert fit.fit_info["flat_fixed"] == ("(Intercept)", "w")
+    assert "Flat likelihood" in str(fit.summary())
+    with pytest.warns(FlatLikelihoodWarning):
+        mme.MixedLM.from_formula("y ~ w", data, groups="c", re_formula="~w").fit()
+
+
+def test_an_ordinary_likelihood_is_not_called_flat(sleep):
+    assert mme.lmer("Reaction ~ Days + (Days | Subject)", sleep).fit_info["flat"] == ()
+
+
+# -- responses that the model explains exactly ---------------------------------------------------------------
+
+
+def _constant_in_groups() -> tuple[pd.DataFrame, np.ndarray, np.ndarray, float]:
+    """Data, and coefficients, standard errors and variance of the regression of the group means."""
+    rng = np.random.default_rng(3)
+    q = 40
+    t, mean = np.arange(q) % 2, rng.normal(size=q)
+    data = pd.DataFrame({"y": np.repeat(mean, 5), "t": np.repeat(t, 5), "g": np.repeat(np.arange(q), 5)})
+    X = np.column_stack([np.ones(q), t])
+    beta, rss = np.linalg.lstsq(X, mean)[:2]
+    variance = rss[0] / (q - 2)
+    return data, beta, np.sqrt(variance * np.diag(np.linalg.inv(X.T @ X))), variance
+
+
+def test_an_exact_response_is_an_error_or_the_limit_at_lmers_door():
+    data, beta, se, variance = _constant_in_groups()
+    with pytest.raises(PerfectFitError):
+        mme.lmer("y ~ t + (1 | g)", data)
+    with pytest.warns(PerfectFitWarning, match="explains the response exactly"):
+        fit = mme.lmer("y ~ t + (1 | g)", data, perfect="limit")
+    assert not fit.converged
+    assert fit.llf == np.inf
+    np.testing.assert_allclose(fit.fe_params, beta, rtol=1e-6)
+    np.testing.assert_allclose(fit.bse_fe, se, rtol=1e-6)
+    np.testing.assert_allclose(fit.varcorr["vcov"][0], variance, rtol=1e-6)
+    np.testing.assert_allclose(fit.fittedvalues, data["y"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [None, "bfgs", ["lbfgs", "powell"]])
+@pytest.mark.parametrize("start", [None, [0.0, 0.0, 1.0]])
+def test_an_exact_response_is_the_limit_at_mixedlms_door(method, start):
+    data, beta, se, variance = _constant_in_groups()
+    model = mme.MixedLM.from_formula("y ~ t", data, groups="g")
+    with pytest.warns(PerfectFitWarning):
+        fit = model.fit(method=method, start_params=None if start is None else np.array(start))
+    assert not fit.converged
+    assert fit.llf == np.inf
+    np.testing.assert_allclose(fit.fe_params, beta, rtol=1e-6)
+    np.testing.assert_allclose(fit.bse_fe, se, rtol=1e-6)
+    np.testing.assert_allclose(fit.cov_re.iloc[0, 0], variance, rtol=1e-6)
+    assert fit.scale < 1e-7
+
+
+def test_fixed_effects_that_explain_everything_are_an_error_at_both_doors(sleep):
+    data = sleep.assign(y=1.0 + 2.0 * sleep["Days"])
+    with pytest.raises(PerfectFitError):
+        mme.lmer("y ~ Days + (1 | Subject)", data, perfect="limit")
+    with pytest.raises(PerfectFitError):
+        mme.MixedLM.from_formula("y ~ Days", data, groups="Subject").fit()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_response_in_the_span_of_random_effects_is_always_an_error(seed):
+    """Two crossed factors whose effects are the response: never a fit that has not converged."""
+    rng = np.random.default_rng(seed)
+    g, h = np.divmod(np.arange(48), 8)
+    x = rng.normal(size=48)
+    y = rng.normal(size=6)[g] + 1e3 * rng.normal(size=8)[h] + 0.5 * x
+    data = pd.DataFrame({"y": y, "x": x, "g": g, "h": h})
+    for formula in ("y ~ x + (1 | g) + (1 | h)", "y ~ (x | g) + (1 | h)"):
+        with pytest.raises(PerfectFitError):
+            mme.lmer(formula, data)
