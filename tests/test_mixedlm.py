@@ -348,7 +348,7 @@ def test_fit_is_no_worse_than_statsmodels(k_re, k_vc, reml):
         expected = theirs.fit(reml=reml, gtol=1e-9)
     got = ours.fit(reml=reml)
     assert got.converged
-    assert got.llf >= expected.llf - 1e-8
+    assert -1e-8 <= got.llf - expected.llf < 1e-5  # no worse, and no better than a search can be
     # both within 1e-3 standard errors of the optimum; statsmodels' search is what limits this
     assert np.max(np.abs(got.params - expected.params) / expected.bse) < 1e-3
     assert_allclose(got.bse, expected.bse, rtol=1e-3)
@@ -396,7 +396,7 @@ def test_pastes_variance_component():
         theirs = Original.from_formula("strength ~ 1", d, **kwargs).fit(gtol=1e-9)
     got = model.fit()
     assert list(got.params.index) == list(theirs.params.index) == ["Intercept", "batch Var", "cask Var"]
-    assert got.llf >= theirs.llf - 1e-8
+    assert -1e-8 <= got.llf - theirs.llf < 1e-5
     assert_allclose(got.params, theirs.params, rtol=1e-3)
     label = model.group_labels[0]
     assert list(got.random_effects[label].index) == list(theirs.random_effects[label].index)
