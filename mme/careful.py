@@ -64,8 +64,9 @@ class CarefulObjective:
     def explains_exactly(self) -> bool:
         """Whether y lies in the span of X and some of the terms, which leave degrees of freedom.
 
-        With all of these terms' variances growing the likelihood is then without bound.  Where [X Z] has as
-        many independent columns as there are rows it explains every response, and the likelihood is bounded.
+        With all of these terms' variances growing as T the deviance falls as (rank - nu) log T, rank that of Z
+        beside X under REML, of Z alone under ML.  Where that is nu, [X Z] explains every response, and the
+        likelihood is bounded.
         """
         columns = [c.ravel() for c in self._columns()]
         numbers = range(len(columns))
@@ -76,11 +77,9 @@ class CarefulObjective:
         return any(self._explained_by(np.concatenate([columns[t] for t in subset])) for subset in subsets)
 
     def _explained_by(self, columns: np.ndarray) -> bool:
-        both = np.column_stack([self._X, self._Z[:, columns]])
-        size = np.linalg.norm(both, axis=0)
-        U, s, _ = np.linalg.svd(both / np.where(size > 0.0, size, 1.0), full_matrices=False)
-        U = U[:, s > _DEPENDENT * s[0]]
-        if U.shape[1] >= self.eq.n:
+        Z = self._Z[:, columns]
+        U = _span(np.column_stack([self._X, Z]))
+        if (U if self.reml else _span(Z)).shape[1] >= self.eq.n:
             return False
         left = self._y - U @ (U.T @ self._y)
         left -= U @ (U.T @ left)
@@ -197,3 +196,10 @@ class CarefulObjective:
         if float(np.linalg.norm(r)) <= _EXACT * np.sqrt(self._yy):
             raise PerfectFitError(EXPLAINED)
         return inner, self._white(self._Z), Q, r, logdet
+
+
+def _span(M: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of the columns."""
+    size = np.linalg.norm(M, axis=0)
+    U, s, _ = np.linalg.svd(M / np.where(size > 0.0, size, 1.0), full_matrices=False)
+    return U[:, s > _DEPENDENT * s[0]]

@@ -157,7 +157,8 @@ def _by_methods(
             model, reml, start, free, None, None, methods, options,
             lambda params: _conditions(model, reml, params, diagonal, solver),
         )  # fmt: skip
-    except PerfectFitError:
+    except (PerfectFitError, np.linalg.LinAlgError):
+        # the method went where nothing can be computed; the engine says what is the matter there
         return _by_engine(model, reml, None, diagonal, solver, {}, {})
     if found.converged or found.limited:
         return found
