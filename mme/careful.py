@@ -64,8 +64,8 @@ class CarefulObjective:
     def explains_exactly(self) -> bool:
         """Whether y lies in the span of X and some of the terms, which leave degrees of freedom.
 
-        With all of these terms' variances growing as T the deviance falls as (rank - nu) log T, rank that of Z
-        beside X under REML, of Z alone under ML.  Where that is nu, [X Z] explains every response, and the
+        With all of these terms' variances growing as T the deviance falls as (rank - nu) log T, rank that of
+        Z beside X under REML, of Z alone under ML.  Where that is nu, [X Z] explains every response, and the
         likelihood is bounded.
         """
         columns = [c.ravel() for c in self._columns()]

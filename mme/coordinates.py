@@ -136,10 +136,11 @@ class Coordinates:
         self._starts = np.array([c.part.start for c in self.cones])
         self._ks = np.array([c.k for c in self.cones])
         self._unit = 1.0 / np.sqrt(self.metric)
-        owner = np.concatenate(
+        self._size = np.concatenate(
             [np.full(t.k if t.kind == "diagonal" else 1, 1.0 / np.sqrt(t.q)) for t in terms]
         )
-        self._size = owner
+        self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
+        self._none = np.zeros(len(self.cones), dtype=np.int64)
 
     # -- places -------------------------------------------------------------------------------------------
 
@@ -281,11 +282,21 @@ class Coordinates:
 
     def step(self, place: Place, model: QuadraticModel, damping: float = RIDGE) -> Step:
         """Minimising step of the model, damped by so much of the metric, over the cone."""
-        e, decrease, zeros = kernels.model_step(
-            place.X0, model.g, np.ascontiguousarray(model.H), self._unit, self._size, damping, RIDGE,
-            self._starts, self._ks, MOST_ITERATIONS,
-        )  # fmt: skip
-        return Step(e, decrease, zeros)
+        g, unit = model.g, self._unit
+        e, inside, M = kernels.newton_step(
+            place.X0, g, np.ascontiguousarray(model.H), unit, damping, RIDGE, self._starts, self._ks
+        )
+        if inside:
+            return Step(e, max(0.0, float(-0.5 * (g @ e))), self._none)
+        # every block has a unit of its own, to which its cone is blind
+        ratio = self._block / unit
+        M *= np.outer(ratio, ratio)
+        scaled = g * self._block
+        e, zeros = kernels.minimise_over_cone(
+            place.X0 / self._size[:, None, None], scaled, M, self._starts, self._ks, MOST_ITERATIONS
+        )
+        decrease = float(-(scaled @ e) - 0.5 * (e @ M @ e))
+        return Step(e * self._block, max(0.0, decrease), zeros)
 
     def slope(self, place: Place, model: QuadraticModel) -> float:
         """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""

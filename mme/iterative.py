@@ -114,6 +114,7 @@ class _Search:
         self.space = Coordinates(objective.term_specs())
         self.inner = inner  # relative tolerance of the solves
         self.steps = self.halvings = 0
+        self.last: np.ndarray | None = None  # the last step, if it was a whole one
         try:
             self._take(*self._model(self.space.at(theta0)))
         except np.linalg.LinAlgError as error:
@@ -140,7 +141,7 @@ class _Search:
 
         False if the gradient grows however short the step.
         """
-        fraction = self.space.limit(self.step.e)
+        fraction = min(self.space.limit(self.step.e), self._relaxation())
         # the length to compare with was taken with the error of the solves before
         before = self.inner
         self.inner = tol
@@ -153,11 +154,23 @@ class _Search:
                 trial = None
             if trial is not None and trial[3] <= most:
                 self.steps += 1
+                self.last = self.step.e if fraction == 1.0 else None
                 self._take(*trial)
                 return True
             self.halvings += 1
             fraction *= 0.5
         return False
+
+    def _relaxation(self) -> float:
+        """Fraction of a step that turns back upon the last one: steps with -r the last go on as 1/(1 + r)."""
+        if self.last is None:
+            return 1.0
+        root = np.sqrt(self.space.metric)
+        now, before = self.step.e * root, self.last * root
+        lengths = float(np.linalg.norm(now)), float(np.linalg.norm(before))
+        if lengths[0] <= 0.3 * lengths[1] or float(now @ before) > -0.8 * lengths[0] * lengths[1]:
+            return 1.0
+        return lengths[1] / (lengths[0] + lengths[1])
 
     def ratio(self) -> float:
         """Largest Monte Carlo error over standard error."""

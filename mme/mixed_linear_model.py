@@ -35,6 +35,7 @@ from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
+from .perfect import limit_equations
 from .sm_releases import SPEC
 from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
@@ -313,13 +314,21 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         groups += [c.used_group for c in self.exog_vc.components]
         return Likelihood(self._design(), self.k_re, self.k_vc, groups)
 
+    @cached_property
+    def _limit_likelihood(self) -> Likelihood:
+        """That of the limit sigma -> 0 of a response which the model explains exactly (`mme.perfect`)."""
+        groups = self._likelihood.level_groups
+        out = Likelihood(self._design(), self.k_re, self.k_vc, groups)
+        out.equations = limit_equations(self._likelihood.cross_products())
+        return out
+
     def _need_data(self) -> None:
         if self.endog is None:
             raise DataError("the data of this model were removed (remove_data); build the model again.")
 
     def __getstate__(self) -> dict[str, Any]:
         # what can be built again, factorizations above all, is not stored
-        built = ("_likelihood", "_design_full", "_design_diagonal")
+        built = ("_likelihood", "_limit_likelihood", "_design_full", "_design_diagonal")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
         if hasattr(self.data, SPEC):
             # a formula's coding is restored from the data; without them it goes too
@@ -338,7 +347,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
-        for name in ("_likelihood", "_design_full", "_design_diagonal"):
+        for name in ("_likelihood", "_limit_likelihood", "_design_full", "_design_diagonal"):
             self.__dict__.pop(name, None)
         row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
         for owner in (self, self.data):

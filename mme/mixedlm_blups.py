@@ -15,18 +15,19 @@ from .mixedlm_params import MixedLMParams
 
 if TYPE_CHECKING:
     from .mixed_linear_model import MixedLM
+    from .mixedlm_likelihood import Likelihood
 
 __all__ = ["group_covariances", "random_effect_arrays"]
 
 
 def random_effect_arrays(
-    model: MixedLM, params: MixedLMParams, beta: np.ndarray, reml: bool
+    model: MixedLM, likelihood: Likelihood, params: MixedLMParams, beta: np.ndarray, reml: bool
 ) -> list[np.ndarray]:
     """D Z'V^-1 (y - X b): per term, shapes (n_groups, k_re) and (q,) for each variance component.
 
     D on the ratio scale; the residual variance cancels.  Zero where the covariance is.
     """
-    products = model._likelihood.at(params.cov_re, params.vcomp, reml).products(beta)
+    products = likelihood.at(params.cov_re, params.vcomp, reml).products(beta)
     out = []
     if model.k_re:
         out.append(products[0] @ params.cov_re)

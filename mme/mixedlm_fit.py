@@ -218,7 +218,7 @@ def _by_engine(
     if options.get("maxiter") is not None:
         more["max_evaluations"] = options["maxiter"]
     fit = _engine_fit(model, reml, start, diagonal, solver, more)
-    if not diagonal:
+    if not diagonal and not fit.record.perfect:
         model._likelihood.adopt(fit.objective)
     lams = list(fit.lam)
     cov_re = lams[0] @ lams[0].T if model.k_re else np.empty((0, 0))
@@ -285,7 +285,9 @@ def _results(
         return result_class(IterativeMixedLMResults)(
             model, params, fit=outcome.iterative, settings=iterative, **common
         )
-    return result_class(MixedLMResults)(model, params, fe_pen=fe_pen, cov_pen=cov_pen, **common)
+    return result_class(MixedLMResults)(
+        model, params, fe_pen=fe_pen, cov_pen=cov_pen, perfect=outcome.perfect, **common
+    )
 
 
 def _report(results: MixedLMResults, outcome: Outcome) -> None:

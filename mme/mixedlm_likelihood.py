@@ -173,7 +173,7 @@ class Likelihood:
     def __init__(self, design: Design, k_re: int, k_vc: int, level_groups: Sequence[np.ndarray]) -> None:
         self.design = design
         self.k_re, self.k_vc = k_re, k_vc
-        self._level_groups = level_groups
+        self.level_groups = level_groups
         self.equations: Equations | None = None
         self._objectives: dict[bool, Objective] = {}
         self._points: dict[bool, Point] = {}
@@ -282,7 +282,7 @@ class Likelihood:
 
     def exact_second(self, reml: bool) -> Probes | None:
         """How the exact second derivatives are found; None where the differences of the score cost less."""
-        probes = Probes.of(self._level_groups, [term.k for term in self.design.terms])
+        probes = Probes.of(self.level_groups, [term.k for term in self.design.terms])
         plan = self.objective(reml).plan
         entries = float(plan.q2) ** 2 if plan.dense else 2.0 * plan.nnz_factor
         return probes if probes.affordable(plan.q2, entries) else None

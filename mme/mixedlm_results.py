@@ -27,6 +27,7 @@ from .vc_formula import formula_columns
 
 if TYPE_CHECKING:
     from .iterative import MonteCarlo
+    from .mixedlm_likelihood import Likelihood
 
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
@@ -92,6 +93,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         cov_pen: Any = None,
         free: MixedLMParams | None = None,
         regularized: bool = False,
+        perfect: bool = False,
     ) -> None:
         super().__init__(model, params.get_packed(use_sqrt=False, has_fe=True))
         self.scale = float(scale)
@@ -112,11 +114,17 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         self.use_sqrt = model.use_sqrt
         self.freepat = free
         self.regularized = regularized
+        self.perfect = perfect
         self._llf = float(llf)
         self._orthonormal: tuple[np.ndarray, np.ndarray] | None = None
         self._data_in_cache = ["fittedvalues", "resid", "random_effects", "random_effects_cov"]
 
     # -- likelihood ----------------------------------------------------------------------------
+
+    @property
+    def _likelihood(self) -> Likelihood:
+        """The model's; of a response that it explains exactly, that of the limit which was fitted."""
+        return self.model._limit_likelihood if self.perfect else self.model._likelihood
 
     @property
     def llf(self) -> float:
@@ -142,7 +150,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     def boundary(self) -> list[str]:
         """Variances at zero, and the pair or set of effects whose covariance is singular, by name."""
         model, names = self.model, []
-        likelihood = model._likelihood
+        likelihood = self._likelihood
         if self.k_re:
             size = 1.0 / np.sqrt(likelihood.term_squares(0))
             D = self.cov_re_unscaled / np.outer(size, size)
@@ -166,7 +174,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     def _is_singular(self, effects: np.ndarray) -> bool:
         """Whether cov_re is singular too where uncentred columns do not make effects look alike."""
-        R = random_basis(self.model._likelihood.cross_products(), self.k_re)
+        R = random_basis(self._likelihood.cross_products(), self.k_re)
         if R is None or effects.size < self.k_re:
             return True
         D = R @ self.cov_re_unscaled @ R.T
@@ -188,7 +196,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     @cache_readonly
     def _covariance(self) -> np.ndarray:
-        hess, _ = self.model._likelihood.hessian(
+        hess, _ = self._likelihood.hessian(
             self.params_object, self.reml, self.fe_pen, self.cov_pen, stationary=self.regularized
         )
         k = hess.shape[0]
@@ -201,12 +209,12 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             active[: self.k_fe] &= self.fe_params != 0
         coordinates, inner = None, None
         if self.fe_pen is None and self.cov_pen is None and not self.regularized:
-            equations = self.model._likelihood.cross_products()
+            equations = self._likelihood.cross_products()
             basis = random_basis(equations, self.k_re)
             coordinates = well_conditioned(self.k_fe, self.k_vc, active, basis, equations.fixed)
 
             def inner() -> np.ndarray:
-                return -self.model._likelihood.orthonormal_hessian(self.params_object, self.reml)
+                return -self._likelihood.orthonormal_hessian(self.params_object, self.reml)
 
         covariance = self._inverse(-hess, active, coordinates, inner)
         # parameters held at a value have no error
@@ -250,7 +258,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         ratios = self.params[self.k_fe :]
         if ratios.size == 0:
             return np.zeros(0)
-        likelihood = self.model._likelihood
+        likelihood = self._likelihood
         point = likelihood.at(self.cov_re_unscaled, self.params_object.vcomp, self.reml)
         nu = point.nu(self.reml)
         C = np.array(self.cov_params())
@@ -269,7 +277,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         """`bse_re` by way of the coordinates in which the covariance was found: no digits cancel."""
         assert self._orthonormal is not None
         T, C = self._orthonormal
-        k_fe, likelihood = self.k_fe, self.model._likelihood
+        k_fe, likelihood = self.k_fe, self._likelihood
         point = likelihood.orthonormal_point(self.params_object, self.reml)
         nu = point.nu(self.reml)
         R = random_basis(likelihood.cross_products(), self.k_re)
@@ -287,7 +295,9 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     @cache_readonly
     def _blups(self) -> list[np.ndarray]:
-        return random_effect_arrays(self.model, self.params_object, self.fe_params, self.reml)
+        return random_effect_arrays(
+            self.model, self._likelihood, self.params_object, self.fe_params, self.reml
+        )
 
     def _names_of(self, g: int) -> list[str]:
         model = self.model

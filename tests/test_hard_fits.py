@@ -113,7 +113,7 @@ def test_units_that_do_not_are_exact(sleep, factor, formula):
     np.testing.assert_allclose(far.llf, near.llf - np.log(factor), rtol=1e-11)
 
 
-# -- designs of benchmarks/hard_designs.py on which fits once failed -------------------------------------------
+# -- designs of benchmarks/hard_designs.py on which fits once failed -----------------------------------------
 
 
 def _frozen() -> list[dict]:
@@ -153,10 +153,8 @@ def test_a_scalar_term_is_looked_at_over_the_whole_half_line():
     fit = mme.lmer("y ~ 1 + (1 | g)", data, reml=False, weights="w")
     assert fit.fit_info["modes"] == 2
     assert "2 minima" in str(fit.summary())
-    ends = {
-        round(mme.lmer("y ~ 1 + (1 | g)", data, reml=False, weights="w", start=[s]).llf, 5)
-        for s in (0.0, 1.0)
-    }
+    settings = {"reml": False, "weights": "w"}
+    ends = {round(mme.lmer("y ~ 1 + (1 | g)", data, start=[s], **settings).llf, 5) for s in (0.0, 1.0)}
     assert ends == {-197.93219, -198.57011}
     np.testing.assert_allclose(fit.llf, max(ends), atol=1e-5)
 

@@ -88,7 +88,7 @@ def assert_optimum(problem: Balanced, found: optimizer.Minimum, rtol: float = 1e
 @pytest.mark.parametrize("start", [0.0, 0.01, 1.0, 30.0])
 def test_balanced_terms_take_a_few_steps(start):
     problem = Balanced()
-    found = problem.search(start)
+    found = problem.search(start, tol=1e-12)
     assert_optimum(problem, found)
     assert found.iterations <= 10 and found.singular == []
     assert found.gradient_norm < 1e-3
