@@ -31,7 +31,7 @@ _LATE = {
     "install": "compat",
     "uninstall": "compat",
     "mixedlm": "mixed_linear_model",
-    "preflight": "forecast",
+    "preflight": "lmm.preflight",
 }
 
 

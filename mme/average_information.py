@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from .pcg import BlockSolution
-
-if TYPE_CHECKING:
-    from .stochastic import IterativeObjective, SolvedState
+from .equations import Equations
+from .pcg import BlockSolution, SchurSystem
+from .solved import SolvedState
 
 __all__ = ["average_information", "flat"]
 
 
 def average_information(
-    objective: IterativeObjective, st: SolvedState, Ze: list[np.ndarray], tol: float
+    eq: Equations,
+    sy: SchurSystem,
+    st: SolvedState,
+    Ze: list[np.ndarray],
+    tol: float,
+    nu: int,
+    max_iterations: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, BlockSolution]:
     """Average information in the free entries of R D R', sigma2 profiled out and jointly with it.
 
@@ -25,13 +28,18 @@ def average_information(
 
     Parameters
     ----------
-    objective : IterativeObjective
-        Its system at the state's theta.
+    eq : Equations
+    sy : SchurSystem
+        At the state's theta.
     st : SolvedState
     Ze : list of ndarray, shapes (q, k)
         Z'We per block, in the equations' basis.
     tol : float
         Relative tolerance of the solves; the error is its square.
+    nu : int
+        Degrees of freedom of the residual variance.
+    max_iterations : int
+        Of conjugate gradients.
 
     Returns
     -------
@@ -42,8 +50,7 @@ def average_information(
         Derivative of the profiled sigma2.
     solution : BlockSolution
     """
-    eq, lay, sy = objective.eq, objective.eq.layout, objective.system
-    p, m = eq.p, objective.n_theta
+    lay, p, m = eq.layout, eq.p, eq.layout.n_theta
     w = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
     for place in lay.places:
         first, ze = place.first, Ze[place.block]
@@ -68,7 +75,7 @@ def average_information(
         Xf = Xf + flat(eq.A1x[:, :, :p]).T @ flat(left)
         sy.minus_rest(np.ascontiguousarray(-left), Zf2)
     Uf = sy.scale(Zf2, True)
-    sol = sy.solve(Uf, tol, max_iterations=objective.max_iterations)
+    sol = sy.solve(Uf, tol, max_iterations=max_iterations)
     cross = sol.R.T @ sol.X
     C = K - (Uf.T @ sol.X + cross.T)
     if p:
@@ -82,7 +89,7 @@ def average_information(
     joint[:m, :m] = C / s2
     joint[:m, m] = joint[m, :m] = fe / s2**2
     joint[m, m] = st.r2 / s2**3
-    return 0.5 * (profiled + profiled.T), joint, -fe / objective.nu, sol
+    return 0.5 * (profiled + profiled.T), joint, -fe / nu, sol
 
 
 def flat(cube: np.ndarray) -> np.ndarray:

@@ -20,8 +20,9 @@ import numpy as np
 from .covariance import theta_to_lam
 from .design import Design
 from .equations import Equations, dense_rows
+from .evaluation import Evaluation
 from .exceptions import PerfectFitError
-from .objective import Evaluation, Objective
+from .objective import Objective
 from .perfect import EXPLAINED
 
 __all__ = ["CarefulObjective", "is_small"]

@@ -88,7 +88,7 @@ def _fit(
     started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
     with contextlib.closing(progress(objective, started)) as bar:
         if theta0 is None:
-            start = moment_start(equations, objective.A22)
+            start = moment_start(equations, equations.A22)
             if started:
                 from .iterative import iterative_start  # not imported before a large model wants it
 

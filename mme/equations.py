@@ -101,8 +101,15 @@ class Equations:
             return self.positions
         return _transpose(self.ptr, self.idx, self.layout.q2)[2]
 
+    @cached_property
+    def A22(self) -> sp.csr_array:
+        """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
+        q2 = self.layout.q2
+        A = sp.csc_array((self.gval, self.gidx, self.gptr), shape=(q2, q2))
+        return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
+
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos", "A22")}
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""

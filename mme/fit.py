@@ -5,9 +5,9 @@ Design -> Equations (cross-products, built once) -> minimise over the relative c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,10 @@ from .design import Design
 from .direct_fit import fit_direct
 from .equations import Equations, build_equations
 from .exceptions import OptionError
+from .forecast import Preflight, check_rows, direct_seconds, forecast, iterative_hint, refuse
 from .notices import Progress, say_once
 from .objective import Objective
+from .options import SOLVERS, IterativeOptions, check_solver
 from .parallel import single_threaded_blas
 from .record import Clock, Fit, FitRecord
 from .start import check_identified
@@ -39,7 +41,6 @@ __all__ = [
     "planned",
 ]
 
-SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8
 _MANY_ROWS = 1_000_000  # from which the equations' own memory is predicted before they are built
@@ -163,12 +164,6 @@ def _fit(
     )
 
 
-def check_solver(solver: str) -> None:
-    """Refuse the name of a solver that there is not."""
-    if not isinstance(solver, str) or solver not in SOLVERS:
-        raise OptionError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
-
-
 def equations_of(design: Design) -> Equations:
     """Cross-products of a design; refused where their own memory is predicted not to suffice.
 
@@ -178,8 +173,6 @@ def equations_of(design: Design) -> Equations:
     """
     layout = layout_of(design)
     if design.n > _MANY_ROWS:
-        from .forecast import check_rows
-
         check_rows(design, layout)
     return build_equations(design, layout)
 
@@ -188,8 +181,6 @@ def _progress(plan: Preflight | None, show: bool | None, objective: Objective, s
     """The bar of a direct fit; where it is predicted to be long, also whether another path is faster."""
     if plan is None:
         return Progress(show, long=False)
-    from .forecast import direct_seconds, iterative_hint
-
     # S was analysed since: the forecast's flops may be a bound
     seconds = direct_seconds(objective.eq, objective.plan.flops, started)
     plan = replace(plan, direct_seconds=seconds)
@@ -229,64 +220,6 @@ def planned(
     partners = np.diff(equations.ptr).astype(np.float64)
     if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
         return None
-    from .forecast import forecast, refuse
-
     plan = forecast(design, equations, solver, count=False, probes=probes)
     refuse(plan, likelihood)
     return plan
-
-
-@dataclass(frozen=True)
-class IterativeOptions:
-    """Settings of the iterative path.
-
-    Attributes
-    ----------
-    probes, max_probes : int
-        Probes to begin with, and at most.
-    seed : int
-        Of the probes.
-    goal : float
-        Largest Monte Carlo error over standard error.
-    accuracy : float
-        Of the search, in standard errors; where the Monte Carlo error is smaller still, this is reported.
-    solve_tol : float
-        Relative tolerance of the last solves, for fixed effects, their covariance and the random effects.
-    loglik_probes : int
-        Probes of the log-likelihood; 0 leaves it NaN. Where a factorization is cheap it is computed exactly.
-    exact_steps : int
-        If positive: from the stochastic root, at most so many steps of the direct path, which usually
-        converges in one or two. The fit is then as a direct one, without Monte Carlo errors, and needs the
-        memory of a direct factor.
-    progress : bool or None
-        Show a progress bar, of a direct fit too; None: on a terminal or in a notebook, if the fit takes
-        seconds (iterative) or is predicted to take more than five (direct). False also leaves out the hint
-        that another solver is predicted to be faster.
-    """
-
-    probes: int = 12
-    max_probes: int = 256
-    seed: int = 0
-    goal: float = 0.05
-    accuracy: float = 1e-4
-    solve_tol: float = 1e-8
-    loglik_probes: int = 16
-    exact_steps: int = 0
-    progress: bool | None = None
-
-    def __post_init__(self) -> None:
-        leasts = {"probes": 2, "max_probes": 2, "seed": 0, "loglik_probes": 0, "exact_steps": 0}
-        for name, least in leasts.items():
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise OptionError(f"{name} must be an integer and at least {least}, not {value!r}.")
-        for name in ("goal", "accuracy", "solve_tol"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not value > 0:
-                raise OptionError(f"{name} must be a positive number, not {value!r}.")
-        if self.max_probes < self.probes:
-            raise OptionError(
-                f"probes must be at most max_probes; they are {self.probes} and {self.max_probes}."
-            )
-        if self.loglik_probes == 1:
-            raise OptionError("loglik_probes must be 0 (no log-likelihood) or at least 2.")

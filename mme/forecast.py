@@ -10,10 +10,7 @@ is.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,23 +19,19 @@ from .equations import Equations, build_equations
 from .exceptions import MemoryEstimateError
 from .factor.cholmod import why_unavailable
 from .kernels import schur as ks
+from .memory import available_memory
+from .options import check_solver
 from .parallel import cut, n_threads, run
 from .plan import make_plan
 from .probes import batch_size
 from .structure import Layout, layout_of
 
-if TYPE_CHECKING:
-    from .lmer import LinearMixedModel
-    from .mixed_linear_model import MixedLM
-
 __all__ = [
     "Preflight",
-    "available_memory",
     "check_rows",
     "direct_seconds",
     "forecast",
     "iterative_hint",
-    "preflight",
     "preflight_design",
     "refuse",
     "require",
@@ -155,54 +148,6 @@ def _seconds(value: float) -> str:
     if value < 1.0:
         return "less than 1 s"
     return f"about {value:,.0f} s" if value < 600 else f"about {value / 60:,.0f} min"
-
-
-def available_memory() -> float:
-    """Bytes this process can still allocate: limits of the machine, the control group and the process."""
-    limits = []
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    limits.append(float(line.split()[1]) * 1024)
-    except OSError:
-        limits.append(float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES"))
-    folder = "/sys/fs/cgroup"
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        most, used = _read_number(f"{folder}/{limit}"), _read_number(f"{folder}/{usage}")
-        if most is not None and used is not None:
-            limits.append(max(0.0, most - used))
-    return min([*limits, *_own_limits()], default=np.inf)
-
-
-def _own_limits() -> list[float]:
-    """Bytes left below the process's limits of address space and of data (``ulimit -v``, ``ulimit -d``)."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            pages = [float(word) for word in file.read().split()]
-    except (ImportError, OSError):
-        return []
-    left = []
-    for kind, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
-        most = resource.getrlimit(kind)[0]
-        if most != resource.RLIM_INFINITY:
-            left.append(max(0.0, most - used * resource.getpagesize()))
-    return left
-
-
-def _read_number(path: str) -> float | None:
-    """A number from a file of the system; None if there is none to read or it says "max"."""
-    try:
-        with open(path) as file:
-            text = file.read().strip()
-    except OSError:
-        return None
-    return float(text) if text.isdigit() else None
 
 
 def _equations_bytes(n: int, p: int, layout: Layout, cells: float) -> float:
@@ -427,59 +372,9 @@ def _schur_nonzeros(eq: Equations, pairs: float, full: float) -> tuple[float, bo
     return min(full, float(np.sum(per_level * np.diff(edges)))), False
 
 
-def _check_solver(solver: str) -> None:
-    from .fit import check_solver
-
-    check_solver(solver)
-
-
 def preflight_design(design: Design, solver: str = "auto") -> Preflight:
     """`preflight` of a design; builds its equations, which are proportional to the data."""
-    _check_solver(solver)
+    check_solver(solver)
     layout = layout_of(design)
     check_rows(design, layout)
     return forecast(design, build_equations(design, layout), solver)
-
-
-def preflight(
-    formula: str | MixedLM | LinearMixedModel,
-    data: object = None,
-    *,
-    solver: str = "auto",
-    **options: object,
-) -> Preflight:
-    """Show what `lmer` would do with these arguments, or `fit` of a model, and what it would take.
-
-    Parameters
-    ----------
-    formula : str, MixedLM or LinearMixedModel
-        A formula for `lmer`, or a model.
-    data : DataFrame or anything `lmer` takes
-        Not with a model.
-    solver : str
-        As in `lmer` and `MixedLM.fit`.
-    **options
-        `weights`, `offset`, `subset`, `missing`, `evaluate`, `context`: as in `lmer`; not with a model.
-
-    Returns
-    -------
-    Preflight
-        Prints as a table.
-
-    Raises
-    ------
-    MemoryEstimateError
-        The equations alone would not fit in memory.
-    """
-    if not isinstance(formula, str) and hasattr(formula, "preflight"):
-        if data is not None or options:
-            given = ", ".join(["data"] * (data is not None) + sorted(options))
-            raise TypeError(f"preflight() of a model takes nothing but solver, not {given}.")
-        return formula.preflight(solver)
-    _check_solver(solver)
-    if data is None:
-        raise TypeError("preflight() of a formula needs data.")
-    from .formula import build_design
-
-    build: Callable = build_design
-    return preflight_design(build(formula, data, **options).design, solver)

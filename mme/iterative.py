@@ -16,9 +16,9 @@ import numpy as np
 
 from .coordinates import RIDGE, Coordinates, Place, QuadraticModel
 from .covariance import theta_to_lam, triangular
+from .derivatives import congruence, factor_jacobian
 from .equations import Equations
 from .exceptions import ConvergenceError, PerfectFitError
-from .objective import _congruence
 from .stochastic import IterativeObjective, StochasticEvaluation
 
 __all__ = ["MonteCarlo", "Root", "find_root", "iterative_start", "monte_carlo"]
@@ -354,7 +354,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         D, Ds = lam @ lam.T, np.array([each @ each.T for each in lams])
         R = objective.term_basis(t)
         # D from R D R', in which the information is well conditioned
-        back = _congruence(np.linalg.inv(R), place.entries)
+        back = congruence(np.linalg.inv(R), place.entries)
         inner = R @ lam
         moved = np.array([(R @ each) @ (R @ each).T - inner @ inner.T for each in lams])
         se = np.full((place.k, place.k), np.nan)
@@ -403,8 +403,8 @@ def _theta_se(objective: IterativeObjective, root: Root) -> np.ndarray:
         A, R = objective.term_root(t), objective.term_basis(t)
         lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
         L = triangular(A @ (R @ lam))
-        J[place.theta, place.theta] = _factor_jacobian(np.linalg.inv(A), L, place.entries)
-        moves.append(_factor_jacobian(R, lam, place.entries))
+        J[place.theta, place.theta] = factor_jacobian(L, place.entries, np.linalg.inv(A))
+        moves.append(factor_jacobian(lam, place.entries, R))
     cov = _covariance(J.T @ info @ J)
     out = np.full(m, np.nan)
     for t, (place, M) in enumerate(zip(places, moves, strict=True)):
@@ -421,17 +421,6 @@ def _covariance(information: np.ndarray) -> np.ndarray:
     unit = 1.0 / np.where(size > 0.0, size, 1.0)
     scale = np.outer(unit, unit)
     return 2.0 * scale * np.linalg.pinv(information * scale, hermitian=True)
-
-
-def _factor_jacobian(R: np.ndarray, lam: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
-    """d (free entries of R lam lam' R') / d (free entries of lam)."""
-    inner = R @ lam
-    out = np.empty((len(entries), len(entries)))
-    for j, (a, b) in enumerate(entries):
-        d = np.outer(R[:, a], inner[:, b])
-        d = d + d.T
-        out[:, j] = [d[c, e] for c, e in entries]
-    return out
 
 
 def iterative_start(

@@ -20,9 +20,10 @@ from .design import Design
 from .direct_fit import term_specs
 from .equations import Equations
 from .exceptions import MemoryEstimateError
-from .forecast import available_memory, forecast, refuse
+from .forecast import forecast, refuse
 from .iterative import Root, find_root, monte_carlo
 from .lanczos import logdet
+from .memory import available_memory
 from .notices import Progress
 from .objective import Objective
 from .optimizer import minimise
@@ -31,7 +32,7 @@ from .start import moment_start
 from .stochastic import IterativeObjective
 
 if TYPE_CHECKING:
-    from .fit import IterativeOptions
+    from .options import IterativeOptions
 
 __all__ = ["fit_iterative", "start_of"]
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checks import split_start
 from .exceptions import ConvergenceWarning, OptionError, RankDeficientWarning, warn_caller
-from .fit import IterativeOptions, fit_design
+from .fit import fit_design
+from .forecast import Preflight, preflight_design
 from .formula import ModelDesign, build_design
 from .hints import unknown_option
+from .options import IterativeOptions
 from .results import LinearMixedModelResults
 from .summary import convergence_lines
-
-if TYPE_CHECKING:
-    from .forecast import Preflight
 
 __all__ = ["LinearMixedModel", "lmer"]
 
@@ -149,8 +147,6 @@ class LinearMixedModel:
         mme.forecast.Preflight
             Prints as a table.
         """
-        from .forecast import preflight_design
-
         return preflight_design(self.model_design.design, solver)
 
     def __repr__(self) -> str:

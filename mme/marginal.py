@@ -6,15 +6,14 @@ factorization; everything costs triangular solves only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .elimination import apply_lam
-
-if TYPE_CHECKING:
-    from .objective import Objective, _State
+from .elimination import Elimination, apply_lam
+from .equations import Equations
+from .state import State
 
 __all__ = ["Marginal", "marginal_of", "project"]
 
@@ -38,7 +37,8 @@ class Marginal:
         Z'V^-1 (y - X beta), per term of the design.
     zx : list of ndarray, shapes (q_t, k_t, rank)
         Z'V^-1 X, kept columns.
-    objective : Objective
+    project : callable
+        Z'V^-1 Z w per term of the design, at this theta.
     """
 
     theta: np.ndarray
@@ -48,7 +48,7 @@ class Marginal:
     root: np.ndarray
     zr: list[np.ndarray]
     zx: list[np.ndarray]
-    objective: Objective
+    project: Callable[[list[np.ndarray]], list[np.ndarray]]
 
     def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
         """Z'V^-1 Z w, exact where the covariance is singular.
@@ -62,17 +62,18 @@ class Marginal:
         -------
         list of ndarray, shapes (q_t, k_t, m)
         """
-        return self.objective.project(self.theta, w)
+        return self.project(w)
 
 
-def marginal_of(objective: Objective, st: _State) -> Marginal:
+def marginal_of(
+    eq: Equations, el: Elimination, st: State, project: Callable[[list[np.ndarray]], list[np.ndarray]]
+) -> Marginal:
     """The marginal model at an evaluated state."""
-    eq, lay, el = objective.eq, objective.eq.layout, objective.elimination
-    p, fixed = eq.p, eq.fixed
+    lay, p, fixed = eq.layout, eq.p, eq.fixed
     # the border's solutions are there already: Z'V^-1 [Q y] needs no solve
     d2 = apply_lam(eq, st.lam2, st.Y, False)
     lead = el.level_apply(el.F, eq.A1x) if lay.has_lead else None
-    zqy = _split(objective, *_back(objective, st, lead, eq.A2x, d2))
+    zqy = _split(eq, *_back(eq, el, st, lead, eq.A2x, d2))
     inverse = np.linalg.inv(fixed.T) if p else fixed.T
     contrast = np.r_[-st.b, 1.0]
     return Marginal(
@@ -83,20 +84,20 @@ def marginal_of(objective: Objective, st: _State) -> Marginal:
         root=np.linalg.inv(st.Ri).T @ inverse if p else np.zeros((0, 0)),
         zr=[z @ contrast for z in zqy],
         zx=[z[:, :, :p] @ inverse for z in zqy],
-        objective=objective,
+        project=project,
     )
 
 
-def project(objective: Objective, st: _State, w: list[np.ndarray]) -> list[np.ndarray]:
+def project(eq: Equations, el: Elimination, st: State, w: list[np.ndarray]) -> list[np.ndarray]:
     """Z'V^-1 Z w; see `Marginal.times`."""
-    eq, lay, el = objective.eq, objective.eq.layout, objective.elimination
+    lay = eq.layout
     m = w[0].shape[2]
     blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
     for t, (place, w_t) in enumerate(zip(lay.places, w, strict=True)):
         blocks[place.block][:, place.first : place.first + place.k] = np.matmul(eq.term_basis(t), w_t)
     rest = blocks[1:] if lay.has_lead else blocks
     w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
-    raw2 = objective.A22 @ w2 if lay.q2 else w2
+    raw2 = eq.A22 @ w2 if lay.q2 else w2
     projected = None
     if lay.has_lead:
         raw1 = el.minus_cells(-w2, el.level_apply(eq.A1, blocks[0]))
@@ -106,15 +107,15 @@ def project(objective: Objective, st: _State, w: list[np.ndarray]) -> list[np.nd
     else:
         right = raw2
     d2 = apply_lam(eq, st.lam2, el.solve(apply_lam(eq, st.lam2, right, True)), False)
-    return _split(objective, *_back(objective, st, projected, raw2, d2))
+    return _split(eq, *_back(eq, el, st, projected, raw2, d2))
 
 
 def _back(
-    objective: Objective, st: _State, projected: np.ndarray | None, raw2: np.ndarray, d2: np.ndarray
+    eq: Equations, el: Elimination, st: State, projected: np.ndarray | None, raw2: np.ndarray, d2: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Z'V^-1 f of lead and rest from F Z_1'f, Z_2'f and the rest's conditional modes d2."""
-    lay, el = objective.eq.layout, objective.elimination
-    out2 = raw2 - objective.A22 @ d2 if lay.q2 else raw2
+    lay = eq.layout
+    out2 = raw2 - eq.A22 @ d2 if lay.q2 else raw2
     if projected is None:
         return None, out2
     if lay.q2:
@@ -123,14 +124,14 @@ def _back(
     return projected, out2
 
 
-def _split(objective: Objective, lead: np.ndarray | None, rest: np.ndarray) -> list[np.ndarray]:
+def _split(eq: Equations, lead: np.ndarray | None, rest: np.ndarray) -> list[np.ndarray]:
     """By term of the design, from the engine's basis to the design's columns."""
-    lay = objective.eq.layout
+    lay = eq.layout
     blocks = [] if lead is None else [lead]
     for r, block in enumerate(lay.rest):
         part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     return [
-        np.matmul(objective.eq.term_basis(t).T, blocks[p.block][:, p.first : p.first + p.k])
+        np.matmul(eq.term_basis(t).T, blocks[p.block][:, p.first : p.first + p.k])
         for t, p in enumerate(lay.places)
     ]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import statsmodels.base.model as base
 
 from .design import Design, RandomTerm
 from .exceptions import DataError
-from .fit import check_solver
+from .forecast import Preflight, check_rows, forecast
 from .formula.frame import to_pandas
 from .hints import data_hint, option_hint
 from .mixedlm_data import (
@@ -35,14 +35,12 @@ from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResultsWrapper
+from .options import check_solver
 from .perfect import limit_equations
 from .sm_releases import SPEC
 from .structure import layout_of
 from .vc_design import LazyVCSpec, VCSpec, components_from_spec
 from .vc_formula import component_from_formula
-
-if TYPE_CHECKING:
-    from .forecast import Preflight
 
 __all__ = ["MixedLM", "mixedlm"]
 
@@ -136,9 +134,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         endog, exog, groups, exog_re, exog_vc = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing)
         super().__init__(endog, exog, groups=groups, exog_re=exog_re, missing="none", **kwargs)
         self._init_keys.extend(["use_sqrt", "exog_vc"])
-        self._index = GroupIndex.from_labels(groups, len(self.endog))
+        self.group_index = GroupIndex.from_labels(groups, len(self.endog))
         spec = exog_vc if exog_vc is not None else VCSpec([], [], [])
-        self.exog_vc = LazyVCSpec(components_from_spec(spec, self._index), self._index)
+        self.exog_vc = LazyVCSpec(components_from_spec(spec, self.group_index), self.group_index)
         self.k_vc = len(self.exog_vc.names)
         self.k_fe = self.exog.shape[1]
         self.nobs = self.n_totobs = len(self.endog)
@@ -283,9 +281,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
 
     # -- the engine's view ---------------------------------------------------------------------
 
-    def _design(self, diagonal: bool = False) -> Design:
+    def design(self, diagonal: bool = False) -> Design:
         """The model as plain arrays; `diagonal` for uncorrelated random effects."""
-        self._need_data()
+        self.need_data()
         key = "_design_diagonal" if diagonal else "_design_full"
         if key not in self.__dict__:
             terms = []
@@ -294,7 +292,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 terms.append(
                     RandomTerm(
                         self._group_name,
-                        self._index.codes,
+                        self.group_index.codes,
                         self.n_groups,
                         columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),
                         covariance="diagonal" if diagonal else "full",
@@ -309,26 +307,26 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         return self.__dict__[key]
 
     @cached_property
-    def _likelihood(self) -> Likelihood:
+    def likelihood(self) -> Likelihood:
         groups = [np.arange(self.n_groups)] if self.k_re else []
         groups += [c.used_group for c in self.exog_vc.components]
-        return Likelihood(self._design(), self.k_re, self.k_vc, groups)
+        return Likelihood(self.design(), self.k_re, self.k_vc, groups)
 
     @cached_property
-    def _limit_likelihood(self) -> Likelihood:
+    def limit_likelihood(self) -> Likelihood:
         """That of the limit sigma -> 0 of a response which the model explains exactly (`mme.perfect`)."""
-        groups = self._likelihood.level_groups
-        out = Likelihood(self._design(), self.k_re, self.k_vc, groups)
-        out.equations = limit_equations(self._likelihood.cross_products())
+        groups = self.likelihood.level_groups
+        out = Likelihood(self.design(), self.k_re, self.k_vc, groups)
+        out.equations = limit_equations(self.likelihood.cross_products())
         return out
 
-    def _need_data(self) -> None:
+    def need_data(self) -> None:
         if self.endog is None:
             raise DataError("the data of this model were removed (remove_data); build the model again.")
 
     def __getstate__(self) -> dict[str, Any]:
         # what can be built again, factorizations above all, is not stored
-        built = ("_likelihood", "_limit_likelihood", "_design_full", "_design_diagonal")
+        built = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
         if hasattr(self.data, SPEC):
             # a formula's coding is restored from the data; without them it goes too
@@ -347,7 +345,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
-        for name in ("_likelihood", "_limit_likelihood", "_design_full", "_design_diagonal"):
+        for name in ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal"):
             self.__dict__.pop(name, None)
         row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
         for owner in (self, self.data):
@@ -356,8 +354,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                     setattr(owner, name, None)
         self.data.__dict__.pop("frame", None)
         self.data._cache = names
-        self._index = self._index.without_rows()
-        self.exog_vc = self.exog_vc.without_rows(self._index)
+        self.group_index = self.group_index.without_rows()
+        self.exog_vc = self.exog_vc.without_rows(self.group_index)
 
     def predict(self, params: Any, exog: Any = None) -> np.ndarray:
         """Mean response from the fixed effects alone.
@@ -374,7 +372,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         ndarray, shape (m,)
         """
         if exog is None:
-            self._need_data()
+            self.need_data()
             exog = self.exog
         beta = params.fe_params if hasattr(params, "fe_params") else params[: self.k_fe]
         beta = np.asarray(beta, dtype=np.float64)
@@ -472,10 +470,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         MemoryEstimateError
             The cross-products alone would not fit in memory.
         """
-        from .forecast import check_rows, forecast
-
         check_solver(solver)
-        design, likelihood = self._design(), self._likelihood
+        design, likelihood = self.design(), self.likelihood
         if likelihood.equations is None:
             check_rows(design, layout_of(design))
         return forecast(design, likelihood.cross_products(), solver)

@@ -14,14 +14,14 @@ from .forecast import require
 from .mixedlm_params import MixedLMParams
 
 if TYPE_CHECKING:
-    from .mixed_linear_model import MixedLM
     from .mixedlm_likelihood import Likelihood
+    from .mixedlm_protocol import MixedModel
 
 __all__ = ["group_covariances", "random_effect_arrays"]
 
 
 def random_effect_arrays(
-    model: MixedLM, likelihood: Likelihood, params: MixedLMParams, beta: np.ndarray, reml: bool
+    model: MixedModel, likelihood: Likelihood, params: MixedLMParams, beta: np.ndarray, reml: bool
 ) -> list[np.ndarray]:
     """D Z'V^-1 (y - X b): per term, shapes (n_groups, k_re) and (q,) for each variance component.
 
@@ -38,13 +38,13 @@ def random_effect_arrays(
     return out
 
 
-def group_covariances(model: MixedLM, params: MixedLMParams, scale: float) -> list[np.ndarray]:
+def group_covariances(model: MixedModel, params: MixedLMParams, scale: float) -> list[np.ndarray]:
     """scale * L (L'Z'Z L + I)^-1 L' for each group, D = L L': covariance given data and parameters.
 
     L is allowed to be singular; the result is then singular in the same directions.
     """
     lam = factor_psd(np.asarray(params.cov_re)) if model.k_re else np.zeros((0, 0))
-    index = model._index
+    index = model.group_index
     if model.k_vc == 0:
         z = model.exog_re[index.order]
         A = np.add.reduceat(z[:, :, None] * z[:, None, :], index.starts[:-1], axis=0)
@@ -76,12 +76,12 @@ def _left(lam: np.ndarray, roots: np.ndarray, A: np.ndarray) -> np.ndarray:
     return A
 
 
-def _grams(model: MixedLM, params: MixedLMParams) -> tuple[np.ndarray, sp.csc_array, np.ndarray]:
+def _grams(model: MixedModel, params: MixedLMParams) -> tuple[np.ndarray, sp.csc_array, np.ndarray]:
     """Z'Z with the columns of a group side by side: first columns, sparse matrix, roots of variances.
 
     Within a group the correlated effects come first, then the components; the roots of the former are zero.
     """
-    index, components, k_re = model._index, model.exog_vc.components, model.k_re
+    index, components, k_re = model.group_index, model.exog_vc.components, model.k_re
     widths = np.array([np.diff(c.column_starts) for c in components])
     before = k_re + np.vstack([np.zeros(index.n_groups, dtype=np.intp), np.cumsum(widths, axis=0)])
     starts = np.concatenate(([0], np.cumsum(before[-1])))

@@ -17,7 +17,7 @@ from .equations import Equations
 from .fixed import FixedPart
 
 if TYPE_CHECKING:
-    from .mixedlm_likelihood import Point
+    from .point import Point
 
 __all__ = ["OrthonormalPoint", "invert", "random_basis", "well_conditioned"]
 

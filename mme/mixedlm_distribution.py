@@ -41,7 +41,7 @@ class MixedLMDistribution:
         self.cov_re = scale * unpacked.cov_re
         self.vcomp = scale * unpacked.vcomp
         self.scale = scale
-        self.group_idx = model._index.codes
+        self.group_idx = model.group_index.codes
 
     def rvs(self, n: int = 0, rng: Any = None, random_state: Any = None) -> np.ndarray:
         """One simulated response.

@@ -10,19 +10,21 @@ import numpy as np
 from statsmodels.base._penalties import Penalty
 from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning, ValueWarning
 
-from . import fit as engine
 from .covariance import lam_to_theta
 from .exceptions import PerfectFitError, RankDeficientWarning
+from .fit import fit_design
 from .mixedlm_iterative import IterativeMixedLMResults
 from .mixedlm_names import result_class
 from .mixedlm_options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
 from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
 from .mixedlm_scipy import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
+from .options import IterativeOptions, check_solver
+from .record import Fit
 from .summary import in_words
 
 if TYPE_CHECKING:
-    from .mixed_linear_model import MixedLM
+    from .mixedlm_protocol import MixedModel
 
 __all__ = ["BoundaryWarning", "fit_model", "fit_regularized"]
 
@@ -36,7 +38,7 @@ class BoundaryWarning(SingularMatrixWarning, ConvergenceWarning):
 
 
 def fit_model(
-    model: MixedLM,
+    model: MixedModel,
     start_params: Any,
     reml: bool,
     niter_sa: int,
@@ -50,11 +52,11 @@ def fit_model(
     fit_kwargs: dict[str, Any],
 ) -> MixedLMResultsWrapper:
     """See `MixedLM.fit`."""
-    model._need_data()
-    engine.check_solver(solver)
+    model.need_data()
+    check_solver(solver)
     options = check_kwargs(fit_kwargs, iterative=True)
     iterative = {name: options.pop(name) for name in ITERATIVE if name in options}
-    engine.IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
+    IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
     methods = method_names(method)
     check_objects(free, fe_pen, cov_pen)
     if niter_sa > 0:
@@ -66,9 +68,9 @@ def fit_model(
     if exact and solver == "iterative":
         raise _needs_direct(exact)
     if exact:
-        model._likelihood.check_memory()
+        model.likelihood.check_memory()
     if not do_cg:
-        model._likelihood.objective(reml, solver)
+        model.likelihood.objective(reml, solver)
         here = start if start is not None else default_start(model)
         message = "not optimized (do_cg=False)"
         outcome = Outcome(here, False, {"converged": False, "message": message, "evaluations": 0}, [])
@@ -77,7 +79,7 @@ def fit_model(
     else:
         names = methods or ["bfgs", "lbfgs"]
         if pattern is None or fe_pen is not None or cov_pen is not None:
-            model._likelihood.objective(reml, solver)
+            model.likelihood.objective(reml, solver)
             outcome = by_scipy(model, reml, start, free, fe_pen, cov_pen, names, options)
         else:
             outcome = _by_methods(model, reml, start, free, names, pattern == "diagonal", solver, options)
@@ -92,7 +94,7 @@ def fit_model(
     return result_class(MixedLMResultsWrapper)(results)
 
 
-def _engine_pattern(model: MixedLM, free: MixedLMParams | None, start: MixedLMParams | None) -> str | None:
+def _engine_pattern(model: MixedModel, free: MixedLMParams | None, start: MixedLMParams | None) -> str | None:
     """Which design of the engine has this pattern of free parameters: "full", "diagonal" or none."""
     if free is None:
         return "full"
@@ -126,7 +128,7 @@ def _needs_direct(what: str) -> ValueError:
 
 
 def _by_methods(
-    model: MixedLM,
+    model: MixedModel,
     reml: bool,
     start: MixedLMParams | None,
     free: MixedLMParams | None,
@@ -151,7 +153,7 @@ def _by_methods(
         if outcome.perfect:
             return outcome
         start = outcome.params
-    model._likelihood.objective(reml, solver)
+    model.likelihood.objective(reml, solver)
     try:
         found = by_scipy(
             model, reml, start, free, None, None, methods, options,
@@ -172,7 +174,9 @@ def _by_methods(
     return replace(after, retvals=retvals, history=found.history + after.history)
 
 
-def _conditions(model: MixedLM, reml: bool, params: MixedLMParams, diagonal: bool, solver: str) -> Conditions:
+def _conditions(
+    model: MixedModel, reml: bool, params: MixedLMParams, diagonal: bool, solver: str
+) -> Conditions:
     """The engine's optimality conditions, boundaries included, at given parameters."""
     record = _engine_fit(model, reml, params, diagonal, solver, {"max_evaluations": 1}).record
     hold = record.converged or record.newton_decrement < DECREMENT
@@ -180,20 +184,20 @@ def _conditions(model: MixedLM, reml: bool, params: MixedLMParams, diagonal: boo
 
 
 def _engine_fit(
-    model: MixedLM,
+    model: MixedModel,
     reml: bool,
     start: MixedLMParams | None,
     diagonal: bool,
     solver: str,
     more: dict[str, Any],
-) -> engine.Fit:
-    design = model._design(diagonal)
+) -> Fit:
+    design = model.design(diagonal)
     theta0 = None
     if start is not None:
-        lams = model._likelihood.factors(start.cov_re, start.vcomp)
+        lams = model.likelihood.factors(start.cov_re, start.vcomp)
         theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
-    equations = None if diagonal else model._likelihood.equations
-    return engine.fit_design(
+    equations = None if diagonal else model.likelihood.equations
+    return fit_design(
         design,
         reml=reml,
         theta0=theta0,
@@ -206,7 +210,7 @@ def _engine_fit(
 
 
 def _by_engine(
-    model: MixedLM,
+    model: MixedModel,
     reml: bool,
     start: MixedLMParams | None,
     diagonal: bool,
@@ -219,7 +223,7 @@ def _by_engine(
         more["max_evaluations"] = options["maxiter"]
     fit = _engine_fit(model, reml, start, diagonal, solver, more)
     if not diagonal and not fit.record.perfect:
-        model._likelihood.adopt(fit.objective)
+        model.likelihood.adopt(fit.objective)
     lams = list(fit.lam)
     cov_re = lams[0] @ lams[0].T if model.k_re else np.empty((0, 0))
     vcomp = np.array([lam[0, 0] ** 2 for lam in lams[1 if model.k_re else 0 :]])
@@ -255,7 +259,7 @@ def _by_engine(
 
 
 def _results(
-    model: MixedLM,
+    model: MixedModel,
     outcome: Outcome,
     reml: bool,
     fe_pen: Any,
@@ -267,7 +271,7 @@ def _results(
     """Results object at the parameters found; `iterative` are the settings of an iterative fit."""
     params, scale, llf = outcome.params, outcome.scale, outcome.llf
     if scale is None or llf is None:
-        likelihood = model._likelihood
+        likelihood = model.likelihood
         point = likelihood.at(params.cov_re, params.vcomp, reml)
         if not keep_fe:
             params = MixedLMParams.from_components(point.beta, cov_re=params.cov_re, vcomp=params.vcomp)
@@ -325,7 +329,7 @@ def _report(results: MixedLMResults, outcome: Outcome) -> None:
 
 
 def fit_regularized(
-    model: MixedLM,
+    model: MixedModel,
     method: Any,
     alpha: Any,
     ceps: float,
@@ -343,11 +347,11 @@ def fit_regularized(
     solver = fit_kwargs.get("solver", "auto")
     if solver == "iterative":
         raise _needs_direct("fit_regularized")
-    model._likelihood.check_memory()
+    model.likelihood.check_memory()
     base = model.fit(**{**fit_kwargs, "solver": "direct" if solver == "auto" else solver})._results
     params = base.params_object
-    point = model._likelihood.at(params.cov_re, params.vcomp, base.reml)
-    kept = model._likelihood.kept
+    point = model.likelihood.at(params.cov_re, params.vcomp, base.reml)
+    kept = model.likelihood.kept
     # (y - Xb)'V^-1(y - Xb) + sum alpha |b| needs the cross-products only
     Q = point.xvx() / base.scale
     beta = point.beta[kept].copy()
@@ -372,7 +376,7 @@ def fit_regularized(
         model,
         params,
         scale=point.r2(full) / point.nu(reml),
-        llf=model._likelihood.loglike(params, reml, False),
+        llf=model.likelihood.loglike(params, reml, False),
         reml=reml,
         converged=converged and base.converged,
         retvals=base.mle_retvals,

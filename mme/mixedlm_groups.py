@@ -180,7 +180,7 @@ class GroupIndex:
 class GroupedData:
     """The model's data group by group, as statsmodels offers them; every list is built when asked for."""
 
-    _index: GroupIndex
+    group_index: GroupIndex
     endog: np.ndarray
     exog: np.ndarray
     exog_re: np.ndarray | None
@@ -188,34 +188,34 @@ class GroupedData:
     @property
     def group_labels(self) -> list:
         """Distinct group labels, sorted where they sort."""
-        return self._index.labels
+        return self.group_index.labels
 
-    n_groups = property(lambda self: self._index.n_groups, doc="Number of groups.")
+    n_groups = property(lambda self: self.group_index.n_groups, doc="Number of groups.")
 
     @property
     def row_indices(self) -> dict:
         """Rows of each group."""
-        return self._index.row_indices
+        return self.group_index.row_indices
 
     def group_list(self, array: object) -> list[np.ndarray] | None:
         """Split an array with a row per observation into blocks, one per group; None gives None."""
-        return None if array is None else self._index.split(np.asarray(array))
+        return None if array is None else self.group_index.split(np.asarray(array))
 
-    def _need_data(self) -> None:
+    def need_data(self) -> None:
         """Raise `DataError` where the rows were removed."""
         raise NotImplementedError
 
     @property
     def endog_li(self) -> list[np.ndarray]:
         """Response of each group."""
-        self._need_data()
-        return self._index.split(self.endog)
+        self.need_data()
+        return self.group_index.split(self.endog)
 
     @property
     def exog_li(self) -> list[np.ndarray]:
         """Fixed-effects design of each group."""
-        self._need_data()
-        return self._index.split(self.exog)
+        self.need_data()
+        return self.group_index.split(self.exog)
 
     @property
     def exog_re_li(self) -> list[np.ndarray] | None:

@@ -20,7 +20,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .mixedlm_covariance import OrthonormalPoint
-    from .mixedlm_likelihood import Point
+    from .point import Point
 
 __all__ = ["Probes", "covariance_hessian", "difference_hessian", "feasible_directions"]
 

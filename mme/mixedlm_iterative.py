@@ -15,7 +15,7 @@ from .sm_releases import cache_readonly
 from .summary import convergence_lines, monte_carlo_lines
 
 if TYPE_CHECKING:
-    from .fit import Fit
+    from .record import Fit
 
 __all__ = ["IterativeMixedLMResults"]
 
@@ -61,7 +61,7 @@ class IterativeMixedLMResults(MixedLMResults):
         self._settings = dict(settings)
         self._vcov_fe = fit.vcov_beta
         self._modes = fit.u
-        self._basis = random_basis(model._likelihood.cross_products(), model.k_re)
+        self._basis = random_basis(model.likelihood.cross_products(), model.k_re)
         self._kinds = [term.covariance for term in fit.design.terms]
 
     # -- standard errors -----------------------------------------------------------------------

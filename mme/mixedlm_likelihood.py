@@ -17,140 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .covariance import factor_psd, lam_to_theta
+from .covariance import factor_psd
 from .design import Design
 from .equations import Equations
 from .fit import equations_of, planned
 from .mixedlm_covariance import OrthonormalPoint, random_basis
 from .mixedlm_hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
 from .mixedlm_params import MixedLMParams
-from .objective import Evaluation, Objective
+from .objective import Objective
 from .parallel import single_threaded_blas
+from .point import KeptColumns, Point
 
 if TYPE_CHECKING:
     from .stochastic import IterativeObjective
 
-__all__ = ["Likelihood", "Point"]
-
-
-class Point:
-    """The likelihood at one covariance, as a function of the fixed effects.
-
-    Attributes
-    ----------
-    beta : ndarray, shape (k_fe,)
-        Generalized least squares estimate; NaN for dropped columns.
-    logdet : float
-        log|V|, under REML + log|X'V^-1 X|.
-    root : ndarray, shape (rank, rank)
-        Upper triangular R with R'R = X'V^-1 X over the kept columns.
-    """
-
-    def __init__(self, owner: Likelihood, lams: list[np.ndarray], reml: bool) -> None:
-        self._owner = owner
-        self._objective = owner.objective(reml)
-        self._lams = lams
-        kinds = [term.covariance for term in owner.design.terms]
-        theta = np.concatenate([lam_to_theta(lam, kind) for lam, kind in zip(lams, kinds, strict=True)])
-        self._at = self._objective.at(theta)
-        self.logdet = self._at.logdet
-        self.root = self._at.root
-        self.beta = np.full(owner.kept.size, np.nan)
-        self.beta[owner.kept] = self._at.beta
-
-    def is_at(self, lams: list[np.ndarray]) -> bool:
-        """Whether this is the point of these factors."""
-        return all(np.array_equal(a, b) for a, b in zip(self._lams, lams, strict=True))
-
-    def nu(self, reml: bool) -> int:
-        """Degrees of freedom of the residual variance: n - rank(X), or n."""
-        return self._owner.design.n - self._at.beta.size if reml else self._owner.design.n
-
-    def _step(self, beta: np.ndarray | None) -> np.ndarray:
-        """Kept coefficients less their estimate."""
-        if beta is None:
-            return np.zeros_like(self._at.beta)
-        return self._owner.kept_beta(beta) - self._at.beta
-
-    def r2(self, beta: np.ndarray | None = None) -> float:
-        """(y - X b)'V^-1(y - X b); at the estimate by default."""
-        step = self.root @ self._step(beta)
-        return self._at.r2 + float(step @ step)
-
-    def refined_r2(self, beta: np.ndarray | None = None) -> float:
-        """The same from the rows, as |r - Z L u|^2 + |u|^2 with u = L'Z'V^-1 r, D = L L'.
-
-        A sum of squares, stationary in u: no digits are lost where the random effects explain most of r.
-        """
-        design = self._owner.design
-        full = self.beta if beta is None else np.asarray(beta, dtype=np.float64)
-        resid = design.y - design.X @ np.where(np.isnan(full), 0.0, full)
-        total = 0.0
-        for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
-            u = z @ lam
-            total += float(np.sum(u * u))
-            w = u @ lam.T
-            if term.general:
-                resid -= term.Z @ w[:, 0]
-            elif term.columns is None:
-                resid -= w[term.codes, 0]
-            else:
-                resid -= np.einsum("ij,ij->i", term.columns, w[term.codes])
-        return total + float(resid @ resid)
-
-    def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:
-        """Log-likelihood without penalties; `refine` passes over the rows for the last digits."""
-        nu = self._objective.nu
-        r2 = self.refined_r2(beta) if refine else self.r2(beta)
-        return -0.5 * (self.logdet + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu)))
-
-    def xvx(self) -> np.ndarray:
-        """X'V^-1 X over the kept columns, shape (rank, rank)."""
-        return self.root.T @ self.root
-
-    def score_beta(self, beta: np.ndarray | None) -> np.ndarray:
-        """X'V^-1 r over the kept columns, shape (rank,)."""
-        return -self.root.T @ (self.root @ self._step(beta))
-
-    def products(self, beta: np.ndarray | None) -> list[np.ndarray]:
-        """Z'V^-1 r, per term of the design, shapes (q_t, k_t)."""
-        step = self._step(beta)
-        return [zr - zx @ step for zr, zx in zip(self._at.zr, self._at.zx, strict=True)]
-
-    def products_x(self) -> list[np.ndarray]:
-        """Z'V^-1 X over the kept columns, per term, shapes (q_t, k_t, rank)."""
-        return self._at.zx
-
-    def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
-        """Z'V^-1 Z w, per term, shapes (q_t, k_t, m)."""
-        return self._at.times(w)
-
-    def quadratic(self, beta: np.ndarray | None) -> list[np.ndarray]:
-        """d q / d D_t with the sign turned: sum_l (Z'V^-1 r)_l (Z'V^-1 r)_l', per term, shapes (k_t, k_t)."""
-        return [z.T @ z for z in self.products(beta)]
-
-    def slope(self, beta: np.ndarray | None = None) -> list[np.ndarray]:
-        """dl/dD_t as a symmetric matrix, residual variance profiled out, per term."""
-        here, slopes = self._derivatives()
-        if beta is None:
-            return [-0.5 * N for N in slopes]
-        # the traces do not depend on b: put the quadratic forms at b in place of those at the estimate
-        best, at = self.quadratic(None), self.quadratic(beta)
-        weight = self._objective.nu / self.r2(beta)
-        return [
-            -0.5 * (N + q0 / here.sigma2) + 0.5 * weight * q
-            for N, q0, q in zip(slopes, best, at, strict=True)
-        ]
-
-    def trace_slope(self) -> list[np.ndarray]:
-        """d/dD_t of -1/2 (log|V| [+ log|X'V^-1X|]), per term."""
-        here, slopes = self._derivatives()
-        return [-0.5 * (N + q / here.sigma2) for N, q in zip(slopes, self.quadratic(None), strict=True)]
-
-    def _derivatives(self) -> tuple[Evaluation, list[np.ndarray]]:
-        here = self._objective.evaluate(self._at.theta, 1)
-        assert here.N is not None  # of order 1
-        return here, here.N
+__all__ = ["Likelihood"]
 
 
 class Likelihood:
@@ -177,7 +58,7 @@ class Likelihood:
         self.equations: Equations | None = None
         self._objectives: dict[bool, Objective] = {}
         self._points: dict[bool, Point] = {}
-        self._aliases: np.ndarray | None = None
+        self._columns: KeptColumns | None = None
         self._squares: dict[int, np.ndarray] = {}
 
     def adopt(self, objective: Objective | IterativeObjective) -> None:
@@ -235,17 +116,12 @@ class Likelihood:
             self._squares[t] = np.where(squares > 0, squares, term.n_levels) / term.n_levels
         return self._squares[t]
 
-    def kept_beta(self, beta: np.ndarray) -> np.ndarray:
-        """Coefficients of the kept columns that give the same mean; NaN counts as zero."""
-        kept = self.kept
-        beta = np.asarray(beta, dtype=np.float64)
-        if kept.all():
-            return beta
-        full = np.where(np.isnan(beta), 0.0, beta)
-        if self._aliases is None:
-            X = self.design.X
-            self._aliases = np.linalg.lstsq(X[:, kept], X[:, ~kept], rcond=None)[0]
-        return full[kept] + self._aliases @ full[~kept]
+    @property
+    def columns(self) -> KeptColumns:
+        """Which columns of X were kept."""
+        if self._columns is None:
+            self._columns = KeptColumns(self.design, self.kept)
+        return self._columns
 
     @property
     def kept(self) -> np.ndarray:
@@ -277,7 +153,7 @@ class Likelihood:
         """The last point is kept: likelihood, score and estimate are asked for one after another."""
         last = self._points.get(reml)
         if last is None or not last.is_at(lams):
-            last = self._points[reml] = Point(self, lams, reml)
+            last = self._points[reml] = Point(self.objective(reml), self.design, self.columns, lams)
         return last
 
     def exact_second(self, reml: bool) -> Probes | None:

@@ -29,7 +29,7 @@ class LogLikelihood:
     _freepat: MixedLMParams | None
 
     @cached_property
-    def _likelihood(self) -> Likelihood:
+    def likelihood(self) -> Likelihood:
         """The engine's side of it, built by the model."""
         raise NotImplementedError
 
@@ -60,11 +60,11 @@ class LogLikelihood:
         singular = bool(self.k_re and np.linalg.eigvalsh(cov_re)[0] < tol) or bool(np.any(vcomp < tol))
         if self.k_fe == 0:
             return np.empty(0), False
-        return self._likelihood.at(cov_re, vcomp).beta, singular
+        return self.likelihood.at(cov_re, vcomp).beta, singular
 
     def get_scale(self, fe_params: Any, cov_re: Any, vcomp: Any) -> float:
         """Residual variance at given fixed effects and (co)variances (ratio scale); REML if ``reml``."""
-        point = self._likelihood.at(cov_re, vcomp)
+        point = self.likelihood.at(cov_re, vcomp)
         return point.r2(np.asarray(fe_params, dtype=np.float64)) / point.nu(self.reml)
 
     def loglike(self, params: Any, profile_fe: bool = True) -> float:
@@ -83,7 +83,7 @@ class LogLikelihood:
             With lme4's constants under REML.
         """
         params = self._unpack(params, has_fe=False)
-        return self._likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen, refine=True)
+        return self.likelihood.loglike(params, self.reml, profile_fe, self.fe_pen, self.cov_pen, refine=True)
 
     def score(self, params: Any, profile_fe: bool = True) -> np.ndarray:
         """Gradient of `loglike` in the parametrization of `use_sqrt`; fixed parameters of ``free`` give 0.
@@ -117,7 +117,7 @@ class LogLikelihood:
         Without `calc_fe` the first is zero.
         """
         params = self._unpack(params, has_fe=False)
-        return self._likelihood.score(params, self.reml, calc_fe, self.fe_pen, self.cov_pen)
+        return self.likelihood.score(params, self.reml, calc_fe, self.fe_pen, self.cov_pen)
 
     def score_sqrt(self, params: Any, calc_fe: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Gradient with respect to fixed effects, Cholesky factor of cov_re, roots of vcomp (ratio scale).
@@ -150,7 +150,7 @@ class LogLikelihood:
             Whether the covariance is singular.
         """
         params = self._unpack(params, has_fe=True)
-        return self._likelihood.hessian(params, self.reml, self.fe_pen, self.cov_pen)
+        return self.likelihood.hessian(params, self.reml, self.fe_pen, self.cov_pen)
 
     def information(self, params: Any) -> np.ndarray:
         """Observed information: minus the Hessian (ratio scale)."""

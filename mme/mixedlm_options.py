@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .exceptions import DataError
-from .fit import IterativeOptions
 from .hints import option_hint
 from .mixedlm_params import MixedLMParams
 from .mixedlm_scipy import METHODS
+from .options import IterativeOptions
 
 if TYPE_CHECKING:
-    from .mixed_linear_model import MixedLM
+    from .mixedlm_protocol import MixedModel
 
 __all__ = ["ITERATIVE", "check_kwargs", "check_objects", "check_reml", "method_names", "start_of"]
 
@@ -109,7 +109,7 @@ def method_names(method: Any) -> list[str]:
     return names
 
 
-def start_of(model: MixedLM, start_params: Any) -> MixedLMParams | None:
+def start_of(model: MixedModel, start_params: Any) -> MixedLMParams | None:
     """The start of a search from packed parameters, with or without fixed effects, or from their pieces."""
     if start_params is None:
         return None
@@ -131,7 +131,7 @@ def start_of(model: MixedLM, start_params: Any) -> MixedLMParams | None:
                 f"{m + model.k_fe} (fixed effects first)."
             )
         start = MixedLMParams.from_packed(packed, model.k_fe, model.k_re, model.use_sqrt, packed.size > m)
-    if not model._likelihood.admits(start.cov_re, start.vcomp):
+    if not model.likelihood.admits(start.cov_re, start.vcomp):
         raise DataError(
             "start_params has a negative variance, or a covariance that is not positive semidefinite: "
             f"cov_re {np.asarray(start.cov_re).tolist()}, vcomp {np.asarray(start.vcomp).tolist()} (ratios "

@@ -11,7 +11,7 @@ from .mixedlm_params import MixedLMParams
 from .mixedlm_scipy import conditions_at, scipy_minimize
 
 if TYPE_CHECKING:
-    from .mixedlm_results import MixedLMResults
+    from .mixedlm_protocol import MixedResults
 
 __all__ = ["profile_variance"]
 
@@ -21,7 +21,7 @@ _STEPS = 40
 
 
 def profile_variance(
-    results: MixedLMResults,
+    results: MixedResults,
     re_ix: int | str,
     vtype: str,
     num_low: int,
@@ -72,7 +72,7 @@ def profile_variance(
 class _Search:
     """Maximization over log s and the packed factor with one variance held."""
 
-    def __init__(self, results: MixedLMResults, vtype: str, j: int, fit_kwargs: dict[str, Any]) -> None:
+    def __init__(self, results: MixedResults, vtype: str, j: int, fit_kwargs: dict[str, Any]) -> None:
         kwargs = dict(fit_kwargs)
         self.methods = method_names(kwargs.pop("method", None))
         self.reml = bool(kwargs.pop("reml", results.reml))
@@ -100,7 +100,7 @@ class _Search:
             vcomp=np.asarray(params.vcomp),
         )
         self.packed = permuted.get_packed(use_sqrt=True)
-        squares = [self.model._likelihood.term_squares(t) for t in range(int(k_re > 0) + k_vc)]
+        squares = [self.model.likelihood.term_squares(t) for t in range(int(k_re > 0) + k_vc)]
         sizes = []
         if k_re:
             sizes.append((1.0 / np.sqrt(squares[0]))[self.order][np.tril_indices(k_re)[0]])
@@ -166,7 +166,7 @@ class _Search:
         return (U / w) @ U.T if w[0] > 1e-8 * w[-1] else np.full_like(H, np.nan)
 
     def _negative(self, x: np.ndarray, value: float) -> tuple[float, np.ndarray]:
-        model, likelihood = self.model, self.model._likelihood
+        model, likelihood = self.model, self.model.likelihood
         k_re, k_re2 = model.k_re, model.k_re2
         s = float(np.exp(x[0]))
         packed = self.packed.copy()

@@ -124,7 +124,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     @property
     def _likelihood(self) -> Likelihood:
         """The model's; of a response that it explains exactly, that of the limit which was fitted."""
-        return self.model._limit_likelihood if self.perfect else self.model._likelihood
+        return self.model.limit_likelihood if self.perfect else self.model.likelihood
 
     @property
     def llf(self) -> float:
@@ -329,7 +329,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     def random_effects_cov(self) -> dict[Hashable, pd.DataFrame]:
         """Conditional covariance of each group's random effects given the data and the parameters."""
         model = self.model
-        model._need_data()
+        model.need_data()
         matrices = group_covariances(model, self.params_object, self.scale)
         shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
         out = {}
@@ -344,7 +344,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         model, arrays = self.model, self._blups
         fit = model.predict(self.params_object)
         if self.k_re:
-            fit = fit + np.sum(arrays[0][model._index.codes] * model.exog_re, axis=1)
+            fit = fit + np.sum(arrays[0][model.group_index.codes] * model.exog_re, axis=1)
         for component, u in zip(model.exog_vc.components, arrays[1 if self.k_re else 0 :], strict=True):
             fit = fit + component.times(u if component.used is None else u[component.used])
         return fit
@@ -416,7 +416,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         mean, std : ndarray, shape (k_fe + k_re2 + k_vc,)
         results : ndarray, shape (nrep, k_fe + k_re2 + k_vc)
         """
-        self.model._need_data()
+        self.model.need_data()
         rng = check_random_state(rng)
         model = self.model
         distribution = model.get_distribution(self.params, self.scale, None)
@@ -517,7 +517,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     @cache_readonly
     def _group_sizes(self) -> tuple[int, float, float, float]:
-        sizes = self.model._index.sizes
+        sizes = self.model.group_index.sizes
         return len(sizes), float(sizes.min()), float(sizes.max()), float(sizes.mean())
 
     def remove_data(self) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
-from .fit import Fit
 from .mixedlm_params import MixedLMParams
 from .parallel import single_threaded_blas
+from .record import Fit
 from .summary import in_words
 
 if TYPE_CHECKING:
-    from .mixed_linear_model import MixedLM
+    from .mixedlm_protocol import MixedModel
 
 __all__ = [
     "DECREMENT",
@@ -101,7 +101,7 @@ class Outcome:
     perfect: bool = False
 
 
-def default_start(model: MixedLM) -> MixedLMParams:
+def default_start(model: MixedModel) -> MixedLMParams:
     return MixedLMParams.from_components(
         np.zeros(model.k_fe), cov_re=np.eye(model.k_re), vcomp=np.ones(model.k_vc)
     )
@@ -142,7 +142,7 @@ def scipy_minimize(
 
 
 def by_scipy(
-    model: MixedLM,
+    model: MixedModel,
     reml: bool,
     start: MixedLMParams | None,
     free: MixedLMParams | None,
@@ -156,7 +156,7 @@ def by_scipy(
 
     `conditions` checks optimality at a point; by default differences of the score do.
     """
-    likelihood = model._likelihood
+    likelihood = model.likelihood
     joint = fe_pen is not None or fixed_fe(free)
     begin = start if start is not None else _natural_start(model, free)
     if joint and (start is None or not np.any(start.fe_params)):
@@ -222,10 +222,10 @@ def by_scipy(
     return Outcome(unpack(x), at_end.hold, retvals, history_record, limited=limited)
 
 
-def _natural_start(model: MixedLM, free: MixedLMParams | None) -> MixedLMParams:
+def _natural_start(model: MixedModel, free: MixedLMParams | None) -> MixedLMParams:
     """Free variances where their reliability is about one half; fixed ones at statsmodels' start of one."""
     start = default_start(model)
-    squares = [model._likelihood.term_squares(t) for t in range(len(model._design().terms))]
+    squares = [model.likelihood.term_squares(t) for t in range(len(model.design().terms))]
     if model.k_re:
         natural = np.diag(1.0 / squares[0])
         start.cov_re = natural
@@ -237,9 +237,9 @@ def _natural_start(model: MixedLM, free: MixedLMParams | None) -> MixedLMParams:
     return start
 
 
-def _sizes(model: MixedLM, begin: MixedLMParams, use_sqrt: bool, joint: bool) -> np.ndarray:
+def _sizes(model: MixedModel, begin: MixedLMParams, use_sqrt: bool, joint: bool) -> np.ndarray:
     """Natural size of every packed parameter, so that the search sees all of them alike."""
-    squares = [model._likelihood.term_squares(t) for t in range(len(model._design().terms))]
+    squares = [model.likelihood.term_squares(t) for t in range(len(model.design().terms))]
     parts = []
     if joint:
         norm = np.sqrt(np.einsum("ij,ij->j", model.exog, model.exog))
@@ -255,7 +255,7 @@ def _sizes(model: MixedLM, begin: MixedLMParams, use_sqrt: bool, joint: bool) ->
 
 
 def _to_sqrt(
-    model: MixedLM,
+    model: MixedModel,
     params: MixedLMParams,
     packed0: np.ndarray,
     mask: np.ndarray,

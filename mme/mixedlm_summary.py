@@ -10,13 +10,13 @@ from scipy.stats import norm
 from statsmodels.iolib import summary2
 
 if TYPE_CHECKING:
-    from .mixedlm_results import MixedLMResults
+    from .mixedlm_protocol import MixedResults
 
 __all__ = ["summary_tables"]
 
 
 def summary_tables(
-    results: MixedLMResults,
+    results: MixedResults,
     yname: str | None,
     xname_fe: list[str] | None,
     xname_re: list[str] | None,

@@ -9,19 +9,20 @@ N is finite and meaningful where lam is zero or singular; the gradient in theta 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
-import scipy.sparse as sp
 
 from .covariance import factor_psd, gram_root, theta_to_lam
+from .derivatives import congruence, factor_jacobian
 from .design import Design
 from .elimination import Elimination, apply_lam
 from .equations import Equations, build_equations
+from .evaluation import Evaluation
 from .exceptions import PerfectFitError
 from .marginal import Marginal, marginal_of, project
 from .plan import Plan, make_plan
+from .state import State
 from .structure import layout_of
 
 __all__ = ["Evaluation", "Objective"]
@@ -33,70 +34,6 @@ _FLOOR = 1e-8
 _PERFECT = 1e-12
 _EPS = float(np.finfo(float).eps)
 _ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Objective at one theta.
-
-    Attributes
-    ----------
-    theta : ndarray, shape (n_theta,)
-    deviance : float
-        -2 (restricted) log-likelihood, profiled over the fixed effects and sigma2.
-    sigma2 : float
-    N : list of ndarray, shapes (k_t, k_t), or None
-        Derivative of the deviance with respect to D_t (as a symmetric matrix), per term.
-    gradient : ndarray, shape (n_theta,), or None
-        Derivative with respect to theta.
-    information_D : ndarray, shape (n_theta, n_theta), or None
-        Average information (an approximation to the Hessian of the deviance) in the free entries of D.
-    information : ndarray or None
-        The same in theta.
-    N_basis, information_basis : or None
-        N and information_D with respect to R D R', R the basis of the equations: the well-conditioned form
-        that the optimizer uses where it is given.
-    noise : float
-        Estimate of the deviance's rounding error: what the cross-products lose where variances are so large
-        that little of X'WX or y'Wy survives in the metric V^-1.
-    """
-
-    theta: np.ndarray
-    deviance: float
-    sigma2: float
-    N: list[np.ndarray] | None = None
-    gradient: np.ndarray | None = None
-    information_D: np.ndarray | None = None
-    information: np.ndarray | None = None
-    N_basis: list[np.ndarray] | None = None
-    information_basis: np.ndarray | None = None
-    noise: float = 0.0
-
-
-@dataclass(eq=False)
-class _State:
-    """Everything one factorization gives; kept for the last theta."""
-
-    theta: np.ndarray
-    standard: np.ndarray  # theta of the columns in the equations' basis
-    lams: list[np.ndarray]  # of the design's columns
-    inner: list[np.ndarray]  # of the columns in the equations' basis
-    lam1: np.ndarray
-    D1: np.ndarray
-    lam2: list[np.ndarray]
-    K2x: np.ndarray
-    Kxx: np.ndarray
-    U: np.ndarray
-    Y: np.ndarray
-    Ri: np.ndarray  # inverse of the Cholesky factor of X'V^-1X, in the orthonormal basis
-    logdet: float
-    b: np.ndarray
-    r2: float
-    deviance: float
-    sigma2: float
-    noise: float = 0.0
-    exact: bool = True
-    FA: np.ndarray | None = None
 
 
 class Objective:
@@ -128,7 +65,7 @@ class Objective:
                 "variance ratio can be estimated. Check whether the response is a function of the covariates."
             )
         self.n_factorizations = 0
-        self._state: _State | None = None
+        self._state: State | None = None
         self.scales = equations.gram_scale()
 
     @cached_property
@@ -143,7 +80,7 @@ class Objective:
 
     def __getstate__(self) -> dict[str, object]:
         # factorizations and workspaces are built again when they are needed
-        built = ("plan", "elimination", "A22")
+        built = ("plan", "elimination")
         return {k: v for k, v in self.__dict__.items() if k not in built} | {"_state": None}
 
     # -- public -------------------------------------------------------------------------------------------
@@ -213,8 +150,8 @@ class Objective:
                 full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
             if info_b is not None:
-                J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
-                K[place.theta, place.theta] = _congruence(R_t, place.entries)
+                J[place.theta, place.theta] = factor_jacobian(st.lams[t], place.entries)
+                K[place.theta, place.theta] = congruence(R_t, place.entries)
         info_D = None if info_b is None else K.T @ info_b @ K
         info = None if info_D is None else J.T @ info_D @ J
         return Evaluation(
@@ -261,11 +198,12 @@ class Objective:
 
         On the scale of the design's own columns; `Marginal.times` applies Z'V^-1Z.  Raises as `evaluate`.
         """
-        return marginal_of(self, self._value(np.asarray(theta, dtype=np.float64)))
+        st = self._value(np.asarray(theta, dtype=np.float64))
+        return marginal_of(self.eq, self.elimination, st, partial(self.project, st.theta))
 
     def project(self, theta: np.ndarray, w: list[np.ndarray]) -> list[np.ndarray]:
         """Z'V^-1 Z w per term, shapes (q_t, k_t, m), exact where the covariance is singular."""
-        return project(self, self._value(np.asarray(theta, dtype=np.float64)), w)
+        return project(self.eq, self.elimination, self._value(np.asarray(theta, dtype=np.float64)), w)
 
     # -- value --------------------------------------------------------------------------------------------
 
@@ -281,7 +219,7 @@ class Objective:
             out[place.block][part, part] = lam
         return out
 
-    def _value(self, theta: np.ndarray, standard: bool = False) -> _State:
+    def _value(self, theta: np.ndarray, standard: bool = False) -> State:
         st = self._state
         if st is not None and st.exact and np.array_equal(st.standard if standard else st.theta, theta):
             return st
@@ -325,7 +263,7 @@ class Objective:
         lost = self._lost(inner, Y, Ri, b, r2)
         if _EPS * lost > _ROUGHEST:
             raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
-        st = _State(
+        st = State(
             *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
             _EPS * lost,
         )  # fmt: skip
@@ -370,20 +308,13 @@ class Objective:
 
     # -- gradient -----------------------------------------------------------------------------------------
 
-    @cached_property
-    def A22(self) -> sp.csr_array:
-        """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
-        q2 = self.eq.layout.q2
-        A = sp.csc_array((self.eq.gval, self.eq.gidx, self.eq.gptr), shape=(q2, q2))
-        return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
-
-    def _projected(self, st: _State) -> np.ndarray:
+    def _projected(self, st: State) -> np.ndarray:
         """Z_1'V_1^-1[X y] = F A_1x of every level, shape (q1, k1, p + 1)."""
         if st.FA is None:
             st.FA = self.elimination.level_apply(self.elimination.F, self.eq.A1x)
         return st.FA
 
-    def _residual_products(self, st: _State) -> list[np.ndarray]:
+    def _residual_products(self, st: State) -> list[np.ndarray]:
         """Z'We = Z'Py per block, shape (q, k) each, in the units of Z'y."""
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p, b = eq.p, st.b
@@ -399,14 +330,14 @@ class Objective:
             out.append(ze[:, :, 0])
             d1 = np.ascontiguousarray((ze[:, :, 0] @ st.D1)[:, :, None])
         if lay.q2:
-            raw2 = (eq.A2x @ contrast)[:, None] - self.A22 @ d2
+            raw2 = (eq.A2x @ contrast)[:, None] - eq.A22 @ d2
             el.minus_cells_transposed(d1, raw2)
             for r, block in enumerate(lay.rest):
                 part = raw2[int(lay.offsets[r]) : int(lay.offsets[r + 1]), 0]
                 out.append(part.reshape(block.q, block.k))
         return out
 
-    def _derivative(self, st: _State, Ze: list[np.ndarray]) -> list[np.ndarray]:
+    def _derivative(self, st: State, Ze: list[np.ndarray]) -> list[np.ndarray]:
         """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
         floors = np.full(len(st.inner), _FLOOR)
         lifted = self._lifted(st, floors)
@@ -426,7 +357,7 @@ class Objective:
             Q = self._information_blocks(st, self._floored(st, floors, lifted))
         return [q - ze.T @ ze / st.sigma2 for q, ze in zip(Q, Ze, strict=True)]
 
-    def _information_blocks(self, st: _State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
+    def _information_blocks(self, st: State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
         """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors."""
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p = eq.p
@@ -472,7 +403,7 @@ class Objective:
             out.append(0.5 * (N + N.T))
         return out
 
-    def _lifted(self, st: _State, floors: np.ndarray) -> list[int]:
+    def _lifted(self, st: State, floors: np.ndarray) -> list[int]:
         """Terms of the rest whose factor is singular to within the floor, scaled by their cross-products."""
         lay = self.eq.layout
         out = []
@@ -485,7 +416,7 @@ class Objective:
                 out.append(t)
         return out
 
-    def _floored(self, st: _State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
+    def _floored(self, st: State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
         """Factors of the rest with the lifted terms' singular directions regular; None if there are none."""
         if not lifted:
             return None
@@ -499,7 +430,7 @@ class Objective:
 
     # -- average information ------------------------------------------------------------------------------
 
-    def _average_information(self, st: _State, Ze: list[np.ndarray]) -> np.ndarray:
+    def _average_information(self, st: State, Ze: list[np.ndarray]) -> np.ndarray:
         """Average information in the free entries of R D R', sigma2 profiled out (Gilmour et al. 1995).
 
         R D R' is the relative covariance in the equations' basis, where it is well conditioned.  For entry
@@ -530,7 +461,7 @@ class Objective:
             w1 = variates(0)
             first = int(lay.has_lead)
             w2 = np.concatenate([variates(i).reshape(-1, m) for i in range(first, len(lay.blocks))])
-            Zf2 = self.A22 @ w2
+            Zf2 = eq.A22 @ w2
             Xf += eq.A2x[:, :p].T @ w2
             if lay.has_lead:
                 cells = el.minus_cells(-w2, np.zeros_like(w1))  # B w_2
@@ -556,25 +487,3 @@ class Objective:
 def _flat(cube: np.ndarray) -> np.ndarray:
     # reshape(-1, m) cannot infer the first length when m is 0
     return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])
-
-
-def _congruence(R: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
-    """d (free entries of R D R') / d (free entries of D)."""
-    K = np.zeros((len(entries), len(entries)))
-    for j, (a, b) in enumerate(entries):
-        d = np.outer(R[:, a], R[:, b])
-        d = d if a == b else d + d.T
-        K[:, j] = [d[c, e] for c, e in entries]
-    return K
-
-
-def _jacobian(lam: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
-    """d (free entries of D = lam lam') / d (free entries of lam)."""
-    m = len(entries)
-    J = np.zeros((m, m))
-    for j, (a, b) in enumerate(entries):
-        d = np.zeros_like(lam)
-        d[a, b] = 1.0
-        dD = d @ lam.T + lam @ d.T
-        J[:, j] = [dD[c, e] for c, e in entries]
-    return J

@@ -7,19 +7,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from .fit import Fit
-from .formula import make_unique
+from .formula import ModelDesign, make_unique
 from .hints import attribute_hint
-
-if TYPE_CHECKING:
-    from .lmer import LinearMixedModel
+from .record import Fit
+from .summary import lmm_summary
 
 __all__ = ["LinearMixedModelResults"]
+
+
+class LabelledModel(Protocol):
+    """What results ask of their model (a `LinearMixedModel`)."""
+
+    model_design: ModelDesign
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
 
 
 class LinearMixedModelResults:
@@ -37,7 +45,7 @@ class LinearMixedModelResults:
         The plain arrays behind the labels.
     """
 
-    def __init__(self, model: LinearMixedModel, fit: Fit) -> None:
+    def __init__(self, model: LabelledModel, fit: Fit) -> None:
         self.model = model
         self.fit = fit
 
@@ -269,8 +277,6 @@ class LinearMixedModelResults:
         mme.tables.TitledSummary
             A summary of statsmodels.
         """
-        from .summary import lmm_summary
-
         return lmm_summary(self)
 
     def _repr_html_(self) -> str:

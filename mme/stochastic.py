@@ -30,14 +30,16 @@ import numpy as np
 from .average_information import average_information, flat
 from .coordinates import TermSpec
 from .covariance import gram_root, theta_to_lam, triangular
+from .derivatives import congruence, factor_jacobian
 from .equations import Equations
+from .evaluation import Evaluation
 from .exceptions import PerfectFitError
-from .objective import Evaluation, _congruence, _jacobian
-from .pcg import BlockSolution, SchurSystem
+from .pcg import SchurSystem
 from .probes import Deflation, ProbeSolves, batches, probe_block
+from .solved import EigenRoot, SolvedState, SolveReport
 from .structure import Block
 
-__all__ = ["IterativeObjective", "SolvedState", "StochasticEvaluation"]
+__all__ = ["IterativeObjective", "StochasticEvaluation"]
 
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.objective
 _PERFECT = 1e-12
@@ -71,50 +73,6 @@ class StochasticEvaluation(Evaluation):
     iterations: int = 0
     residual: float = 0.0
     solved: bool = True
-
-
-@dataclass(eq=False)
-class _Root:
-    """A term's relative covariance in its own eigenvectors."""
-
-    U: np.ndarray
-    s: np.ndarray
-
-
-@dataclass
-class _Report:
-    """How the solves of one evaluation went."""
-
-    iterations: int = 0
-    residual: float = 0.0
-    solved: bool = True
-
-    def add(self, sol: BlockSolution, at_once: bool = False) -> None:
-        """Take in a block; `at_once`: it counts beside, not after, those before."""
-        self.iterations = (
-            max(self.iterations, sol.iterations) if at_once else self.iterations + sol.iterations
-        )
-        self.residual = max(self.residual, float(sol.residual.max(initial=0.0)))
-        self.solved = self.solved and sol.converged
-
-
-@dataclass(eq=False)
-class SolvedState:
-    """What the solves at one theta give."""
-
-    theta: np.ndarray
-    lams: list[np.ndarray]
-    roots: list[_Root]
-    lam2: list[np.ndarray]
-    U: np.ndarray  # lam2'Z_2'V_1^-1[X y]
-    Y: np.ndarray  # S^-1 U
-    Ri: np.ndarray
-    b: np.ndarray
-    r2: float
-    sigma2: float
-    logdet_x: float
-    probes: ProbeSolves
-    report: _Report
 
 
 class IterativeObjective:
@@ -221,16 +179,16 @@ class IterativeObjective:
         """As `mme.objective.Objective.term_root`."""
         return gram_root(self._gram(t), self.eq.layout.places[t].kind)
 
-    def _floored_root(self, t: int, lam: np.ndarray) -> _Root:
+    def _floored_root(self, t: int, lam: np.ndarray) -> EigenRoot:
         """U, s of the term's relative covariance in the equations' basis, s floored."""
         d = np.sqrt(np.diag(self._gram(t)))
         inner = self.term_basis(t) @ lam
         if lam.shape[0] == 1:
-            return _Root(np.eye(1), np.maximum(np.abs(inner[0]), np.sqrt(_FLOOR) / d))
+            return EigenRoot(np.eye(1), np.maximum(np.abs(inner[0]), np.sqrt(_FLOOR) / d))
         if self.eq.layout.places[t].kind == "diagonal":
-            return _Root(np.eye(d.size), np.maximum(np.abs(np.diag(inner)), np.sqrt(_FLOOR) / d))
+            return EigenRoot(np.eye(d.size), np.maximum(np.abs(np.diag(inner)), np.sqrt(_FLOOR) / d))
         U, s, _ = np.linalg.svd(inner)
-        return _Root(U, np.maximum(s, np.sqrt(_FLOOR) / np.sqrt(np.mean(d * d))))
+        return EigenRoot(U, np.maximum(s, np.sqrt(_FLOOR) / np.sqrt(np.mean(d * d))))
 
     # -- evaluation ---------------------------------------------------------------------------------------
 
@@ -267,12 +225,14 @@ class IterativeObjective:
             N.append(R.T @ N_basis[t] @ R)
             full = 2.0 * R.T @ (N_basis[t] @ (R @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
-            J[place.theta, place.theta] = _jacobian(st.lams[t], place.entries)
-            K[place.theta, place.theta] = _congruence(R, place.entries)
+            J[place.theta, place.theta] = factor_jacobian(st.lams[t], place.entries)
+            K[place.theta, place.theta] = congruence(R, place.entries)
         info_basis = info_D = info = joint = slope = None
         if order > 1:
             info_tol = min(0.02, max(tol, 1e-3))
-            info_basis, joint, slope, sol = average_information(self, st, Ze, info_tol)
+            info_basis, joint, slope, sol = average_information(
+                self.eq, self.system, st, Ze, info_tol, self.nu, self.max_iterations
+            )
             st.report.add(sol)
             self.cg_iterations += sol.iterations
             info_D = K.T @ info_basis @ K
@@ -329,7 +289,7 @@ class IterativeObjective:
 
     # -- solves -------------------------------------------------------------------------------------------
 
-    def _set_theta(self, theta: np.ndarray) -> tuple[list[np.ndarray], list[_Root], list[np.ndarray]]:
+    def _set_theta(self, theta: np.ndarray) -> tuple[list[np.ndarray], list[EigenRoot], list[np.ndarray]]:
         lay = self.eq.layout
         if theta.shape != (self.n_theta,) or not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError(f"theta must be {self.n_theta} finite numbers; it is {theta}.")
@@ -387,7 +347,7 @@ class IterativeObjective:
 
     def _all_solves(
         self, U: np.ndarray, z: np.ndarray, lam2: list[np.ndarray], tol: float
-    ) -> tuple[np.ndarray, np.ndarray, _Report, ProbeSolves]:
+    ) -> tuple[np.ndarray, np.ndarray, SolveReport, ProbeSolves]:
         """Solve for [U, Q, probes], a batch at a time: solution and residual for U, report."""
         sy, m, c = self.system, U.shape[1], self.system.n_components
         Q = sy.Q if z.shape[1] else sy.Q[:, :0]
@@ -395,7 +355,7 @@ class IterativeObjective:
         # an error of the response's solution counts in a sum of q squares, whose own spread is sqrt(2q)
         most = max((b.q * b.k for b in self.eq.layout.blocks), default=1)
         tight = max(tol / np.sqrt(2.0 * most), min(tol, _TIGHTEST))
-        report = _Report()
+        report = SolveReport()
         lead, rest = [], []
         Y = R = known = known_lead = None
         for i, stop in batches(z.shape[1], max(1, c), m + Q.shape[1], self.eq.layout.q2):

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from statsmodels.iolib.summary2 import Summary
+from .record import Fit
 
-    from .results import LinearMixedModelResults
+if TYPE_CHECKING:
+    from .tables import TitledSummary
 
 __all__ = ["convergence_lines", "in_words", "lmm_summary"]
 
 
-def lmm_summary(results: LinearMixedModelResults) -> Summary:
+class SummarisedResults(Protocol):
+    """What a summary shows (of `LinearMixedModelResults`)."""
+
+    model: Any
+    fit: Fit
+    formula: str
+    method: str
+    nobs: int
+    n_params: int
+    llf: float
+    aic: float
+    bic: float
+    sigma: float
+    n_groups: dict[str, int]
+    fe_params: pd.Series
+    bse_fe: pd.Series
+    tvalues: pd.Series
+    varcorr: pd.DataFrame
+
+
+def lmm_summary(results: SummarisedResults) -> TitledSummary:
     """Summary of a linear mixed model.
 
     Parameters
@@ -143,7 +163,7 @@ def monte_carlo_lines(errors: object) -> list[str]:
     ]
 
 
-def _fixed_table(results: LinearMixedModelResults) -> pd.DataFrame:
+def _fixed_table(results: SummarisedResults) -> pd.DataFrame:
     """Estimate, standard error and t of every fixed effect; significant digits, whatever the unit."""
     # names as a column, not as the index: statsmodels pads tables with an index beyond the common width
     return pd.DataFrame(
@@ -156,7 +176,7 @@ def _fixed_table(results: LinearMixedModelResults) -> pd.DataFrame:
     )
 
 
-def _variance_table(results: LinearMixedModelResults) -> pd.DataFrame:
+def _variance_table(results: SummarisedResults) -> pd.DataFrame:
     """Group, effect, variance, standard deviation, and correlations with the group's earlier effects."""
     table = results.varcorr
     widest = int(table["var2"].notna().groupby(table["grp"]).sum().max())

@@ -126,11 +126,11 @@ def test_interactions_without_end_are_refused_with_their_size(wide, right, colum
 
 def test_sizes_that_do_not_fit_in_memory(wide, monkeypatch):
     many = pd.concat([wide] * 5, ignore_index=True).assign(id=np.arange(5 * N) // 2)
-    monkeypatch.setattr(mme.forecast, "available_memory", lambda: 1e7)
+    monkeypatch.setattr("mme.formula.matrix.available_memory", lambda: 1e7)
     for right, columns in (("C(id)", 599), (_joined("*", 10), 1023), (f"({_joined('+', 24)})**3", 2324)):
         with pytest.raises((MemoryEstimateError, NotEnoughDataError), match=f"about {columns:,} columns"):
             build_design(f"y ~ {right} + (1 | h)", many)
-    monkeypatch.setattr(mme.forecast, "available_memory", lambda: 1e9)
+    monkeypatch.setattr("mme.formula.matrix.available_memory", lambda: 1e9)
     assert build_design("y ~ C(id) + (1 | h)", many).design.p == 600
 
 

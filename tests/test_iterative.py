@@ -493,7 +493,7 @@ def test_what_needs_a_factorization_is_named():
 def test_start_for_the_exact_search_is_close():
     direct = exact(3)
     eq = direct.objective.eq
-    start = iterative_start(eq, moment_start(eq, direct.objective.A22))
+    start = iterative_start(eq, moment_start(eq, eq.A22))
     se = fit_design(random_design(3), solver="iterative").monte_carlo.theta_se
     assert np.all(np.abs(start - flat(direct)) < 0.2 * se)
 

@@ -148,7 +148,7 @@ def _difference(f, x, h=1e-4):
 def test_score_and_hessian_against_differences(k_re, k_vc, use_sqrt, penalized, reml):
     model, _ = _pair(k_re, k_vc, use_sqrt)
     model.reml = reml
-    assert model._likelihood.exact_second(reml) is not None
+    assert model.likelihood.exact_second(reml) is not None
     if penalized:
         model.fe_pen, model.cov_pen = penalties.L2(), penalties.PSD(0.7)
     params = _random(model, np.random.default_rng(3))
@@ -228,7 +228,7 @@ def test_exact_second_derivatives_against_differences_of_the_score(k_re, k_vc, r
     params = _random(model, np.random.default_rng(6))
     exact, _ = model.hessian(params)
     monkeypatch.setattr(mixedlm_hessian, "_AFFORDABLE", 0)
-    assert model._likelihood.exact_second(reml) is None
+    assert model.likelihood.exact_second(reml) is None
     by_differences, _ = model.hessian(params)
     size = np.sqrt(np.abs(np.diag(exact)))
     assert np.max(np.abs(exact - by_differences) / np.outer(size, size)) < 1e-7

@@ -153,7 +153,7 @@ def test_5_fit_regularized_returns_full_results(frame):
     r = model.fit_regularized(alpha=40.0, reml=False)
     assert np.all(np.abs(r.fe_params) < np.abs(plain.fe_params))
     # optimality: the gradient of (y - Xb)'V^-1(y - Xb) is balanced by the penalty
-    point = model._likelihood.at(r.cov_re_unscaled, r.params_object.vcomp)
+    point = model.likelihood.at(r.cov_re_unscaled, r.params_object.vcomp)
     pull = 2 * point.score_beta(np.asarray(r.fe_params)) / plain.scale
     assert_allclose(pull, 40.0 * np.sign(r.fe_params), rtol=1e-4)
     huge = model.fit_regularized(alpha=1e6)
@@ -188,7 +188,7 @@ def test_6_profile_holds_the_variance(frame):
     def value(x):
         s = np.exp(x[0])
         L = np.array([[np.sqrt(target / s), 0.0], [x[1], x[2]]])
-        point = model._likelihood.at(L @ L.T, np.empty(0))
+        point = model.likelihood.at(L @ L.T, np.empty(0))
         nu = point.nu(False)
         return 0.5 * (point.logdet + nu * np.log(2 * np.pi * s) + point.r2() / s)
 
@@ -213,7 +213,7 @@ def test_6_profile_with_a_penalty(frame, method):
         s = np.exp(x[0])
         L = np.array([[np.sqrt(target / s), 0.0], [x[1], x[2]]])
         D = L @ L.T
-        point = model._likelihood.at(D, np.empty(0))
+        point = model.likelihood.at(D, np.empty(0))
         nu = point.nu(False)
         negative = 0.5 * (point.logdet + nu * np.log(2 * np.pi * s) + point.r2() / s)
         return negative + pen.func(D, None) if x[2] != 0.0 else np.inf
@@ -237,7 +237,7 @@ def test_6_profile_builds_nothing_again_and_takes_few_evaluations(frame, monkeyp
 
     for module in (mme.fit, mme.objective):
         monkeypatch.setattr(module, "build_equations", fail)
-    objective = model._likelihood.objective(True)
+    objective = model.likelihood.objective(True)
     kwargs = {"num_low": 2, "dist_low": 0.5, "num_high": 2, "dist_high": 0.5}
     before = objective.n_factorizations
     got = r.profile_re(0, "re", **kwargs)

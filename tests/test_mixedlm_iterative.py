@@ -337,7 +337,9 @@ def test_pickling_and_copying(iterative, tmp_path):
         assert_allclose(again.fittedvalues, iterative.fittedvalues)
         assert again.monte_carlo.probes == iterative.monte_carlo.probes
     # rows once, and effects: neither cross-products nor the systems of the solver
-    rows = sum(a.nbytes for a in (iterative.model.endog, iterative.model.exog, iterative.model._index.codes))
+    rows = sum(
+        a.nbytes for a in (iterative.model.endog, iterative.model.exog, iterative.model.group_index.codes)
+    )
     assert len(pickle.dumps(iterative)) < 5 * rows
 
 
@@ -384,7 +386,7 @@ def test_names_of_the_groups_term():
     frame = crossed_frame(600, (30, 20))
     for groups, name in ((frame["s"], "s"), (frame["s"].to_numpy(), "groups"), (frame[["s", "d"]], "s:d")):
         model = mme.MixedLM(frame["y"].to_numpy(), np.ones((600, 1)), groups, np.ones((600, 1)))
-        assert model._design().terms[0].name == name
+        assert model.design().terms[0].name == name
     assert mme.mixedlm("y ~ 1", frame, groups="d").preflight().terms == (("d", 20, 1),)
 
 
@@ -398,7 +400,7 @@ def large():
 def between(large, monkeypatch):
     """Memory for the iterative path, not for a factor of order 1,200."""
     model = copy.copy(large)
-    for name in ("_likelihood", "_design_full"):
+    for name in ("likelihood", "_design_full"):
         model.__dict__.pop(name, None)
     plan = model.preflight()
     have = plan.iterative_bytes - plan.equations_bytes + 3e6
@@ -460,14 +462,14 @@ def test_covariances_of_a_large_group_are_refused(large, monkeypatch):
 
 def test_what_does_not_fit_at_all_is_refused(large, monkeypatch):
     model = copy.copy(large)
-    for name in ("_likelihood", "_design_full"):
+    for name in ("likelihood", "_design_full"):
         model.__dict__.pop(name, None)
     monkeypatch.setattr(forecast, "available_memory", lambda: 1e5)
     with pytest.raises(MemoryEstimateError, match="larger machine"):
         model.fit()
     monkeypatch.setattr(forecast, "available_memory", lambda: 1e3)
     fresh = copy.copy(large)
-    for name in ("_likelihood", "_design_full"):
+    for name in ("likelihood", "_design_full"):
         fresh.__dict__.pop(name, None)
     with pytest.raises(MemoryEstimateError, match="the equations of 3,000 rows"):
         fresh.preflight()

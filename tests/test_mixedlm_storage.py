@@ -53,7 +53,7 @@ def test_remove_data_makes_a_large_result_small(slope20k):
 def test_a_pickle_with_data_holds_them_once(slope20k):
     """y, X, the random effects' design, groups, the frame they came from, fitted values: nothing built."""
     model = slope20k.model
-    rows = sum(a.nbytes for a in (model.endog, model.exog, model.exog_re, model._index.codes))
+    rows = sum(a.nbytes for a in (model.endog, model.exog, model.exog_re, model.group_index.codes))
     assert len(pickle.dumps(slope20k)) < 2.5 * rows + 5e6
 
 

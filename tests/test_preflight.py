@@ -17,7 +17,8 @@ from mme.design import Design, RandomTerm
 from mme.equations import build_equations
 from mme.exceptions import MemoryEstimateError, MMEError
 from mme.fit import fit_design
-from mme.forecast import available_memory, forecast, preflight_design
+from mme.forecast import forecast, preflight_design
+from mme.memory import available_memory
 from mme.objective import Objective
 from mme.structure import layout_of
 
@@ -275,6 +276,6 @@ def test_a_control_group_that_cannot_be_read_sets_no_limit(monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr("mme.forecast.os.path.exists", lambda path: True)
+    monkeypatch.setattr("mme.memory.os.path.exists", lambda path: True)
     monkeypatch.setattr(builtins, "open", refuse)
-    assert 0 < module.available_memory() < np.inf
+    assert 0 < available_memory() < np.inf

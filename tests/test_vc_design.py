@@ -191,7 +191,7 @@ def test_crossed_effects_never_dense():
         return mme.MixedLM.from_formula("y ~ 1", d, groups="one", vc_formula=vc)
 
     model = build()
-    assert [t.n_levels for t in model._design().terms] == [1128, 2972]
+    assert [t.n_levels for t in model.design().terms] == [1128, 2972]
     tracemalloc.start()
     start = time.perf_counter()
     build()

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError, FormulaError
+from ..memory import available_memory
 from .codes import unhashable
 from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, names_in
@@ -225,8 +226,6 @@ class MatrixBuilder:
         )
 
     def _check_size(self, part: Part) -> None:
-        from ..forecast import available_memory
-
         check_size(
             self._quoted(part.text), self.formula, self.frame.n, self._columns_of, available=available_memory
         )

@@ -1,0 +1,1 @@
+"""lme4's door: linear mixed models from formulas with any number of grouping factors."""

@@ -1,0 +1,61 @@
+"""`preflight`: what a fit would take, of a formula and data or of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..forecast import Preflight, preflight_design
+from ..formula import build_design
+from ..options import check_solver
+
+__all__ = ["preflight"]
+
+
+class FittableModel(Protocol):
+    """A model of either door."""
+
+    def preflight(self, solver: str = "auto") -> Preflight:
+        """What its fit would take."""
+
+
+def preflight(
+    formula: str | FittableModel,
+    data: object = None,
+    *,
+    solver: str = "auto",
+    **options: object,
+) -> Preflight:
+    """Show what `lmer` would do with these arguments, or `fit` of a model, and what it would take.
+
+    Parameters
+    ----------
+    formula : str, MixedLM or LinearMixedModel
+        A formula for `lmer`, or a model.
+    data : DataFrame or anything `lmer` takes
+        Not with a model.
+    solver : str
+        As in `lmer` and `MixedLM.fit`.
+    **options
+        `weights`, `offset`, `subset`, `missing`, `evaluate`, `context`: as in `lmer`; not with a model.
+
+    Returns
+    -------
+    Preflight
+        Prints as a table.
+
+    Raises
+    ------
+    MemoryEstimateError
+        The equations alone would not fit in memory.
+    """
+    if not isinstance(formula, str) and hasattr(formula, "preflight"):
+        if data is not None or options:
+            given = ", ".join(["data"] * (data is not None) + sorted(options))
+            raise TypeError(f"preflight() of a model takes nothing but solver, not {given}.")
+        return formula.preflight(solver)
+    check_solver(solver)
+    if data is None:
+        raise TypeError("preflight() of a formula needs data.")
+    build: Callable = build_design
+    return preflight_design(build(formula, data, **options).design, solver)
