@@ -30,7 +30,9 @@ from .exceptions import ConvergenceError
 __all__ = ["Minimum", "TermSpec", "minimise"]
 
 _MOST_REJECTIONS = 12
-_MOST_RESUMPTIONS = 3
+_MOST_RESUMPTIONS = 5
+_MOST_STALLED = 30  # steps after each of which more than half of the decrement is left, before a change
+_MOST_QUASI_NEWTON = 60  # evaluations of one quasi-Newton search
 
 
 @dataclass
@@ -106,11 +108,12 @@ def minimise(
     search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback)
     message = search.run()
     resumed = 0
-    while message is None and search.quasi_newton():
-        resumed += 1
-        if resumed > _MOST_RESUMPTIONS:
+    while message is None and resumed < _MOST_RESUMPTIONS and not search.exhausted():
+        improved = search.quasi_newton()
+        if not improved and not search.crawled:
             break
-        message = search.run()
+        resumed += 1
+        message = search.run(patient=not improved)
     converged = message is not None
     if not converged:
         message = (
@@ -161,6 +164,7 @@ class _Search:
         self.iterations = 0
         self.slope = np.inf
         self.decrement = np.inf
+        self.crawled = False
 
     def exhausted(self) -> bool:
         return self.count() >= self.max_evaluations
@@ -169,9 +173,13 @@ class _Search:
         """Rounding error of the deviance here."""
         return 4e-15 * abs(self.ev.deviance) + 1e-12 + self.ev.noise
 
-    def run(self) -> str | None:
-        """Newton steps until they end; why they did, or None where the optimality conditions do not hold."""
+    def run(self, patient: bool = False) -> str | None:
+        """Newton steps until they end; why they did, or None where the optimality conditions do not hold.
+
+        Steps that have crawled for long end too, unless `patient`.
+        """
         space = self.space
+        self.crawled = False
         damping, whole, stalled = 0.0, True, 0
         secant, last = _Secant(space), np.inf
         begin = self.iterations
@@ -190,6 +198,10 @@ class _Search:
                 return "the predicted decrease of the deviance is below the tolerance"
             if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
                 return self._at_the_end_of_precision(model)
+            if stalled >= _MOST_STALLED and not patient:
+                self.crawled = True
+                self.slope = space.slope(self.place, model)
+                return None
             moved = self._advance(model, newton, damping)
             if moved is None:
                 if newton.decrease <= 10.0 * self.noise():
@@ -265,7 +277,7 @@ class _Search:
             self.place.theta / unit,
             jac=True,
             method="L-BFGS-B",
-            options={"maxfun": budget, "ftol": 1e-15, "gtol": 1e-9},
+            options={"maxfun": min(budget, _MOST_QUASI_NEWTON), "ftol": 1e-15, "gtol": 1e-9},
         )
         if not best["deviance"] < begin - self.noise():
             return False
