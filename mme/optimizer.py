@@ -19,6 +19,7 @@ added to it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -135,6 +136,10 @@ def minimise(
         [float(d) for d in search.history],
         search.count(),
     )
+
+
+class _SpentError(Exception):
+    """The evaluations of a quasi-Newton search are used up; the best point is known."""
 
 
 class _Search:
@@ -255,7 +260,11 @@ class _Search:
         best = {"theta": self.place.theta, "deviance": self.ev.deviance}
         begin = self.ev.deviance
 
+        last = min(self.max_evaluations, self.count() + _MOST_QUASI_NEWTON)
+
         def objective(trial: np.ndarray) -> tuple[float, np.ndarray]:
+            if self.count() >= last - 2:  # two are kept for the derivatives at the end
+                raise _SpentError
             try:
                 e = self.evaluate(trial, 1)
             except np.linalg.LinAlgError:
@@ -264,21 +273,21 @@ class _Search:
                 best.update(theta=trial.copy(), deviance=e.deviance)
             return e.deviance, e.gradient
 
-        budget = self.max_evaluations - self.count()
-        if budget <= 2:
+        if last - self.count() <= 2:
             return False
         from scipy.optimize import minimize  # rarely needed, and slow to import
 
         # relative variables: the diagonal of theta may differ by many orders
         unit = np.where(self.place.theta != 0.0, np.abs(self.place.theta), 1.0)
         unit = np.maximum(unit, 1e-3 / np.concatenate([_diagonal(A, b.rows) for A, b in self._roots()]))
-        minimize(
-            lambda z: _scaled(objective(z * unit), unit),
-            self.place.theta / unit,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxfun": min(budget, _MOST_QUASI_NEWTON), "ftol": 1e-15, "gtol": 1e-9},
-        )
+        with contextlib.suppress(_SpentError):
+            minimize(
+                lambda z: _scaled(objective(z * unit), unit),
+                self.place.theta / unit,
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxfun": _MOST_QUASI_NEWTON, "ftol": 1e-15, "gtol": 1e-9},
+            )
         if not best["deviance"] < begin - self.noise():
             return False
         place = self.space.at(best["theta"])
