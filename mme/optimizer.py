@@ -24,13 +24,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .coordinates import Coordinates, Place, QuadraticModel, Step, TermSpec
+from .coordinates import RIDGE, Coordinates, Place, QuadraticModel, Step, TermSpec
 from .exceptions import ConvergenceError
 
 __all__ = ["Minimum", "TermSpec", "minimise"]
 
 _MOST_REJECTIONS = 12
 _MOST_RESUMPTIONS = 3
+_FLAT = 1e-6  # curvature, in the metric of balanced data, below which a gradient is rounding error
+_NOTHING_BUT_FLAT = (
+    "the predicted decrease of the deviance is below the tolerance, but for directions without curvature"
+)
+_PATIENCE = 20  # steps in a row that hardly lower the decrement, after which another search is tried
 
 
 @dataclass
@@ -104,13 +109,13 @@ def minimise(
         The deviance cannot be computed at the start.
     """
     search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback)
-    message = search.run()
+    message = search.run(_PATIENCE)
     resumed = 0
-    while message is None and search.quasi_newton():
+    while message is None and (search.quasi_newton() or search.crawling):
         resumed += 1
         if resumed > _MOST_RESUMPTIONS:
             break
-        message = search.run()
+        message = search.run(_PATIENCE if resumed < _MOST_RESUMPTIONS else None)
     converged = message is not None
     if not converged:
         message = (
@@ -161,6 +166,7 @@ class _Search:
         self.iterations = 0
         self.slope = np.inf
         self.decrement = np.inf
+        self.crawling = False
 
     def exhausted(self) -> bool:
         return self.count() >= self.max_evaluations
@@ -169,8 +175,14 @@ class _Search:
         """Rounding error of the deviance here."""
         return 4e-15 * abs(self.ev.deviance) + 1e-12 + self.ev.noise
 
-    def run(self) -> str | None:
-        """Newton steps until they end; why they did, or None where the optimality conditions do not hold."""
+    def run(self, patience: int | None = None) -> str | None:
+        """Newton steps until they end; why they did, or None where the optimality conditions do not hold.
+
+        They are also given up, as `crawling`, after `patience` steps in a row that hardly lowered the
+        decrement: beside a variance 1e10 times the residual's a direction that the fixed effects make up for
+        turns by no more than a residual standard deviation a step.
+        """
+        self.crawling = False
         space = self.space
         damping, whole, stalled = 0.0, True, 0
         secant, last = _Secant(space), np.inf
@@ -190,6 +202,14 @@ class _Search:
                 return "the predicted decrease of the deviance is below the tolerance"
             if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
                 return self._at_the_end_of_precision(model)
+            if patience is not None and stalled >= patience:
+                self.slope = space.slope(self.place, model)
+                damped = space.step(self.place, model, _FLAT).decrease
+                if _is_converged(damped, self.slope, self.tol):
+                    self.decrement = damped
+                    return _NOTHING_BUT_FLAT
+                self.crawling = True
+                return None
             moved = self._advance(model, newton, damping)
             if moved is None:
                 if newton.decrease <= 10.0 * self.noise():
@@ -252,7 +272,8 @@ class _Search:
                 best.update(theta=trial.copy(), deviance=e.deviance)
             return e.deviance, e.gradient
 
-        budget = self.max_evaluations - self.count()
+        # half of what is left: Newton steps have to find that the conditions hold
+        budget = (self.max_evaluations - self.count()) // 2
         if budget <= 2:
             return False
         from scipy.optimize import minimize  # rarely needed, and slow to import
@@ -328,7 +349,7 @@ class _Secant:
         r = y - (H + E) @ s
         rs = float(r @ s)
         # in units of the information: reliabilities near one and near zero differ by many orders
-        unit = np.sqrt(np.maximum(np.diag(H), np.finfo(float).tiny))
+        unit = np.sqrt(np.maximum(np.diag(H), 0.0) + RIDGE * model.metric)
         if abs(rs) > 1e-8 * float(np.linalg.norm(r / unit) * np.linalg.norm(s * unit)):
             E = E + np.outer(r, r) / rs
         self.E = E
