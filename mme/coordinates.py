@@ -253,6 +253,14 @@ class Coordinates:
             fraction = min(fraction, low)
         return fraction
 
+    def straight(self, e: np.ndarray) -> np.ndarray:
+        """The step that adds to R D R' what a step `e`, every eigenvalue above -1, adds for small ones."""
+        out = np.empty(self.m)
+        for c in self.cones:
+            E = c.mat(e)
+            out[c.part] = np.linalg.solve(np.eye(c.k) + E, E)[c.rows, c.cols]
+        return out
+
     def change(self, place: Place, e: np.ndarray) -> np.ndarray:
         """Entries of the change of D that a small step makes, each over its natural scale."""
         out = np.empty(self.m)

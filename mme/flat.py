@@ -7,6 +7,8 @@ search came by.  The directions are named, and so are the fixed effects whose st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .coordinates import Coordinates, Place, TermSpec
@@ -40,6 +42,8 @@ def flat_directions(
     parameters, fixed : tuple of str
     """
     space = Coordinates(terms)
+    bases = [objective.eq.term_basis(t) for t in range(len(terms))]
+    users = Coordinates([replace(term, basis=R) for term, R in zip(terms, bases, strict=True)])
     place = space.at(minimum.theta)
     model = space.model(place, minimum.evaluation)
     unit = 1.0 / np.sqrt(model.metric)
@@ -60,7 +64,7 @@ def flat_directions(
             except np.linalg.LinAlgError:
                 continue
             if abs(deviance - minimum.evaluation.deviance) < _CHANGE:
-                size = np.maximum(size, np.abs(space.change(place, e)))
+                size = np.maximum(size, np.abs(users.change(place, e)))
                 moved.append(there)
                 break
     if not moved:
@@ -75,8 +79,12 @@ def flat_directions(
 
 
 def _moved(space: Coordinates, place: Place, e: np.ndarray) -> Place | None:
-    """The place a step leads to; None if it leaves the cone at once."""
-    e = e * space.limit(e)
+    """The place that a step of the covariance D leads to; None if it leaves the cone at once.
+
+    V is linear in D: what is flat is so along a straight line of D, not of the reliability.
+    """
+    e = e * min(1.0, space.limit(e), space.limit(-e))
+    e = space.straight(e)
     feasible = space.fraction_inside(place, e)
     return None if feasible < 1e-3 else space.move(place, feasible * e)
 

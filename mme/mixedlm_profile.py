@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .exceptions import PerfectFitError
 from .mixedlm_options import check_kwargs, method_names
 from .mixedlm_params import MixedLMParams
 from .mixedlm_scipy import conditions_at, scipy_minimize
@@ -37,6 +38,10 @@ def profile_variance(
     """
     if vtype not in ("re", "vc"):
         raise ValueError(f"vtype must be 're' or 'vc', not {vtype!r}.")
+    if results.perfect:
+        raise PerfectFitError(
+            "the model explains the response exactly: its likelihood has no upper bound, and no profile."
+        )
     model = results.model
     if vtype == "re":
         j = range(model.k_re)[re_ix]

@@ -25,14 +25,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .coordinates import Coordinates, Place, QuadraticModel, Step, TermSpec
+from .coordinates import RIDGE, Coordinates, Place, QuadraticModel, Step, TermSpec
 from .exceptions import ConvergenceError
 
 __all__ = ["Minimum", "TermSpec", "minimise"]
 
 _MOST_REJECTIONS = 12
 _MOST_RESUMPTIONS = 5
-_MOST_STALLED = 30  # steps after each of which more than half of the decrement is left, before a change
+_FLAT = 1e-6  # curvature, in the metric of balanced data, below which a gradient is rounding error
+_NOTHING_BUT_FLAT = (
+    "the predicted decrease of the deviance is below the tolerance, but for directions without curvature"
+)
+_PATIENCE = 30  # steps in a row that hardly lower the decrement, after which another search is tried
 _MOST_QUASI_NEWTON = 60  # evaluations of one quasi-Newton search
 
 
@@ -107,14 +111,14 @@ def minimise(
         The deviance cannot be computed at the start.
     """
     search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback)
-    message = search.run()
+    message = search.run(_PATIENCE)
     resumed = 0
     while message is None and resumed < _MOST_RESUMPTIONS and not search.exhausted():
         improved = search.quasi_newton()
-        if not improved and not search.crawled:
+        if not improved and not search.crawling:
             break
         resumed += 1
-        message = search.run(patient=not improved)
+        message = search.run(_PATIENCE if improved and resumed < _MOST_RESUMPTIONS else None)
     converged = message is not None
     if not converged:
         message = (
@@ -169,7 +173,7 @@ class _Search:
         self.iterations = 0
         self.slope = np.inf
         self.decrement = np.inf
-        self.crawled = False
+        self.crawling = False
 
     def exhausted(self) -> bool:
         return self.count() >= self.max_evaluations
@@ -178,11 +182,14 @@ class _Search:
         """Rounding error of the deviance here."""
         return 4e-15 * abs(self.ev.deviance) + 1e-12 + self.ev.noise
 
-    def run(self, patient: bool = False) -> str | None:
+    def run(self, patience: int | None = None) -> str | None:
         """Newton steps until they end; why they did, or None where the optimality conditions do not hold.
 
-        Steps that have crawled for long end too, unless `patient`.
+        They are also given up, as `crawling`, after `patience` steps in a row that hardly lowered the
+        decrement: beside a variance 1e10 times the residual's a direction that the fixed effects make up for
+        turns by no more than a residual standard deviation a step.
         """
+        self.crawling = False
         space = self.space
         self.crawled = False
         damping, whole, stalled = 0.0, True, 0
@@ -203,9 +210,13 @@ class _Search:
                 return "the predicted decrease of the deviance is below the tolerance"
             if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
                 return self._at_the_end_of_precision(model)
-            if stalled >= _MOST_STALLED and not patient:
-                self.crawled = True
+            if patience is not None and stalled >= patience:
                 self.slope = space.slope(self.place, model)
+                damped = space.step(self.place, model, _FLAT).decrease
+                if _is_converged(damped, self.slope, self.tol):
+                    self.decrement = damped
+                    return _NOTHING_BUT_FLAT
+                self.crawling = True
                 return None
             moved = self._advance(model, newton, damping)
             if moved is None:
@@ -260,7 +271,9 @@ class _Search:
         best = {"theta": self.place.theta, "deviance": self.ev.deviance}
         begin = self.ev.deviance
 
-        last = min(self.max_evaluations, self.count() + _MOST_QUASI_NEWTON)
+        # half of what is left at most: Newton steps have to find that the conditions hold
+        left = self.max_evaluations - self.count()
+        last = self.count() + min(left // 2, _MOST_QUASI_NEWTON)
 
         def objective(trial: np.ndarray) -> tuple[float, np.ndarray]:
             if self.count() >= last - 2:  # two are kept for the derivatives at the end
@@ -349,7 +362,7 @@ class _Secant:
         r = y - (H + E) @ s
         rs = float(r @ s)
         # in units of the information: reliabilities near one and near zero differ by many orders
-        unit = np.sqrt(np.maximum(np.diag(H), np.finfo(float).tiny))
+        unit = np.sqrt(np.maximum(np.diag(H), 0.0) + RIDGE * model.metric)
         if abs(rs) > 1e-8 * float(np.linalg.norm(r / unit) * np.linalg.norm(s * unit)):
             E = E + np.outer(r, r) / rs
         self.E = E

@@ -176,10 +176,11 @@ def test_a_flat_likelihood_is_named():
     c = np.arange(60) % 2
     w = np.where(c == 0, (np.arange(60) // 2) % 2, 0)
     data = pd.DataFrame({"y": rng.normal(size=60) + c, "c": c, "w": w})
-    with pytest.warns(FlatLikelihoodWarning, match=r"variance of w by c.*standard errors of \(Intercept\)"):
+    with pytest.warns(FlatLikelihoodWarning, match=r"tell the covariance of .*standard errors of w depend"):
         fit = mme.lmer("y ~ w + (w | c)", data)
-    assert "covariance of (Intercept) and w by c" in fit.fit_info["flat"]
-    assert fit.fit_info["flat_fixed"] == ("(Intercept)", "w")
+    # the one contrast between the levels tells the variance of their intercepts, in the units of the data
+    assert fit.fit_info["flat"] == ("covariance of (Intercept) and w by c", "variance of w by c")
+    assert fit.fit_info["flat_fixed"] == ("w",)
     assert "Flat likelihood" in str(fit.summary())
     with pytest.warns(FlatLikelihoodWarning):
         mme.MixedLM.from_formula("y ~ w", data, groups="c", re_formula="~w").fit()
@@ -187,6 +188,35 @@ def test_a_flat_likelihood_is_named():
 
 def test_an_ordinary_likelihood_is_not_called_flat(sleep):
     assert mme.lmer("Reaction ~ Days + (Days | Subject)", sleep).fit_info["flat"] == ()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_variances_that_trade_off_along_a_line(seed):
+    """1 and x hardly differ: the sum of two variances is told, neither of them is, and the search ends."""
+    rng = np.random.default_rng([12, seed])
+    g = np.arange(60) % 5
+    data = pd.DataFrame({"y": 50 * rng.normal(size=5)[g] + rng.normal(size=60), "g": g})
+    data["x"] = 1e9 + np.arange(60) % 4
+    with pytest.warns(FlatLikelihoodWarning, match="variance of x by g"):
+        fit = mme.lmer("y ~ 1 + (x || g)", data, reml=False)
+    assert fit.converged, fit.fit_info["message"]
+    assert len(fit.fit_info["flat"]) == 2
+    np.testing.assert_allclose(fit.llf, mme.lmer("y ~ 1 + (1 | g)", data, reml=False).llf, rtol=0, atol=1e-5)
+
+
+def test_a_direction_that_the_fixed_effects_make_up_for():
+    """A singular term 1e6 times the residual's size: Newton steps turn it by one residual sd at a time."""
+    data = pd.DataFrame(
+        {
+            "g": [0, 0, 2, 4, 0, 0, 0, 0, 0],
+            "x": [0.0, 1, 0, 1, 0, 1, 1, 0, 0],
+            "y": 1736237 + np.array([1.0, 0, -807919, -1791176, 0.2, 0, 1, -0.3, -2]),
+        }
+    )
+    fit = mme.lmer("y ~ 0 + x + (x | g)", data, reml=False)
+    assert fit.converged, fit.fit_info["message"]
+    # no start ends higher: a search over the dense likelihood from 150 starts
+    np.testing.assert_allclose(fit.llf, -55.070014, rtol=0, atol=1e-5)
 
 
 # -- responses that the model explains exactly ---------------------------------------------------------------
@@ -231,6 +261,8 @@ def test_an_exact_response_is_the_limit_at_mixedlms_door(method, start):
     np.testing.assert_allclose(fit.bse_fe, se, rtol=1e-6)
     np.testing.assert_allclose(fit.cov_re.iloc[0, 0], variance, rtol=1e-6)
     assert fit.scale < 1e-7
+    with pytest.raises(PerfectFitError, match="no profile"):
+        fit.profile_re(0, vtype="re", num_low=1, num_high=1, dist_low=0.1, dist_high=0.1)
 
 
 def test_fixed_effects_that_explain_everything_are_an_error_at_both_doors(sleep):
