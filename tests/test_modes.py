@@ -122,3 +122,35 @@ def test_a_search_that_nears_a_known_minimum_ends(deviance, decrement, known):
             modes._stop_at(levels, 3, deviance, decrement)
     else:
         modes._stop_at(levels, 3, deviance, decrement)
+
+
+def test_dips_of_the_profile_are_searched(monkeypatch):
+    """But not the one that the first optimum is in, nor one that is far above it."""
+    objective, terms, first = _case("scalar")
+    space = Coordinates(terms)
+    ratios = np.r_[0.0, np.exp(np.arange(-9.0, 16.0, 0.5)) / space.A[0][0, 0] ** 2]
+    here = int(np.searchsorted(ratios, first.theta[0] ** 2))
+    table = np.full(ratios.size, 20.0)
+    table[[0, 6, here, 40, 45]] = [12.0, 13.9, 10.0, 14.1, 9.0]
+    table[1:5] = [14.0, 16.0, 18.0, 19.0]
+    # a plateau is no dip of its own: it slopes to the ends
+    flat = table == 20.0
+    table[flat] += 1e-3 * np.arange(flat.sum()) + 30.0
+    seen = []
+
+    def profile(at, *rest):
+        seen.append(at)
+        return table.copy()
+
+    monkeypatch.setattr(modes.kp, "scalar_profile", profile)
+    starts = []
+
+    def search(start, callback):
+        starts.append(start)
+        return first
+
+    search_modes(objective, first, terms, search, None)
+    np.testing.assert_allclose(seen[0], ratios, rtol=1e-12)
+    assert all(start.shape == (1,) for start in starts)
+    got = sorted(int(np.argmin(np.abs(ratios - start[0] ** 2))) for start in starts)
+    assert got == [0, 6, 45]

@@ -138,6 +138,7 @@ def test_steps_uphill_are_rejected_and_the_fall_back_finds_the_optimum():
     first = orders.index(1)  # the first evaluation of the quasi-Newton search
     assert orders[:first].count(0) == optimizer._MOST_REJECTIONS
     assert orders[:first].count(2) == 1
+    assert set(orders) == {0, 1, 2}
     assert found.iterations == 0
     np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-4)
     assert found.evaluation.deviance == pytest.approx(problem.least, abs=1e-8)
@@ -277,3 +278,24 @@ def test_a_step_is_cut_where_it_would_nearly_use_up_a_direction(kind):
         E = (Q * [-20.0, 0.3, largest]) @ Q.T
         e = np.array([E[a, b] for a, b in entries])
         assert space.limit(e) == pytest.approx(fraction, rel=1e-12)
+
+
+def test_steps_that_stall_above_the_rounding_go_on():
+    """Derivatives are bad for a while: the decrement stays at tens of the noise, and then falls."""
+    noise, decrements = 1e-7, []
+
+    class Rough(Balanced):
+        def __call__(self, theta: np.ndarray, order: int) -> Evaluation:
+            e = super().__call__(theta, order)
+            number = sum(o == 2 for o, _ in self.calls)
+            turn = 1e-4 * (-1.0) ** number if number <= 12 else 0.0
+            N = [v + turn * q * self.n for v, q in zip(e.N, self.q, strict=True)]
+            return Evaluation(e.theta, e.deviance, 1.0, N, e.gradient, e.information_D, noise=noise)
+
+    problem = Rough()
+    found = problem.search(1.0, tol=1e-12, callback=lambda i, d, decrement: decrements.append(decrement))
+    stalled = np.array(decrements[8:12])
+    assert np.all((stalled > 11.0 * noise) & (stalled < 90.0 * noise)), decrements
+    assert found.converged and {order for order, _ in problem.calls} == {0, 2}
+    assert found.decrement <= 1e-12
+    np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-5)
