@@ -540,3 +540,10 @@ def test_messages_are_single_sentences_without_escape_codes(data):
     with pytest.raises(FormulaError) as caught:
         build_design("y ~ x + *z + (1 | h)", data)
     assert not re.search(r"[\x1b⧛\n]", str(caught.value))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, float, object, "category", "Int64"])
+def test_no_rows_have_no_levels(dtype):
+    factor = encode(pd.Series([], dtype=dtype), "g")
+    assert factor.n_levels == 0
+    assert factor.codes.size == 0

@@ -33,6 +33,13 @@ def test_labels_of_interactions_stay_apart_where_labels_hold_colons():
     assert list(distinct.levels) == ["a:b:c", "a:c", "x:y", "x:z"]  # no two alike: as R writes them
 
 
+def test_labels_of_interactions_tell_a_number_from_its_text():
+    codes = pd.Series(pd.Categorical([1, "1", 1, "1"], categories=[1, "1"]))
+    crossed = interact([encode(codes, "a"), encode(pd.Series(["x", "x", "y", "y"]), "b")])
+    assert list(crossed.levels) == ["1:x", "1:y", '"1":x', '"1":y']
+    np.testing.assert_array_equal(crossed.codes, [0, 2, 1, 3])
+
+
 def test_a_column_with_a_colon_is_not_the_interaction(data):
     frame = data.assign(**{"h:m": np.arange(N) % 7})
     got = mme.lmer("y ~ (1 | `h:m`) + (1 | h:m)", frame)

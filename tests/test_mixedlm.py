@@ -197,6 +197,74 @@ def test_hessian_with_a_penalty_without_second_derivative(reml):
     assert_allclose(model.information(params), -got)
 
 
+@pytest.mark.parametrize("matrix", [False, True])
+def test_hessian_with_a_penalty_that_has_a_second_derivative(matrix):
+    """As its diagonal or as a matrix, with a penalty's sign."""
+
+    class Quadratic:
+        S = np.array([[2.0, 0.5], [0.5, 1.0]]) if matrix else np.diag([2.0, 1.0])
+
+        def func(self, params):
+            return 0.5 * params @ self.S @ params
+
+        def deriv(self, params):
+            return self.S @ params
+
+        def deriv2(self, params):
+            return self.S if matrix else np.diag(self.S)
+
+    model, _ = _pair(1, 1)
+    params = _random(model, np.random.default_rng(3))
+    plain, _ = model.hessian(params)
+    model.fe_pen = Quadratic()
+    expected = np.zeros_like(plain)
+    expected[:2, :2] = -Quadratic.S
+    assert_allclose(model.hessian(params)[0] - plain, expected, atol=1e-9)
+
+
+def test_natural_sizes_of_the_covariances():
+    """Mean squares per group are the inverse of the variance that matters; the room is up to singularity."""
+    _, _, groups, Z, spec = _data(2, 1)
+    model, _ = _pair(2, 1)
+    likelihood = model._likelihood
+    n_groups = np.unique(groups).size
+    assert_allclose(likelihood.term_squares(0), np.sum(Z**2, axis=0) / n_groups, rtol=1e-12)
+    V = np.concatenate([m.ravel() for m in spec[2][0]])
+    assert_allclose(likelihood.term_squares(1), np.sum(V**2) / (2 * n_groups), rtol=1e-12)
+
+    D, v = np.array([[4.0, 1.0], [1.0, 1.0]]), np.array([0.1, 2.0])
+    floors = [np.array([1.0, 2.0]), np.array([0.5]), np.array([0.5])]
+    directions = mixedlm_hessian.feasible_directions(D, v, floors)
+    for E, e, room in directions[:3]:
+        assert not e.any()
+        assert np.linalg.eigvalsh(D - room * E)[0] == pytest.approx(0.0, abs=1e-12)
+    assert_allclose([e for _, e, _ in directions[3:]], np.diag([0.5, 2.0]))
+    assert_allclose([room for _, _, room in directions[3:]], [0.2, 1.0])
+    singular = mixedlm_hessian.feasible_directions(
+        np.array([[4.0, 2.0], [2.0, 1.0]]), np.zeros(1), floors[:2]
+    )
+    assert [room for _, _, room in singular] == [0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["loglike", "score"])
+def test_fixed_effects_are_profiled_out_or_held_by_default_as_in_statsmodels(name):
+    model, original = _pair(1, 1)
+    params = _random(model, np.random.default_rng(3))
+    theirs = _random(original, np.random.default_rng(3), OriginalParams)
+    assert_allclose(getattr(model, name)(params), getattr(original, name)(theirs), rtol=1e-7)
+
+
+def test_sizes_of_the_groups_in_the_summary():
+    model, _ = _pair(1, 0)
+    sizes = np.unique(_data(1, 0)[2], return_counts=True)[1]
+    assert sizes.min() < sizes.max()
+    table = model.fit().summary().tables[0].astype(str)
+    shown = {k.strip().rstrip(":"): v for a, b, c, d in table.to_numpy() for k, v in ((a, b), (c, d))}
+    assert int(shown["Min. group size"]) == sizes.min()
+    assert int(shown["Max. group size"]) == sizes.max()
+    assert float(shown["Mean group size"]) == pytest.approx(sizes.mean(), abs=0.05)
+
+
 @pytest.mark.parametrize("use_sqrt", [True, False])
 def test_a_negative_variance_has_no_likelihood(use_sqrt):
     """Minus infinity for a search to turn back from, an error for derivatives; a wrong number of them too."""

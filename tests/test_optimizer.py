@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mme import optimizer
+from mme.coordinates import Coordinates, QuadraticModel
 from mme.covariance import theta_to_lam
 from mme.exceptions import ConvergenceError
 from mme.objective import Evaluation
@@ -137,6 +138,7 @@ def test_steps_uphill_are_rejected_and_the_fall_back_finds_the_optimum():
     first = orders.index(1)  # the first evaluation of the quasi-Newton search
     assert orders[:first].count(0) == optimizer._MOST_REJECTIONS
     assert orders[:first].count(2) == 1
+    assert set(orders) == {0, 1, 2}
     assert found.iterations == 0
     np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-4)
     assert found.evaluation.deviance == pytest.approx(problem.least, abs=1e-8)
@@ -213,3 +215,87 @@ def test_vector_terms_in_a_basis():
     expected = np.linalg.solve(basis, np.linalg.solve(basis, (S / q - np.eye(2)) / n).T)
     assert found.converged and found.singular == []
     np.testing.assert_allclose(lam @ lam.T, expected, rtol=1e-5)
+
+
+def test_steps_within_the_rounding_of_the_deviance_end_the_search():
+    """The derivative is good to 1e-4: no step helps the next, each is accepted, and the search says why."""
+
+    class Rough(Balanced):
+        def __call__(self, theta: np.ndarray, order: int) -> Evaluation:
+            e = super().__call__(theta, order)
+            turn = 1e-4 * (-1.0) ** sum(o == 2 for o, _ in self.calls)
+            N = [v + turn * q * self.n for v, q in zip(e.N, self.q, strict=True)]
+            return Evaluation(
+                e.theta, e.deviance, 1.0, N, e.gradient, e.information_D, noise=1e-6 if order == 2 else 2e-6
+            )
+
+    problem = Rough()
+    found = problem.search(1.0, tol=1e-12)
+    assert found.converged
+    assert "below the rounding error of the deviance (1e-06)" in found.message
+    assert found.decrement < 1e-5
+    assert len(problem.calls) < 30
+    np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ((0.5, 1.5), (0.5, 1.5)),  # more curvature wanted than there is: the old correction stays as it is
+        ((0.25, 0.0), (0.25, 0.0)),  # less: it is sized down
+        ((-0.5, -0.25), (-0.5, -0.25)),
+    ],
+)
+def test_the_secant_correction_learns_one_direction_at_a_time(second, expected):
+    """Near zero variance steps of the reliability add up: what two successive ones say of the Hessian."""
+    space = Coordinates([TermSpec(1, "full", [(0, 0)], 4, np.eye(1)) for _ in range(2)])
+    secant = optimizer._Secant(space)
+    secant.slow = True
+    size, H = 1e-7, 2.0 * np.eye(2)
+    ds = size * np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 2.0]])
+    extra = [np.zeros(2), np.array([0.5, 0.0]), np.array(second)]
+    g = np.zeros(2)
+    got = []
+    for d, before, more in zip(ds, [ds[0], *ds[:-1]], extra, strict=True):
+        g = g + H @ (d - before) + size * more
+        got.append(secant.corrected(space.at(np.sqrt(d)), QuadraticModel(g, H, space.metric)).H)
+    np.testing.assert_array_equal(got[0], H)
+    np.testing.assert_allclose(got[1], H + np.diag([0.5, 0.0]), atol=1e-5)
+    np.testing.assert_allclose(got[2] @ [1.0, 1.0], H @ [1.0, 1.0] + second, atol=1e-5)
+    if second != (-0.5, -0.25):
+        np.testing.assert_allclose(got[2], H + np.diag(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "diagonal"])
+def test_a_step_is_cut_where_it_would_nearly_use_up_a_direction(kind):
+    """To a tenth of I - rho in the direction that shrinks the most, which need not be an axis."""
+    entries = (
+        [(a, b) for a in range(3) for b in range(a + 1)] if kind == "full" else [(a, a) for a in range(3)]
+    )
+    space = Coordinates([TermSpec(3, kind, entries, 5, np.eye(3))])
+    Q = np.eye(3) if kind == "diagonal" else np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    for largest, fraction in [(0.5, 1.0), (0.9, 1.0), (1.8, 0.5), (9.0, 0.1)]:
+        E = (Q * [-20.0, 0.3, largest]) @ Q.T
+        e = np.array([E[a, b] for a, b in entries])
+        assert space.limit(e) == pytest.approx(fraction, rel=1e-12)
+
+
+def test_steps_that_stall_above_the_rounding_go_on():
+    """Derivatives are bad for a while: the decrement stays at tens of the noise, and then falls."""
+    noise, decrements = 1e-7, []
+
+    class Rough(Balanced):
+        def __call__(self, theta: np.ndarray, order: int) -> Evaluation:
+            e = super().__call__(theta, order)
+            number = sum(o == 2 for o, _ in self.calls)
+            turn = 1e-4 * (-1.0) ** number if number <= 12 else 0.0
+            N = [v + turn * q * self.n for v, q in zip(e.N, self.q, strict=True)]
+            return Evaluation(e.theta, e.deviance, 1.0, N, e.gradient, e.information_D, noise=noise)
+
+    problem = Rough()
+    found = problem.search(1.0, tol=1e-12, callback=lambda i, d, decrement: decrements.append(decrement))
+    stalled = np.array(decrements[8:12])
+    assert np.all((stalled > 11.0 * noise) & (stalled < 90.0 * noise)), decrements
+    assert found.converged and {order for order, _ in problem.calls} == {0, 2}
+    assert found.decrement <= 1e-12
+    np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-5)
