@@ -78,3 +78,13 @@ def test_what_is_inside_the_levels_shrinks_to_the_last_digit(ratio):
     expected = careful._U.T @ M / careful._root
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-24 * np.linalg.norm(M))
     assert ratio < careful._root.max() < 3.0 * ratio
+
+
+def test_a_response_that_some_of_the_terms_explain():
+    """Beside a term that explains nothing of it; a response with a little noise is not explained."""
+    rng = np.random.default_rng(5)
+    g, h = (c.astype(np.int32) for c in np.divmod(np.arange(40), 5))
+    exact = 3.0 + rng.normal(size=8)[g]
+    for y, explained in [(exact, True), (exact + 1e-6 * rng.normal(size=40), False)]:
+        design = Design(y, np.ones((40, 1)), (RandomTerm("g", g, 8), RandomTerm("h", h, 5)))
+        assert CarefulObjective(design, Objective(design, reml=True)).explains_exactly() is explained

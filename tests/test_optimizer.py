@@ -299,3 +299,13 @@ def test_steps_that_stall_above_the_rounding_go_on():
     assert found.converged and {order for order, _ in problem.calls} == {0, 2}
     assert found.decrement <= 1e-12
     np.testing.assert_allclose(found.theta, problem.optimum, rtol=1e-5)
+
+
+def test_the_largest_reliability_is_that_of_any_term_and_direction():
+    space = Coordinates(
+        [TermSpec(1, "full", [(0, 0)], 5, np.eye(1)), TermSpec(2, "diagonal", [(0, 0), (1, 1)], 5, np.eye(2))]
+    )
+    # theta squared is the variance ratio, one observation's worth of information per level
+    assert space.at(np.array([1.0, 0.0, 3.0])).largest() == pytest.approx(0.9, rel=1e-14)
+    assert space.at(np.array([3.0, 0.5, 0.0])).largest() == pytest.approx(0.9, rel=1e-14)
+    assert space.at(space.uniform(0.75)).largest() == pytest.approx(0.75, rel=1e-14)
