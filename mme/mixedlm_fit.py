@@ -223,7 +223,8 @@ def _by_engine(
         raise PerfectFitError(
             "the model explains the response exactly, by terms of so different variances "
             f"({', '.join(t.name for t in fit.design.terms)}) that standard errors in the limit of no "
-            "residual variance are lost to rounding. mme.lmer(..., perfect='limit') gives that of the fixed effects."
+            "residual variance are lost to rounding. mme.lmer(..., perfect='limit') gives those of the fixed "
+            "effects."
         )
     if not diagonal and not fit.record.perfect:
         model._likelihood.adopt(fit.objective)
