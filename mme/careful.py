@@ -49,14 +49,19 @@ class CarefulObjective:
     design : Design
     objective : Objective
         Of that design.
+    unexplained : float
+        Residual sum of squares, of the response's own, that one more row adds which no effect touches.
     """
 
-    def __init__(self, design: Design, objective: Objective) -> None:
+    def __init__(self, design: Design, objective: Objective, unexplained: float = 0.0) -> None:
         self.eq, self.reml, self.nu = objective.eq, objective.reml, objective.nu
         self.n_theta = objective.n_theta
         self.n_factorizations = 0
         Z, X, y = dense_rows(design, self.eq)
         stacked = np.column_stack([Z, X, y])
+        if unexplained > 0.0:
+            stacked = np.vstack([stacked, np.zeros(stacked.shape[1])])
+            stacked[-1, -1] = np.sqrt(unexplained * float(y @ y))
         R = np.linalg.qr(stacked, mode="r") if stacked.shape[0] > stacked.shape[1] else stacked
         q, p = Z.shape[1], X.shape[1]
         self._Z, self._X, self._y = R[:, :q], R[:, q : q + p], R[:, q + p]

@@ -19,12 +19,14 @@ from .modes import search_modes
 from .notices import Progress
 from .objective import Objective
 from .optimizer import Minimum, minimise
-from .perfect import EXPLAINED, explains_exactly, limit_equations, may_explain
+from .perfect import ADDED, CLOSER, EXPLAINED, explains_exactly, limit_equations, may_explain
 from .record import Clock, Fit, FitRecord, assemble_fit
 from .start import moment_start
 
 __all__ = ["fit_direct", "term_specs"]
 
+_MOVED = 1e-3  # relative change of a variance from which a limit is taken closer
+_ORTHOGONAL = "orthogonal factorizations of the rows (LAPACK)"
 _HUGE = 1.0 - 1e-5  # reliability from which the same is done
 _ROUGH = 1e-7  # rounding error of the deviance at an optimum that is looked at more closely
 _CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
@@ -193,7 +195,7 @@ def _search(
             raise
     if limit:
         assert outcome is not None
-        return outcome
+        return _closer(design, outcome, search) if small else outcome
     exact = outcome is None or may_explain(objective, terms, outcome.best)
     if exact and not small and explains_exactly(objective, terms):
         raise PerfectFitError(EXPLAINED)
@@ -225,7 +227,26 @@ def _search(
         modes.seen,
         modes.starts + (0 if outcome is None else outcome.starts),
         objective.n_factorizations + careful.n_factorizations,
-        "orthogonal factorizations of the rows (LAPACK)",
+        _ORTHOGONAL,
+    )
+
+
+def _closer(design: Design, outcome: _Outcome, search: Callable[..., Minimum]) -> _Outcome:
+    """The limit of an exact fit with less residual variation, where the usual one hides a small term."""
+    careful = CarefulObjective(design, outcome.objective, unexplained=CLOSER)
+    best = search(careful, outcome.best.theta * np.sqrt(ADDED / CLOSER))
+    if not best.converged:
+        return outcome
+    before = outcome.best.evaluation.sigma2 * outcome.best.theta**2
+    after = best.evaluation.sigma2 * best.theta**2
+    if np.all(np.abs(after - before) <= _MOVED * np.maximum(after, before)):
+        return outcome
+    return replace(
+        outcome,
+        objective=careful,
+        best=best,
+        evaluations=outcome.evaluations + careful.n_factorizations,
+        solver=_ORTHOGONAL,
     )
 
 

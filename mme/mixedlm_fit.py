@@ -20,6 +20,7 @@ from .mixedlm_params import MixedLMParams
 from .mixedlm_results import MixedLMResults, MixedLMResultsWrapper
 from .mixedlm_scipy import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
 from .options import IterativeOptions, check_solver
+from .perfect import is_closer
 from .record import Fit
 from .summary import in_words
 
@@ -222,6 +223,13 @@ def _by_engine(
     if options.get("maxiter") is not None:
         more["max_evaluations"] = options["maxiter"]
     fit = _engine_fit(model, reml, start, diagonal, solver, more)
+    if fit.record.perfect and is_closer(fit.sigma2 * fit.nu, fit.objective.yy):
+        raise PerfectFitError(
+            "the model explains the response exactly, by terms of so different variances "
+            f"({', '.join(t.name for t in fit.design.terms)}) that standard errors in the limit of no "
+            "residual variance are lost to rounding. mme.lmer(..., perfect='limit') gives those of the fixed "
+            "effects."
+        )
     if not diagonal and not fit.record.perfect:
         model.likelihood.adopt(fit.objective)
     lams = list(fit.lam)

@@ -5,7 +5,8 @@ sum of squares is r2(T) = r2(infinity) + c / T + O(1 / T^2), so that two values 
 
 The limit is that of responses with a little noise: a residual sum of squares of 1e-8 of the response's is
 added, as one observation that no effect touches would.  Fixed effects, their standard errors and the
-variances then converge to those of the model without residual, and are about 1e-7 from them.
+variances then converge to those of the model without residual, and are about 1e-7 from them.  Beside terms
+1e8 times their variance others would drown in it; small models are looked at with 1e-14, on factored rows.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from .exceptions import PerfectFitError
 from .objective import Objective
 from .optimizer import Minimum
 
-__all__ = ["EXPLAINED", "explains_exactly", "limit_equations", "may_explain"]
+__all__ = ["ADDED", "CLOSER", "EXPLAINED", "explains_exactly", "is_closer", "limit_equations", "may_explain"]
 
 EXPLAINED = (
     "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
     "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
 )
 
-_NOISE = 1e-8  # residual sum of squares that is added, of the response's own
+ADDED = 1e-8  # residual sum of squares that is added, of the response's own
+CLOSER = 1e-14  # the same where rows are factored, of models small enough
 _EXACT = 1e-12  # share of the response's sum of squares that counts as nothing
 _NEARLY = 1e-4  # share left at the optimum below which it is asked whether everything can be explained
 _EXTREME = 1.0 - 1e-5  # the same for the largest reliability
@@ -73,5 +75,10 @@ def explains_exactly(objective: Objective, terms: list[TermSpec]) -> bool:
 def limit_equations(equations: Equations) -> Equations:
     """The equations with a little residual variation that no effect explains."""
     Axx = equations.Axx.copy()
-    Axx[-1, -1] *= 1.0 + _NOISE
+    Axx[-1, -1] *= 1.0 + ADDED
     return replace(equations, Axx=Axx)
+
+
+def is_closer(r2: float, yy: float) -> bool:
+    """Whether a residual sum of squares in the limit is that of the closer one."""
+    return r2 < 0.1 * ADDED * yy

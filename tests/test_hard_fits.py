@@ -265,6 +265,34 @@ def test_an_exact_response_is_the_limit_at_mixedlms_door(method, start):
         fit.profile_re(0, vtype="re", num_low=1, num_high=1, dist_low=0.1, dist_high=0.1)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 1e3, 1e4])
+def test_the_limit_hides_no_small_term_beside_a_large_one(ratio):
+    """Three crossed factors, each with all its levels told: variances are those of the effects themselves."""
+    rng = np.random.default_rng(99)
+    n, levels = 70, (6, 5, 7)
+    codes = [rng.integers(0, q, n) for q in levels]
+    x = rng.normal(size=n)
+    effects = [scale * rng.normal(size=q) for q, scale in zip(levels, (1.0, ratio, 1.0), strict=True)]
+    y = sum(u[c] for u, c in zip(effects, codes, strict=True)) - 0.3 * x
+    data = pd.DataFrame(dict(zip("yxghk", (y, x, *codes), strict=True)))
+    with pytest.warns(PerfectFitWarning):
+        fit = mme.lmer("y ~ x + (1 | g) + (1 | h) + (1 | k)", data, perfect="limit")
+    found = dict(zip(fit.varcorr["grp"], fit.varcorr["vcov"], strict=True))
+    for name, u in zip("ghk", effects, strict=True):
+        np.testing.assert_allclose(found[name], u.var(ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(fit.fe_params["x"], -0.3, rtol=1e-5)
+    model = mme.MixedLM.from_formula(
+        "y ~ x", data.assign(all=1), groups="all", re_formula="0",
+        vc_formula={name: f"0 + C({name})" for name in "ghk"},
+    )  # fmt: skip
+    if ratio < 1e3:
+        with pytest.warns(PerfectFitWarning):
+            np.testing.assert_allclose(model.fit().vcomp, [found[name] for name in "ghk"], rtol=1e-2)
+    else:
+        with pytest.raises(PerfectFitError, match="so different variances"):
+            model.fit()
+
+
 def test_fixed_effects_that_explain_everything_are_an_error_at_both_doors(sleep):
     data = sleep.assign(y=1.0 + 2.0 * sleep["Days"])
     with pytest.raises(PerfectFitError):
