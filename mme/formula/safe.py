@@ -203,8 +203,8 @@ class _Check:
             for part in node.args:
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     raise _Unsafe("computes with text")
-        for part in ast.iter_child_nodes(node):
-            self._no_text(part)
+        for child in ast.iter_child_nodes(node):
+            self._no_text(child)
 
     def _call(self, node: ast.Call) -> None:
         self.calls.append(ast.unparse(node.func))
