@@ -13,7 +13,7 @@ import numpy as np
 import statsmodels.base.model as base
 
 from .design import Design, RandomTerm
-from .exceptions import DataError
+from .exceptions import DataError, OptionError
 from .forecast import Preflight, check_rows, forecast
 from .formula.frame import to_pandas
 from .hints import data_hint, option_hint
@@ -29,7 +29,7 @@ from .mixedlm_data import (
 from .mixedlm_distribution import MixedLMDistribution
 from .mixedlm_fit import fit_model, fit_regularized
 from .mixedlm_formula import numeric_matrices, random_effects_matrix
-from .mixedlm_frame import coding_from_data, explain_missing, formula_data, formula_env
+from .mixedlm_frame import check_formulas, coding_from_data, formula_data, formula_env, naming
 from .mixedlm_groups import GroupedData, GroupIndex
 from .mixedlm_likelihood import Likelihood
 from .mixedlm_loglike import LogLikelihood
@@ -108,7 +108,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         for name in kwargs:
             if name not in ("missing_idx", SPEC, "formula"):
                 hint = option_hint(name, "MixedLM")
-                raise ValueError(
+                raise OptionError(
                     f"argument {name} not permitted for MixedLM initialization{hint and '. Here ' + hint}"
                 )
         self.use_sqrt = use_sqrt
@@ -123,6 +123,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         if isinstance(exog_vc, dict):
             warnings.warn("Using deprecated variance components format", FutureWarning, stacklevel=2)
             exog_vc = convert_vc(exog_vc, groups)
+        elif exog_vc is not None and not hasattr(exog_vc, "mats"):
+            raise DataError(f"exog_vc must be a VCSpec, or a dict of dicts of matrices, not {exog_vc!r}.")
         self._group_name = groups_name(groups)
         endog, exog, exog_re = (
             numeric_input(what, to_pandas(values))
@@ -224,6 +226,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
         data_hint(data)
+        check_formulas(re_formula, vc_formula)
         vc_formula = vc_formula or None
         others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
         prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing)
@@ -235,7 +238,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
-            matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
+            with naming("re_formula", re_formula, data, prepared.used):
+                matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
             names = [c.replace("Intercept", prepared.group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
@@ -243,16 +247,16 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         exog_vc = None
         if vc_formula is not None:
             index = GroupIndex.from_labels(groups, len(data))
-            parts = [
-                component_from_formula(
-                    name, vc_formula[name], data, index, env + 2 if isinstance(env, int) else env, use_sparse
-                )
-                for name in sorted(vc_formula)
-            ]
+            up = env + 1 if isinstance(env, int) else env
+            parts = []
+            for name in sorted(vc_formula):
+                text = vc_formula[name]
+                with naming(f"vc_formula[{name!r}]", text, data, prepared.used):
+                    parts.append(component_from_formula(name, text, data, index, up, use_sparse))
             exog_vc = LazyVCSpec(parts, index)
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing)
-        plain = None if args or kwargs.get("drop_cols") else numeric_matrices(formula, data)
-        try:
+        with naming("formula", formula, data, prepared.used):
+            plain = None if args or kwargs.get("drop_cols") else numeric_matrices(formula, data)
             if plain is not None and plain[0] is not None:
                 own = {"missing_idx": None, "formula": formula, SPEC: plain[2]}
                 rest = {k: v for k, v in kwargs.items() if k not in ("eval_env", "drop_cols")}
@@ -263,9 +267,6 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 # the constructor that is called next looks one frame further up
                 kwargs["eval_env"] = 2 if kwargs.get("eval_env") is None else env
                 model = super().from_formula(formula, data, *args, subset=None, **kwargs)
-        except Exception as error:
-            explain_missing(data, prepared.used, error)
-            raise
         model._set_names(names)
         return model
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from statsmodels.tools.sm_exceptions import MissingDataError
 
-from .exceptions import DataError
+from .exceptions import DataError, OptionError
 from .formula.frame import as_numeric
 from .mixedlm_groups import GroupIndex, factorize
 from .vc_design import LazyVCSpec, VCSpec, drop_rows
@@ -89,6 +90,17 @@ def convert_vc(exog_vc: dict[str, dict[Any, Any]], groups: Any) -> VCSpec:
     colnames, mats = [], []
     for name in names:
         given = exog_vc[name]
+        if not isinstance(given, Mapping):
+            raise DataError(
+                f"variance component '{name}' must be a dict of a group's label to its matrix, not "
+                f"{type(given).__name__}."
+            )
+        flat = [label for label, matrix in given.items() if len(np.shape(matrix)) != 2]
+        if flat:
+            raise DataError(
+                f"variance component '{name}': the matrix of group {flat[0]!r} has shape "
+                f"{np.shape(given[flat[0]])}; give one row per row of the group and one column per effect."
+            )
         at = pd.Index(list(given)).get_indexer(pd.Index(labels))
         absent = np.flatnonzero(at < 0)
         if absent.size:
@@ -173,7 +185,13 @@ def clean_arrays(
         The inputs, without the rows that have a missing value in any of them if ``missing="drop"``.
     """
     if missing not in ("none", "drop", "raise"):
-        raise ValueError(f"missing must be 'none', 'drop' or 'raise', not {missing!r}.")
+        raise OptionError(f"missing must be 'none', 'drop' or 'raise', not {missing!r}.")
+    if endog is None or exog is None:
+        raise DataError(
+            f"{'endog' if endog is None else 'exog'} is None; without fixed effects exog is a column of ones."
+        )
+    if np.ndim(endog) == 2 and np.shape(endog)[1] != 1:
+        raise DataError(f"endog has {np.shape(endog)[1]} columns; a model has one response.")
     n = len(endog)
     for what, values in (("groups", groups), ("exog", exog), ("exog_re", exog_re)):
         if values is not None and np.shape(values)[:1] != (n,):

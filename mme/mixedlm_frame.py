@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from patsy import PatsyError
 
 from .exceptions import DataError, FormulaError
 from .formula.frame import (
@@ -29,7 +31,29 @@ from .mixedlm_data import MissingValuesError, check_index, missing_rows, select_
 from .sm_releases import FormulaManager
 from .vc_formula import column_of, factors_of, formula_columns
 
-__all__ = ["FormulaData", "coding_from_data", "explain_missing", "formula_data", "formula_env", "plain_frame"]
+__all__ = [
+    "EngineFormulaError",
+    "FormulaData",
+    "check_formulas",
+    "coding_from_data",
+    "formula_data",
+    "formula_env",
+    "naming",
+    "plain_frame",
+]
+
+
+class SubsetError(DataError, KeyError):
+    """Rows that there are not, under pandas' name too."""
+
+    __str__ = Exception.__str__  # a KeyError's is the repr of its words
+
+
+class EngineFormulaError(FormulaError, PatsyError):
+    """A formula that the formula engine cannot evaluate, under patsy's name too."""
+
+    def __init__(self, message: str, origin: object = None) -> None:
+        PatsyError.__init__(self, message, origin)
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,10 @@ def formula_data(
                 "with mme.lmer(formula, data). For an 'or' of columns write I(a | b)."
             )
     labels, group_name, keys = _groups_of(to_pandas(groups), data)
+    if not isinstance(labels, Sized):
+        raise DataError(
+            f"groups={groups!r} is neither a column of the data, nor several, nor one label per row."
+        )
     check_index("groups", labels, data)
     if len(labels) != len(data):
         raise DataError(f"groups has {len(labels)} labels but the data have {len(data)} rows.")
@@ -117,7 +145,11 @@ def formula_data(
         response, _, right = formula.partition("~")
         if not response.strip() or not right.strip():
             raise FormulaError(f"formula {formula!r} is not of the form 'response ~ terms'.")
-        _check_dates([right, *others], data)
+        with naming("formula", formula, data, used):
+            _check_dates([right], data)
+        for text in others:
+            with naming("formula", text, data, used):
+                _check_dates([text], data)
     return FormulaData(plain_frame(data, used, column_of(response, data)), used, labels, group_name)
 
 
@@ -137,7 +169,13 @@ def _groups_of(groups: Any, data: pd.DataFrame) -> tuple[Any, str, list[str]]:
 def _positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
     """Row positions that ``data.loc[subset]`` selects."""
     marker = pd.Series(np.arange(len(data)), index=data.index)
-    return marker.loc[subset].to_numpy()
+    try:
+        return np.atleast_1d(marker.loc[subset])
+    except KeyError as error:
+        raise SubsetError(
+            f"subset selects rows as in data.loc[subset]; {error.args[0]!r} cannot be found there. Give "
+            "booleans, one per row, or labels of the index; for an expression, data.eval(...)."
+        ) from error
 
 
 def _check_dates(formulas: Sequence[str], data: pd.DataFrame) -> None:
@@ -204,6 +242,65 @@ def explain_missing(data: pd.DataFrame, used: list[Hashable], error: Exception) 
         f"missing values in columns {', '.join(counts)} of {len(data)} rows ({words}). Remove those rows, or "
         "use missing='drop'."
     ) from error
+
+
+@contextmanager
+def naming(what: str, formula: Any, data: pd.DataFrame, used: list[Hashable]) -> Iterator[None]:
+    """Errors of the formula engine name the formula, and the columns where missing values are their cause.
+
+    A context, since a function would be one more frame between a formula and the caller's variables.
+
+    Parameters
+    ----------
+    what : str
+        Argument that holds the formula.
+    formula : str
+    data : DataFrame
+    used : list
+        Columns that the model's formulas read.
+    """
+    try:
+        yield
+    except Exception as error:
+        explain_missing(data, used, error)
+        engine = type(error).__module__.partition(".")[0] in ("patsy", "formulaic")
+        shape = str(error).startswith("endog has evaluated to an array with multiple columns")
+        if not engine and not shape and not isinstance(error, SyntaxError):
+            raise
+        words = str(getattr(error, "message", "") or error).split("\n")[0]
+        origin = getattr(error, "origin", None)
+        part = origin.code[origin.start : origin.end] if origin is not None else ""
+        unknown = re.search(r"(?:name|no data named) '([^']+)'", words)
+        hint = suggest([unknown[1]], frozenset(data.columns)) if unknown else ""
+        if "`" in str(formula) and not unknown:
+            hint = '. Names with blanks are written Q("...") here'
+        where = f" at {part!r}" if part else ""
+        raise EngineFormulaError(
+            f"{what} {formula!r} cannot be evaluated{where}: {words.rstrip('.')}{hint}."
+        ) from error
+
+
+def check_formulas(re_formula: object, vc_formula: object) -> None:
+    """Refuse formulas of random effects that are no one-sided formulas.
+
+    Raises
+    ------
+    FormulaError
+    """
+    if vc_formula is not None and not isinstance(vc_formula, Mapping):
+        raise FormulaError(
+            "vc_formula must be a dict of a name to a formula, such as {'a': '0 + C(a)'}, not "
+            f"{vc_formula!r}."
+        )
+    given = {"re_formula": re_formula}
+    given |= {f"vc_formula[{name!r}]": text for name, text in (vc_formula or {}).items()}
+    for what, text in given.items():
+        if text is None and what == "re_formula":
+            continue
+        if not isinstance(text, str):
+            raise FormulaError(f"{what} must be a string, such as '~x' or '0 + C(a)', not {text!r}.")
+        if text.partition("~")[0].strip() and "~" in text:
+            raise FormulaError(f"{what}={text!r} has a response; random effects have none: write '~x'.")
 
 
 def formula_env(kwargs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .exceptions import DataError
+from .exceptions import DataError, OptionError
 from .hints import option_hint
 from .mixedlm_params import MixedLMParams
 from .mixedlm_scipy import METHODS
@@ -101,9 +101,9 @@ def method_names(method: Any) -> list[str]:
         if not isinstance(name, str):
             raise DataError(f"method must be a name or a list of names, not {method!r}.")
         if name.lower() in ("newton", "ncg"):
-            raise ValueError(f"method {name} not available for MixedLM")
+            raise OptionError(f"method {name} not available for MixedLM")
         if name.lower() not in METHODS:
-            raise ValueError(
+            raise OptionError(
                 f"method {name!r} is unknown; choose from {', '.join(sorted(METHODS))}, or None."
             )
     return names

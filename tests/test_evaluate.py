@@ -200,7 +200,32 @@ GOOD = [
     "y ~ Q('my col') + offset(2 * z) + (1 | g)",
     "y ~ np.where(x > 0, z, -z) + np.minimum(x, z) + I((x > 0) & ~(z < 2)) + (1 | g)",
     "y ~ I(x / z + x // 1 - z % 2) + {x * z} + (1 | g)",
+    "y ~ I((s == 'a') * x) + I(np.where(s == 'a', 1, 2) * z) + (1 | g)",
+    "y ~ scale(Q('my col')) + center(Q('my col') ** 2) + (1 | g)",
+    """y ~ np.where(s == "it's", z, x) + (1 | g)""",
 ]
+
+
+def test_a_quoted_column_within_a_transformation(data):
+    for quoted in ("scale(Q('my col'))", "poly(Q('my col'), 2)", "C(Q('my col') > 0)", "I(Q('my col') ** 2)"):
+        expected = mme.lmer(
+            f"y ~ {quoted.replace('my col', 'w')} + (1 | g)", data.rename(columns={"my col": "w"})
+        )
+        got = mme.lmer(f"y ~ x + {quoted} - x + (1 | g)", data)
+        assert got.llf == pytest.approx(expected.llf, abs=1e-9)
+        np.testing.assert_allclose(got.fe_params.to_numpy(), expected.fe_params.to_numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("evaluate", ["full", "safe"])
+def test_values_outside_of_the_levels_are_refused(data, evaluate):
+    """The formula engine would code them as the reference level."""
+    with pytest.raises(DataError, match=r"values outside of its levels: 'b'.*List every level that occurs"):
+        mme.lmer("y ~ x + C(s, levels=['a', 'c']) + (1 | g)", data, evaluate=evaluate)
+    with pytest.raises(DataError, match=r"values outside of its levels"):
+        mme.lmer("y ~ x + (C(s, levels=['a', 'c']) || g)", data, evaluate=evaluate)
+    chosen = data[data["s"] != "b"]
+    got = mme.lmer("y ~ x + C(s, levels=['c', 'a']) + (1 | g)", data, subset="s != 'b'", evaluate=evaluate)
+    assert got.llf == pytest.approx(_llf("y ~ x + s + (1 | g)", chosen), abs=1e-9)
 
 
 @pytest.mark.parametrize("formula", GOOD)
@@ -270,6 +295,14 @@ BAD = [
     r"I(s == 'a\\')",
     r"I(s == 'a\n')",
     """Q('a"b')""",
+    """scale(x, ddof="it's")""",
+    """scale(s == "a) #'")""",
+    "I(s * 10 ** 12)",
+    "I(10 ** 12 * (+s))",
+    "I(Q('s') * 10 ** 12)",
+    "I(np.where(x > 0, s, 'b') * 10 ** 12)",
+    "I(np.where(x > 0, 'a', 'b') * 10 ** 12)",
+    "I(s + s)",
 ]
 
 
@@ -326,7 +359,7 @@ def test_safe_subsets(data, subset):
     "subset",
     ["@pd.io.common.os.system('touch {0}')", "x.to_csv('{0}') > 0", "x > x.mean()", "s.str.len() == 1",
      "x[0] > 1", "q = x > 1", "x > 9 ** 9 ** 9", "__import__('os')", "x > @TOP", "x > 1\nx > 2",
-     "x > (lambda: 1)()", "x.__class__ == 1", "sqrt(x, z) > 1", "x > TOP", ""],
+     "s * 10 ** 12 == 'a'", "x > (lambda: 1)()", "x.__class__ == 1", "sqrt(x, z) > 1", "x > TOP", ""],
 )  # fmt: skip
 def test_unsafe_subsets(data, subset, tmp_path):
     touched = tmp_path / "touched"

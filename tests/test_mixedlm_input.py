@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from statsmodels.tools.sm_exceptions import MissingDataError
 
 import mme
-from mme.exceptions import DataError, FormulaError
+from mme.exceptions import DataError, FormulaError, OptionError
 
 
 def _crossed(labels: list) -> dict[str, object]:
@@ -365,6 +365,66 @@ def test_a_failing_formula_speaks_for_itself_where_values_are_missing_too(frame,
     frame.loc[4, "x"] = np.nan
     with pytest.raises(PatsyError, match=r"NameError: name 'no(func|such)' is not defined"):
         _fit(frame, formula)
+
+
+@pytest.mark.parametrize(
+    ("formula", "options", "words"),
+    [
+        ("y ~ nofunc(x)", {}, r"formula 'y ~ nofunc\(x\)' cannot be evaluated at 'nofunc\(x\)': .*'nofunc'"),
+        ("y ~ X", {}, r"formula 'y ~ X' .*'X' is not defined; did you mean x\?"),
+        ("y ~ Q('nope')", {}, r"no data named 'nope' found; its columns are"),
+        ("y ~ np.log(x)", {}, r"formula 'y ~ np.log\(x\)' cannot be evaluated at 'np.log\(x\)': .*missing"),
+        ("y ~ x +", {}, r"formula 'y ~ x \+' cannot be evaluated"),
+        ("y ~ x y", {}, r"formula 'y ~ x y' cannot be evaluated"),
+        ("y ~ `my col`", {}, r'Names with blanks are written Q\("..."\) here'),
+        ("y + x ~ 1", {}, r"formula 'y \+ x ~ 1' cannot be evaluated: endog .* multiple columns"),
+        ("y ~ x", {"re_formula": "~nope"}, r"re_formula '~nope' .*'nope' is not defined"),
+        ("y ~ x", {"re_formula": "y ~ x"}, r"re_formula='y ~ x' has a response"),
+        ("y ~ x", {"re_formula": 1}, r"re_formula must be a string, .* not 1"),
+        ("y ~ x", {"vc_formula": {"a": "0 + C(nope)"}}, r"vc_formula\['a'\] '0 \+ C\(nope\)' .*'nope'"),
+        ("y ~ x", {"vc_formula": "0 + C(x)"}, r"vc_formula must be a dict of a name to a formula"),
+        ("y ~ x", {"vc_formula": {"a": None}}, r"vc_formula\['a'\] must be a string"),
+        ("y ~ x", {"vc_formula": {"a": "y ~ C(x)"}}, r"vc_formula\['a'\]='y ~ C\(x\)' has a response"),
+    ],
+)
+def test_formulas_that_fail_are_named(frame, formula, options, words):
+    import patsy
+
+    frame["x"] = np.linspace(-1, 1, len(frame))
+    with np.errstate(all="ignore"), pytest.raises(FormulaError, match=words) as caught:
+        mme.MixedLM.from_formula(formula, frame, groups="g", **options)
+    engine = isinstance(caught.value.__cause__, patsy.PatsyError)
+    assert not engine or isinstance(caught.value, patsy.PatsyError)
+
+
+def test_arguments_of_the_wrong_kind_are_named(frame):
+    y, x, g = frame["y"].to_numpy(), frame[["x"]].to_numpy(), frame["g"].to_numpy()
+    for groups in (None, 3, len):
+        with pytest.raises(DataError, match=r"groups=.* is neither a column of the data, nor several"):
+            mme.MixedLM.from_formula("y ~ x", frame, groups=groups)
+    with pytest.raises(DataError, match=r"subset selects rows as in data\.loc") as caught:
+        mme.MixedLM.from_formula("y ~ x", frame, groups="g", subset="x > 0")
+    assert isinstance(caught.value, KeyError) and "data.eval(...)" in str(caught.value)
+    with pytest.raises(DataError, match=r"endog has 2 columns"):
+        mme.MixedLM(np.c_[y, y], x, g)
+    with pytest.raises(DataError, match=r"exog is None"):
+        mme.MixedLM(y, None, g)
+    with pytest.raises(DataError, match=r"endog is None"):
+        mme.MixedLM(None, x, g)
+    with pytest.raises(DataError, match=r"exog_vc must be a VCSpec, or a dict"):
+        mme.MixedLM(y, x, g, exog_vc=3)
+    labels = np.unique(g)
+    sizes = {k: np.count_nonzero(g == k) for k in labels}
+    with pytest.warns(FutureWarning, match="deprecated"):
+        with pytest.raises(DataError, match=r"'a': the matrix of group .* has shape \(\d+,\)"):
+            mme.MixedLM(y, x, g, exog_vc={"a": {k: np.ones(n) for k, n in sizes.items()}})
+        with pytest.raises(DataError, match=r"'a' must be a dict of a group's label to its matrix, not list"):
+            mme.MixedLM(y, x, g, exog_vc={"a": [np.ones((n, 1)) for n in sizes.values()]})
+    for refused in ({"missing": "warn"}, {"weights": y}):
+        with pytest.raises(OptionError, match=r"missing must be|Here MixedLM has no weights"):
+            mme.MixedLM(y, x, g, **refused)
+    with pytest.raises(OptionError, match=r"method 'nope' is unknown"):
+        mme.MixedLM(y, x, g).fit(method="nope")
 
 
 @pytest.mark.parametrize("engine", ["patsy", "formulaic"])

@@ -195,6 +195,16 @@ class ModelFrame:
         """Whether a column is of a numeric or boolean type (numbers in an object column included)."""
         return self.numeric(name) is not None
 
+    def is_text(self, name: str) -> bool:
+        """Whether a column, or a variable of that name, holds anything but numbers, booleans and times."""
+        if name not in self.names:
+            kind = getattr(self.scope.get(name), "dtype", None)
+            return kind is None and not isinstance(self.scope.get(name), int | float)
+        column = self.data[name]
+        if isinstance(column, pd.DataFrame):
+            return True
+        return getattr(column.dtype, "kind", "O") not in "mM" and as_numeric(column) is None
+
     def factor(self, columns: tuple[str, ...]) -> Factor:
         """Codes of a grouping factor, or of the interaction of several; the same object when asked again."""
         factor = self._factors.get(columns)
@@ -239,7 +249,7 @@ class ModelFrame:
     def _subset(self, subset: object) -> np.ndarray:
         if isinstance(subset, str):
             if self.scope.safe:
-                check_subset(subset, self.names)
+                check_subset(subset, self.names, self.is_text)
             local, world = self.scope.layers if "@" in subset else ({}, {})
             try:
                 # without both, pandas looks up @names here, among the variables of this module

@@ -7,6 +7,7 @@ thousand; everything else is formulaic's work, imported only then.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sized
 from functools import lru_cache
 from typing import Any
@@ -124,7 +125,9 @@ class MatrixBuilder:
         if not names:
             data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
         matrix = self._evaluate(
-            lambda: model_matrix(text, data, context=self._context(text), na_action="raise", output="numpy"),
+            lambda: model_matrix(
+                text, data, context=self._context(text, data), na_action="raise", output="numpy"
+            ),
             text,
         )
         labels = [str(name) for name in matrix.model_spec.column_names]
@@ -151,7 +154,7 @@ class MatrixBuilder:
         self._check_tokens(fragment)
         if self.frame.scope.safe:
             self._check_factors(self._evaluate(lambda: _formula(fragment), text))
-        context = self._context(text)
+        context = self._context(text, data)
         matrix = self._evaluate(
             lambda: model_matrix(fragment, data, context=context, na_action="ignore", output="numpy"), text
         )
@@ -165,11 +168,23 @@ class MatrixBuilder:
         return values[:, 0]
 
     def _evaluate(self, build: Callable[[], Any], text: str) -> Any:
-        from formulaic.errors import FormulaicError
+        from formulaic.errors import DataMismatchWarning, FormulaicError
 
         try:
             with np.errstate(all="ignore"):  # log(0) and the like: non-finite values are named afterwards
-                return build()
+                if "levels" not in text:
+                    return build()
+                with warnings.catch_warnings():
+                    # values outside of C's levels= would be coded as the reference level
+                    warnings.simplefilter("error", DataMismatchWarning)
+                    return build()
+        except DataMismatchWarning as error:
+            outside = re.search(r"\{.*\}", str(error))
+            raise DataError(
+                f"formula {self.formula!r}: {text!r} has values outside of its levels"
+                f"{': ' + outside[0][1:-1] if outside else ''}. List every level that occurs, or leave those "
+                "rows out with subset=."
+            ) from error
         except (FormulaicError, SyntaxError) as error:
             reason = re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error)).split("\n")[0]
             raise FormulaError(f"formula {self.formula!r}: cannot evaluate {text!r}: {reason}") from error
@@ -205,7 +220,7 @@ class MatrixBuilder:
         names = self.frame.names | set(self.frame.scope.layers[0])
         for token in self._evaluate(lambda: list(tokenize(text)), text):
             if token.kind.value == "python":
-                check_expression(token.token, names, self.formula)
+                check_expression(token.token, names, self.formula, self.frame.is_text)
 
     def _check_factors(self, formula: Any) -> None:
         """Under evaluate="safe": the very factors that formulaic will evaluate."""
@@ -213,7 +228,7 @@ class MatrixBuilder:
         for term in formula:
             for factor in term.factors:
                 if factor.eval_method.value == "python":
-                    check_expression(factor.expr, names, self.formula)
+                    check_expression(factor.expr, names, self.formula, self.frame.is_text)
                 elif factor.eval_method.value == "lookup" and factor.expr not in names:
                     raise FormulaError(f"formula {self.formula!r}: {factor.expr!r} is not in the data.")
 
@@ -241,9 +256,10 @@ class MatrixBuilder:
         except TypeError as error:
             raise unhashable(self.frame.raw(name), name) from error
 
-    def _context(self, text: str) -> dict[str, object]:
+    def _context(self, text: str, data: pd.DataFrame) -> dict[str, object]:
         """What the formula engine sees beside the columns: functions, and variables that the text names."""
-        context = dict(_functions())
+        # formulaic's own Q fails within scale(), center() and the like
+        context = {**_functions(), "Q": data.__getitem__}
         for name in set(re.findall(r"[^\W\d]\w*", text)):
             if name not in self.frame.scope or name in self.frame.names:
                 continue

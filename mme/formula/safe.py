@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from ..exceptions import DataError, FormulaError
 
@@ -34,6 +34,7 @@ FUNCTIONS = {
     **_CODINGS,
     **_CONTRASTS,
 }
+_NOT_PASTED = frozenset(["C", "Q", "factor", *_CONTRASTS])  # no stateful transforms of formulaic
 _CONTR = frozenset("SAS diff helmert poly sum treatment".split())
 _KEYWORDS = frozenset(
     "base center constraints contrasts ddof degree df extrapolation include_intercept knots levels "
@@ -44,13 +45,16 @@ _OPERATORS = (
     ast.BitXor, ast.UnaryOp, ast.UAdd, ast.USub, ast.Not, ast.Invert, ast.BoolOp, ast.And, ast.Or,
     ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
 )  # fmt: skip
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _UNQUOTED = re.compile(r"""[^"\\\x00-\x1f\x7f]*""")
 _LARGEST_POWER = 64
 _LARGEST_INTEGER = 1000  # degrees and degrees of freedom are sizes of matrices
 _MATH = frozenset(_ELEMENTWISE) - {"cbrt", "exp2", "log2", "sign", "square"}  # those of pandas.eval
 
 
-def check_expression(code: str, columns: Container[str], formula: str) -> None:
+def check_expression(
+    code: str, columns: Container[str], formula: str, is_text: Callable[[str], bool] = lambda name: False
+) -> None:
     """Refuse a factor of a formula that does more than `evaluate="safe"` allows.
 
     Parameters
@@ -60,12 +64,14 @@ def check_expression(code: str, columns: Container[str], formula: str) -> None:
     columns : container of str
     formula : str
         For the message.
+    is_text : callable
+        Whether a column of a name holds anything but numbers, which operators would repeat or join.
 
     Raises
     ------
     FormulaError
     """
-    reason = _Check(columns, dict(FUNCTIONS), numpy=True).reason(code)
+    reason = _Check(columns, dict(FUNCTIONS), numpy=True, is_text=is_text).reason(code)
     if reason:
         raise FormulaError(
             f"formula {formula!r}: {code!r} {reason}. evaluate='safe' accepts columns, numbers, operators "
@@ -74,7 +80,9 @@ def check_expression(code: str, columns: Container[str], formula: str) -> None:
         )
 
 
-def check_subset(code: str, columns: Container[str]) -> None:
+def check_subset(
+    code: str, columns: Container[str], is_text: Callable[[str], bool] = lambda name: False
+) -> None:
     """Refuse an expression for rows that does more than `evaluate="safe"` allows.
 
     Parameters
@@ -82,6 +90,8 @@ def check_subset(code: str, columns: Container[str]) -> None:
     code : str
         For `DataFrame.eval`.
     columns : container of str
+    is_text : callable
+        As in `check_expression`.
 
     Raises
     ------
@@ -90,7 +100,8 @@ def check_subset(code: str, columns: Container[str]) -> None:
     pieces = re.split(r"""("[^"]*"|'[^']*'|`[^`]*`)""", code)
     # pandas reads & and | as "and" and "or", also in precedence
     pieces[::2] = [piece.replace("&", " and ").replace("|", " or ") for piece in pieces[::2]]
-    reason = _Check(columns, dict.fromkeys(_MATH, _ONE), numpy=False).reason("".join(pieces))
+    functions = dict.fromkeys(_MATH, _ONE)
+    reason = _Check(columns, functions, numpy=False, is_text=is_text).reason("".join(pieces))
     if reason:
         raise DataError(
             f"subset={code!r} {reason}. evaluate='safe' accepts columns, numbers, text and operators, such "
@@ -105,8 +116,16 @@ class _Unsafe(Exception):
 class _Check:
     """Walks the syntax tree of one expression; anything that is not named here is refused."""
 
-    def __init__(self, columns: Container[str], functions: dict[str, tuple[int, int]], numpy: bool) -> None:
+    def __init__(
+        self,
+        columns: Container[str],
+        functions: dict[str, tuple[int, int]],
+        numpy: bool,
+        is_text: Callable[[str], bool],
+    ) -> None:
         self.columns = columns
+        self.is_text = is_text
+        self.calls: list[str] = []
         self.functions = functions
         self.numpy = numpy
         self.aliases: dict[str, str] = {}
@@ -133,6 +152,9 @@ class _Check:
             if isinstance(node.value, str) and not _UNQUOTED.fullmatch(node.value):
                 # formulaic pastes calls into code of its own, in double quotes
                 raise _Unsafe("holds text with a double quote, a backslash or a control character")
+            pasted = [name for name in self.calls if name not in _NOT_PASTED and "." not in name]
+            if pasted and isinstance(node.value, str) and "'" in node.value:
+                raise _Unsafe(f"holds text with a quote within {pasted[0]}()")
         elif isinstance(node, ast.Name):
             if self.aliases.get(node.id, node.id) not in self.columns:
                 raise _Unsafe(f"uses {node.id!r}, which is no column")
@@ -147,6 +169,8 @@ class _Check:
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     raise _Unsafe("computes with text")
                 self._visit(part)
+                if isinstance(node.op, _ARITHMETIC):
+                    self._no_text(part)
             self._operators([node.op])
             if isinstance(node.op, ast.Pow):
                 self._power(node)
@@ -164,8 +188,30 @@ class _Check:
             if not isinstance(operator, _OPERATORS):
                 raise _Unsafe(f"uses the operator {type(operator).__name__}")
 
+    def _no_text(self, node: ast.AST) -> None:
+        """Text times a number is the text so many times: memory for the asking."""
+        if isinstance(node, ast.Compare | ast.keyword):
+            return  # gives booleans; holds literals
+        name = None
+        if isinstance(node, ast.Name):
+            name = self.aliases.get(node.id, node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value if node.value in self.columns else None  # of Q
+        if name is not None and name in self.columns and self.is_text(name):
+            raise _Unsafe(f"computes with {name!r}, which holds no numbers")
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == "Q"):
+            for part in node.args:
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    raise _Unsafe("computes with text")
+        for child in ast.iter_child_nodes(node):
+            self._no_text(child)
+
     def _call(self, node: ast.Call) -> None:
-        name = ast.unparse(node.func)
+        self.calls.append(ast.unparse(node.func))
+        self._checked_call(node, self.calls[-1])
+        self.calls.pop()
+
+    def _checked_call(self, node: ast.Call, name: str) -> None:
         limits = self.functions.get(name) if isinstance(node.func, ast.Name) else None
         elementwise = False
         if limits is None and self.numpy and isinstance(node.func, ast.Attribute):
