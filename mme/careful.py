@@ -22,8 +22,7 @@ from .design import Design
 from .equations import Equations, dense_rows
 from .evaluation import Evaluation
 from .exceptions import PerfectFitError
-from .objective import Objective
-from .perfect import EXPLAINED
+from .objective import EXPLAINED, Objective
 
 __all__ = ["CarefulObjective", "is_small"]
 

@@ -17,9 +17,9 @@ from .exceptions import ConvergenceError, PerfectFitError
 from .flat import flat_directions
 from .modes import search_modes
 from .notices import Progress
-from .objective import Objective
+from .objective import EXPLAINED, Objective
 from .optimizer import Minimum, minimise
-from .perfect import ADDED, CLOSER, EXPLAINED, explains_exactly, limit_equations, may_explain
+from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
 from .record import Clock, Fit, FitRecord, assemble_fit
 from .start import moment_start
 

@@ -25,7 +25,12 @@ from .plan import Plan, make_plan
 from .state import State
 from .structure import layout_of
 
-__all__ = ["Evaluation", "Objective"]
+__all__ = ["EXPLAINED", "Objective"]
+
+EXPLAINED = (
+    "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
+    "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
+)
 
 # Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
 # D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
@@ -252,10 +257,7 @@ class Objective:
         if not np.isfinite(logdet) or not np.isfinite(r2):
             raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
         if r2 <= _PERFECT * self.yy:
-            raise PerfectFitError(
-                "the random effects explain the response exactly (residual variance -> 0); variance ratios "
-                "are unbounded. Check for levels with one row each, or a response that is constant in groups."
-            )
+            raise PerfectFitError(EXPLAINED)
         sigma2 = r2 / self.nu
         if self.reml:
             logdet += logdet_x + eq.fixed.logdet

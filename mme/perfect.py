@@ -21,12 +21,7 @@ from .exceptions import PerfectFitError
 from .objective import Objective
 from .optimizer import Minimum
 
-__all__ = ["ADDED", "CLOSER", "EXPLAINED", "explains_exactly", "is_closer", "limit_equations", "may_explain"]
-
-EXPLAINED = (
-    "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
-    "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
-)
+__all__ = ["ADDED", "CLOSER", "explains_exactly", "is_closer", "limit_equations", "may_explain"]
 
 ADDED = 1e-8  # residual sum of squares that is added, of the response's own
 CLOSER = 1e-14  # the same where rows are factored, of models small enough
