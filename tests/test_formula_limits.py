@@ -164,3 +164,18 @@ def test_operators_without_end(wide):
 def test_uncorrelated_terms_that_cannot_be_read(data, bar):
     with pytest.raises(FormulaError, match=r"formula 'y ~ 1 \+ "):
         build_design(f"y ~ 1 + {bar}", data)
+
+
+@pytest.mark.parametrize("evaluate", ["full", "safe"])
+def test_powers_that_take_minutes_to_expand_are_refused(evaluate):
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame(rng.normal(size=(200, 8)), columns=list("yabcdefh")).assign(g=np.arange(200) % 10)
+    for power, terms in (("(a + b + c) ** 30", 3), ("(a + b) ** 100", 2), ("(a + b + c) ^ 12", 3)):
+        with pytest.raises(
+            FormulaError, match=rf"sum of {terms} terms to the power .*\*\* {terms} has them all"
+        ):
+            mme.lmer(f"y ~ {power} + (1 | g)", frame, evaluate=evaluate)
+    same = mme.lmer("y ~ (a + b + c) ** 5 + (1 | g)", frame, evaluate=evaluate)
+    assert sorted(same.fe_params.index) == sorted(mme.lmer("y ~ a * b * c + (1 | g)", frame).fe_params.index)
+    fourth = mme.lmer("y ~ (a + b + c + d + e + f) ** 4 + (1 | g)", frame, evaluate=evaluate)
+    assert len(fourth.fe_params) == 1 + 6 + 15 + 20 + 15

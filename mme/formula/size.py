@@ -6,15 +6,16 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import chain, combinations
-from math import comb
+from math import comb, log
 from typing import Any
 
-from ..exceptions import MemoryEstimateError, NotEnoughDataError
+from ..exceptions import FormulaError, MemoryEstimateError, NotEnoughDataError
 
 __all__ = ["check_size"]
 
 _SMALL = 500  # columns that nobody has to forecast
 _MOST_WORK = 2_000_000  # terms formed, alike or not
+_MOST_PRODUCTS = 50_000  # that the formula engine forms of one power, each alike or not
 _COPIES = 3  # of a matrix while it is built and checked
 
 
@@ -38,11 +39,25 @@ def check_size(
 
     Raises
     ------
+    FormulaError
+        A power that would take the formula engine minutes.
     NotEnoughDataError, MemoryEstimateError
     """
     tree = _tree(text)
     if tree is None:
         return  # formulaic says what is wrong with it
+    _check_columns(tree, text, formula, n, columns_of, available)
+    _check_powers(tree, text, formula)
+
+
+def _check_columns(
+    tree: Any,
+    text: str,
+    formula: str,
+    n: int,
+    columns_of: Callable[[str], int],
+    available: Callable[[], float],
+) -> None:
     sizes: dict[str, int] = {}
 
     def size(factor: str) -> int:
@@ -78,6 +93,26 @@ def check_size(
             f"predicted to take {needed / 2**30:.3g} GiB of the {available() / 2**30:.3g} there are. Leave "
             "out interactions of high order, or group by a factor of many levels: (1 | factor)."
         )
+
+
+def _check_powers(tree: Any, text: str, formula: str) -> None:
+    """Refuse ``(a + b) ** 30``: all products of thirty terms, where two would do."""
+
+    def combine(symbol: str, arguments: list) -> int:
+        if symbol in ("**", "^") and not isinstance(arguments[0], tuple):
+            terms, power = arguments[0], _exponent(arguments[1])
+            if terms > 1 and min(power, 64) * log(terms) > log(_MOST_PRODUCTS):
+                raise FormulaError(
+                    f"formula {formula!r}: {_brief(text)} raises a sum of {terms} terms to the power "
+                    f"{power}, which is expanded product by product. No term is in an interaction twice: "
+                    f"** {terms} has them all, and a * b * c the same at once."
+                )
+        return _count(symbol, arguments)
+
+    try:
+        _evaluate(tree, lambda factor: 1, combine)
+    except _Unknown:
+        return
 
 
 class _TooMany(Exception):
