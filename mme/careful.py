@@ -88,7 +88,9 @@ class CarefulObjective:
             return False
         left = self._y - U @ (U.T @ self._y)
         left -= U @ (U.T @ left)
-        return float(np.linalg.norm(left)) <= _EXACT * np.sqrt(self.eq.n * self._yy)
+        # far from its origin a response is known to no more than the rounding of its values
+        rounding = max(_EXACT * np.sqrt(self.eq.n * self._yy), _EPS * np.sqrt(self.eq.yy_total))
+        return float(np.linalg.norm(left)) <= rounding
 
     def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = True) -> Evaluation:
         """As `Objective.evaluate`; theta in the equations' basis alone."""

@@ -265,6 +265,21 @@ def test_an_exact_response_is_the_limit_at_mixedlms_door(method, start):
         fit.profile_re(0, vtype="re", num_low=1, num_high=1, dist_low=0.1, dist_high=0.1)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("origin", [0.0, 1e4, 1e8, 1e11])
+def test_an_exact_response_far_from_its_origin(origin, weighted):
+    """What is left of it is the rounding of its values: no residual variance to be estimated."""
+    rng = np.random.default_rng(8)
+    g = np.arange(40) % 7
+    y = origin + rng.normal(size=7)[g]
+    data = pd.DataFrame({"y": y, "x": rng.normal(size=40), "g": g, "w": 10.0 ** rng.uniform(-3, 3, 40)})
+    with pytest.raises(PerfectFitError):
+        mme.lmer("y ~ x + (1 | g)", data, weights="w" if weighted else None)
+    noise = 1e-6 + 1e-14 * origin  # some hundred times the rounding is an ordinary residual
+    data["y"] = y + noise * rng.normal(size=40)
+    assert 0.3 < mme.lmer("y ~ x + (1 | g)", data).scale / noise**2 < 3.0
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1e3, 1e4])
 def test_the_limit_hides_no_small_term_beside_a_large_one(ratio):
     """Three crossed factors, each with all its levels told: variances are those of the effects themselves."""
