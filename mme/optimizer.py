@@ -36,7 +36,7 @@ _FLAT = 1e-6  # curvature, in the metric of balanced data, below which a gradien
 _NOTHING_BUT_FLAT = (
     "the predicted decrease of the deviance is below the tolerance, but for directions without curvature"
 )
-_PATIENCE = 30  # steps in a row that hardly lower the decrement, after which another search is tried
+_PATIENCE = 20  # steps in a row that hardly lower the decrement, after which another search is tried
 _MOST_QUASI_NEWTON = 60  # evaluations of one quasi-Newton search
 
 
