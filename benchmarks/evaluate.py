@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mme.parallel import single_threaded_blas
+from mme.engine.runtime.parallel import single_threaded_blas
 
 from . import limits
 

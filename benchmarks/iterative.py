@@ -160,9 +160,9 @@ def run(name: str, cache: Path | None) -> dict[str, object]:
 def limits(name: str, cache: Path | None, columns: int = 16) -> dict[str, object]:
     """Share of the products with S in a fit, and their reading of rows against reading memory in order."""
     import mme
-    from mme.parallel import cut
-    from mme.parallel import run as on_threads
-    from mme.pcg import SchurSystem
+    from mme.engine.iterative.pcg import SchurSystem
+    from mme.engine.runtime.parallel import cut
+    from mme.engine.runtime.parallel import run as on_threads
 
     data = _data(name, cache)
     mme.lmer(WORKLOADS[name][1], _warm(name), solver="iterative")

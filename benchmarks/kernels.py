@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 import mme
-from mme.equations import build_equations
-from mme.parallel import single_threaded_blas
-from mme.plan import make_plan
-from mme.structure import layout_of
+from mme.engine.direct.plan import make_plan
+from mme.engine.equations.equations import build_equations
+from mme.engine.equations.layout import layout_of
+from mme.engine.runtime.parallel import single_threaded_blas
 
 from . import limits, problems
 

@@ -25,8 +25,8 @@ if __package__ in (None, ""):
 
 import mme
 from benchmarks import problems
-from mme.objective import Objective
-from mme.parallel import single_threaded_blas
+from mme.engine.direct.objective import Objective
+from mme.engine.runtime.parallel import single_threaded_blas
 
 __all__ = ["Unfactored", "assembly", "measure", "objective_of", "theta_of"]
 

@@ -73,7 +73,7 @@ class Problem:
     ----------
     name : str
     formula : str
-        In lme4's syntax as `mme.lmer` reads it.
+        In lme4's syntax as `mme.lmm.model` reads it.
     formula_r : str
         The same as R reads it.
     loglik, loglik_ml : float or None

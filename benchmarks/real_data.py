@@ -37,7 +37,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import mme
-from mme.covariance import entries
+from mme.engine.covariance.factors import entries
 
 __all__ = ["Model", "main", "models", "tables"]
 

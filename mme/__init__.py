@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import exceptions
-from .lmer import LinearMixedModel, lmer
+from .lmm.model import LinearMixedModel, lmer
 
 __all__ = [
     "LinearMixedModel",
@@ -25,12 +25,12 @@ __all__ = [
 
 # statsmodels' models take long to import; they are fetched when first named
 _LATE = {
-    "MixedLM": "mixed_linear_model",
-    "MixedLMParams": "mixedlm_params",
-    "VCSpec": "vc_design",
-    "install": "compat",
-    "uninstall": "compat",
-    "mixedlm": "mixed_linear_model",
+    "MixedLM": "facade.model",
+    "MixedLMParams": "facade.design.params",
+    "VCSpec": "facade.design.components",
+    "install": "facade.install",
+    "uninstall": "facade.install",
+    "mixedlm": "facade.model",
     "preflight": "lmm.preflight",
 }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .results import LinearMixedModelResults
+    from .lmm.results import LinearMixedModelResults
 
 __all__ = ["main"]
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
 
     from .exceptions import ConvergenceWarning, MMEError, MMEWarning
-    from .lmer import lmer
+    from .lmm.model import lmer
 
     options: dict[str, Any] = {name: value for name in _ENGINE if (value := getattr(args, name)) is not None}
     try:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mme.covariance import entries, n_theta, theta_to_lam
-from mme.design import Design, RandomTerm
+from mme.engine.covariance.factors import entries, n_theta, theta_to_lam
+from mme.engine.equations.design import Design, RandomTerm
 
 __all__ = [
     "Oracle",
@@ -122,7 +122,7 @@ def evaluate(design: Design, theta: Sequence[np.ndarray], reml: bool = True) -> 
     design : Design
         X must have full column rank.
     theta : sequence of ndarray
-        One array per term, in the order of `mme.covariance.entries`.
+        One array per term, in the order of `mme.engine.covariance.factors.entries`.
     reml : bool
 
     Returns

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from mme.covariance import n_theta
-from mme.design import Design, RandomTerm
+from mme.engine.covariance.factors import n_theta
+from mme.engine.equations.design import Design, RandomTerm
 
 __all__ = ["PROBLEMS", "build", "thetas"]
 

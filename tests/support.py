@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mme.design import Design, RandomTerm
-from mme.fit import Fit
+from mme.engine.equations.design import Design, RandomTerm
+from mme.fit.fit import Fit
 
 HERE = Path(__file__).parent
 

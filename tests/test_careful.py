@@ -6,11 +6,11 @@ import numpy as np
 import problems
 import pytest
 
-from mme.careful import CarefulObjective
-from mme.coordinates import Coordinates
-from mme.design import Design, RandomTerm
-from mme.direct_fit import term_specs
-from mme.objective import Objective
+from mme.engine.direct.careful import CarefulObjective
+from mme.engine.direct.objective import Objective
+from mme.engine.equations.design import Design, RandomTerm
+from mme.engine.search.coordinates import Coordinates
+from mme.fit.direct import term_specs
 
 NAMES = ["scalar", "vector2", "crossed2", "crossed3", "nested3", "weighted", "multi_membership"]
 NAMES += ["crossed_vectors", "only_general"]

@@ -22,7 +22,7 @@ from statsmodels_plugin import DIFFERS
 from support import load_data
 
 import mme
-import mme.mixedlm_results
+import mme.facade.results.results
 
 
 def _installed():
@@ -152,8 +152,8 @@ def test_results_say_statsmodels_while_installed():
         iterative = result.model.fit(solver="iterative", seed=1)
     for r in (result, regularized, iterative):
         assert all(_says_statsmodels(r))
-        assert isinstance(r, mme.mixedlm_results.MixedLMResultsWrapper)
-    assert isinstance(result._results, mme.mixedlm_results.MixedLMResults)
+        assert isinstance(r, mme.facade.results.results.MixedLMResultsWrapper)
+    assert isinstance(result._results, mme.facade.results.results.MixedLMResults)
     plain = _program(d)
     assert type(plain) is _IMPORTED_BEFORE
     ours = mme.mixedlm("Reaction ~ Days", d, groups="Subject").fit()
@@ -172,8 +172,8 @@ def test_pickles_of_results_need_no_installation(tmp_path):
         assert all(_says_statsmodels(again)) and all(_says_statsmodels(copy.deepcopy(result)))
         assert again.llf == result.llf
     for r in (pickle.loads(written), pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
-        assert type(r) is mme.mixedlm_results.MixedLMResultsWrapper
-        assert type(r._results) is mme.mixedlm_results.MixedLMResults
+        assert type(r) is mme.facade.results.results.MixedLMResultsWrapper
+        assert type(r._results) is mme.facade.results.results.MixedLMResults
         assert_allclose(r.params, result.params)
         assert_allclose(r.bse_re, result.bse_re)
     (tmp_path / "result.pickle").write_bytes(written)
@@ -185,7 +185,7 @@ def test_pickles_of_results_need_no_installation(tmp_path):
         check=True,
     )
     module, llf = done.stdout.split()
-    assert module == "mme.mixedlm_results"
+    assert module == "mme.facade.results.results"
     assert float(llf) == result.llf
 
 
@@ -193,5 +193,5 @@ def test_install_initializes_workers_that_are_spawned():
     d = load_data("sleepstudy")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=mme.install) as pool:
         result = pool.submit(_program, d).result()
-    assert type(result) is mme.mixedlm_results.MixedLMResultsWrapper  # without it, statsmodels' own
+    assert type(result) is mme.facade.results.results.MixedLMResultsWrapper  # without it, statsmodels' own
     assert_allclose(result.llf, mme.mixedlm("Reaction ~ Days", d, groups="Subject").fit().llf, rtol=1e-12)

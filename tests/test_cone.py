@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.optimize as so
 
-from mme.cone import ConeBlock, minimise_over_cone
-from mme.covariance import entries
+from mme.engine.covariance.factors import entries
+from mme.engine.search.cone import ConeBlock, minimise_over_cone
 
 
 def _problem(seed: int, sizes: list[int]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mme.covariance import entries, factor_psd, lam_to_theta, n_theta, theta_to_lam, triangular
+from mme.engine.covariance.factors import entries, factor_psd, lam_to_theta, n_theta, theta_to_lam, triangular
 
 
 @pytest.mark.parametrize("kind", ["full", "diagonal"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from mme.design import Design, RandomTerm
+from mme.engine.equations.design import Design, RandomTerm
 from mme.exceptions import DataError, DesignError, NotEnoughDataError
 
 N = 24

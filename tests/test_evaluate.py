@@ -13,7 +13,7 @@ import pytest
 import mme
 from mme.exceptions import DataError, FormulaError, MMEError, OptionError
 from mme.formula.safe import FUNCTIONS
-from mme.lmer import LinearMixedModel
+from mme.lmm.model import LinearMixedModel
 
 N = 120
 TOP = 2.0

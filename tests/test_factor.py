@@ -7,11 +7,11 @@ import pytest
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from mme import factor
+from mme.engine import factor
+from mme.engine.factor import DenseFactor, NotPositiveDefiniteError, cholmod, make_sparse, supernodes
+from mme.engine.kernels import elimination_tree as symbolic
+from mme.engine.kernels import selected_inverse as kernels
 from mme.exceptions import SolverFallbackWarning
-from mme.factor import DenseFactor, NotPositiveDefiniteError, cholmod, make_sparse, supernodes
-from mme.kernels import elimination_tree as symbolic
-from mme.kernels import selected_inverse as kernels
 
 SOLVERS = [
     pytest.param(

@@ -105,7 +105,7 @@ def test_a_fit_in_a_forked_process_after_a_fit(solver):
 
 def test_without_a_writable_cache(monkeypatch):
     """No place for compiled kernels: they are compiled in every process, not refused."""
-    from mme import kernels
+    from mme.engine import kernels
 
     calls = []
 

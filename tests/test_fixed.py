@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mme.fixed import FEW, gram_schmidt, orthonormalise
+from mme.engine.equations.fixed import FEW, gram_schmidt, orthonormalise
 
 N = 400
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mme
-import mme.forecast
+import mme.fit.forecast
 from mme.exceptions import DataError, FormulaError, MemoryEstimateError, NotEnoughDataError
 from mme.formula import build_design, encode, interact
 

@@ -93,7 +93,7 @@ def test_options_of_mixedlms_fit(sleepstudy, name, words):
 
 def test_the_names_in_the_tables_are_no_options_here():
     """A hint for an option that exists could never be seen."""
-    known = sys.modules["mme.lmer"]._OPTIONS
+    known = sys.modules["mme.lmm.model"]._OPTIONS
     for name in known:
         assert name in ("max_evaluations", "reml") or not option_hint(name, "lmer"), name
     assert unknown_option("smelver", "lmer", ["solver"]) == "Did you mean solver?"

@@ -9,9 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 import mme
-from mme.design import Design, RandomTerm
+from mme.engine.equations.design import Design, RandomTerm
 from mme.exceptions import DataError, DesignError
-from mme.fit import fit_design
+from mme.fit.fit import fit_design
 
 CROSSED = "y ~ x + (x | g) + (1 | h)"
 N = 240

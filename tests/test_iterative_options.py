@@ -10,8 +10,8 @@ from problems import build
 from support import load_data, random_design
 
 import mme
-from mme.fit import fit_design
-from mme.notices import Progress
+from mme.engine.runtime.notices import Progress
+from mme.fit.fit import fit_design
 
 
 def test_summary_says_how():

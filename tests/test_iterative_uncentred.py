@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support import errors_of, flat
 
-from mme.covariance import lam_to_theta, triangular
-from mme.design import Design, RandomTerm
-from mme.fit import Fit, fit_design
+from mme.engine.covariance.factors import lam_to_theta, triangular
+from mme.engine.equations.design import Design, RandomTerm
+from mme.fit.fit import Fit, fit_design
 
 
 def slopes(shift: float, levels: tuple[int, int]) -> Design:

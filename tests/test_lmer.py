@@ -13,16 +13,16 @@ import pytest
 from support import load_data, reference_models
 
 import mme
-from mme.checks import split_start
-from mme.covariance import theta_to_lam
+from mme.engine.covariance.factors import theta_to_lam
 from mme.exceptions import ConvergenceWarning, DataError
-from mme.fit import Fit, FitRecord
+from mme.fit.checks import split_start
+from mme.fit.fit import Fit, FitRecord
 from mme.formula import r_name
-from mme.lmer import LinearMixedModel
-from mme.results import LinearMixedModelResults
+from mme.lmm.model import LinearMixedModel
+from mme.lmm.results import LinearMixedModelResults
 
-# `mme.lmer` is the function; the module of the same name is reached through sys.modules
-lmer_module = sys.modules["mme.lmer"]
+# `mme.lmm.model` is the function; the module of the same name is reached through sys.modules
+lmer_module = sys.modules["mme.lmm.model"]
 
 LABELLED = [
     "sleepstudy_slope",

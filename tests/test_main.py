@@ -148,7 +148,7 @@ def test_warnings_are_lines_on_stderr(tmp_path, capsys):
 
 
 def test_not_converged_is_status_3(csv, capsys, monkeypatch):
-    module = sys.modules["mme.lmer"]
+    module = sys.modules["mme.lmm.model"]
     fit_design = module.fit_design
     monkeypatch.setattr(module, "fit_design", lambda *a, **kw: fit_design(*a, **kw, max_evaluations=1))
     assert main([SLOPE, str(csv)]) == 3

@@ -7,8 +7,8 @@ import oracle
 import problems
 import pytest
 
-from mme.covariance import theta_to_lam
-from mme.objective import Objective
+from mme.engine.covariance.factors import theta_to_lam
+from mme.engine.direct.objective import Objective
 
 # Points at which V is too ill conditioned for the dense formulas below, which solve with V itself.
 TOO_LARGE = ("large", "large and tiny")

@@ -10,7 +10,7 @@ import pytest
 
 import mme
 from mme.exceptions import DataError, MissingDataWarning, MMEWarning
-from mme.lmer import LinearMixedModel
+from mme.lmm.model import LinearMixedModel
 
 SLOPE = "Reaction ~ Days + (Days | Subject)"
 HOLES = r"3 of 180 rows were left out because of missing values: Reaction \(2\), Days \(1\), Subject \(1\)"

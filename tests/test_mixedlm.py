@@ -15,7 +15,8 @@ from statsmodels.regression.mixed_linear_model import MixedLMParams as OriginalP
 from support import load_data
 
 import mme
-from mme import MixedLMParams, mixedlm_hessian
+from mme import MixedLMParams
+from mme.facade import hessian as mixedlm_hessian
 
 
 def _data(k_re, k_vc, seed=0, groups=12):
@@ -226,7 +227,7 @@ def test_natural_sizes_of_the_covariances():
     """Mean squares per group are the inverse of the variance that matters; the room is up to singularity."""
     _, _, groups, Z, spec = _data(2, 1)
     model, _ = _pair(2, 1)
-    likelihood = model._likelihood
+    likelihood = model.likelihood
     n_groups = np.unique(groups).size
     assert_allclose(likelihood.term_squares(0), np.sum(Z**2, axis=0) / n_groups, rtol=1e-12)
     V = np.concatenate([m.ravel() for m in spec[2][0]])

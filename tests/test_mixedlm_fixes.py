@@ -59,7 +59,7 @@ def test_1_variance_standard_errors_against_the_joint_information(frame):
     """Delta rule against the inverse Hessian of the likelihood in (beta, variance, residual variance)."""
     r = mme.mixedlm("y ~ x", frame, groups="g").fit(reml=False)
     m = r.model
-    n, g = m.nobs, m._index.codes
+    n, g = m.nobs, m.group_index.codes
     Z = (g[:, None] == np.arange(m.n_groups)).astype(float)
 
     def negative(p):
@@ -235,7 +235,7 @@ def test_6_profile_builds_nothing_again_and_takes_few_evaluations(frame, monkeyp
     def fail(*args, **kwargs):
         raise AssertionError("equations were built again")
 
-    for module in (mme.fit, mme.objective):
+    for module in (mme.fit.fit, mme.engine.direct.objective):
         monkeypatch.setattr(module, "build_equations", fail)
     objective = model.likelihood.objective(True)
     kwargs = {"num_low": 2, "dist_low": 0.5, "num_high": 2, "dist_high": 0.5}
@@ -264,7 +264,9 @@ def test_6_profile_honours_its_arguments(frame):
 def test_4_a_second_fit_builds_nothing_again(frame, monkeypatch):
     model = mme.MixedLM.from_formula("y ~ x", frame, groups="g", re_formula="~x")
     reml = model.fit()
-    monkeypatch.setattr(mme.fit, "build_equations", lambda *args: pytest.fail("equations were built again"))
+    monkeypatch.setattr(
+        mme.fit.fit, "build_equations", lambda *args: pytest.fail("equations were built again")
+    )
     ml = model.fit(reml=False)
     fresh = mme.mixedlm("y ~ x", frame, groups="g", re_formula="~x")
     monkeypatch.undo()

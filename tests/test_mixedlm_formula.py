@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from statsmodels.formula._manager import FormulaManager
 
 import mme
-from mme.mixedlm_formula import numeric_matrices, random_effects_matrix
+from mme.facade.design.formula import numeric_matrices, random_effects_matrix
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from statsmodels.base import _penalties as penalties
 from support import load_data
 
 import mme
-from mme import MixedLMParams, forecast
+from mme import MixedLMParams
 from mme.exceptions import DataError, MemoryEstimateError
-from mme.mixedlm_fit import BoundaryWarning
-from mme.mixedlm_iterative import IterativeMixedLMResults
+from mme.facade.fit import BoundaryWarning
+from mme.facade.results.iterative import IterativeMixedLMResults
+from mme.fit import forecast
 
 
 def crossed_frame(n: int, levels: tuple[int, int], seed: int = 0) -> pd.DataFrame:
@@ -145,10 +146,10 @@ def test_random_effects_cost_no_solve(model, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("an evaluation")
 
-    monkeypatch.setattr("mme.stochastic.IterativeObjective.evaluate", fail)
-    monkeypatch.setattr("mme.stochastic.IterativeObjective.solution", fail)
-    monkeypatch.setattr("mme.objective.Objective.evaluate", fail)
-    monkeypatch.setattr("mme.mixedlm_likelihood.Likelihood.objective", fail)
+    monkeypatch.setattr("mme.engine.iterative.objective.IterativeObjective.evaluate", fail)
+    monkeypatch.setattr("mme.engine.iterative.objective.IterativeObjective.solution", fail)
+    monkeypatch.setattr("mme.engine.direct.objective.Objective.evaluate", fail)
+    monkeypatch.setattr("mme.facade.likelihood.Likelihood.objective", fail)
     got.summary()
     assert len(got.random_effects[1.0]) == 450
     assert np.isnan(got.llf) and np.isfinite(got.fittedvalues).all()

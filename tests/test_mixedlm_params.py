@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mme.mixedlm_params import MixedLMParams
+from mme.facade.design.params import MixedLMParams
 
 
 def _params(k_re=3, k_vc=2):

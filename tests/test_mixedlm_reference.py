@@ -17,8 +17,8 @@ from test_reference import aligned, comparable, stopping
 
 import mme
 from mme import MixedLMParams
+from mme.facade.fit import BoundaryWarning
 from mme.formula import r_name
-from mme.mixedlm_fit import BoundaryWarning
 
 # Per model: the keyword arguments of from_formula.  "one" is a column of ones.
 FORMS: dict[str, dict] = {

@@ -201,7 +201,7 @@ def test_arrow_columns_in_a_formula(frame, arrow, formula, kwargs):
         formula = "y ~ x + C(g)"  # a factor beside its own groups is refused, as it should be
     plain = frame.assign(n=np.arange(N) % 7)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", mme.mixedlm_fit.BoundaryWarning)
+        warnings.simplefilter("ignore", mme.facade.fit.BoundaryWarning)
         expected = mme.mixedlm(formula, plain, **kwargs).fit()
         got = mme.mixedlm(formula, arrow, **kwargs).fit()
     assert list(got.params.index) == list(expected.params.index)

@@ -64,7 +64,7 @@ def test_components_of_many_groups_build_at_once():
         return mme.MixedLM.from_formula("y ~ 1", data, groups="g", re_formula="1", vc_formula=components)
 
     assert best({"build": build}, 3)["build"] < 0.2
-    assert [t.n_levels for t in build()._design().terms] == [1000, 5000, 4000]
+    assert [t.n_levels for t in build().design().terms] == [1000, 5000, 4000]
 
 
 @pytest.mark.parametrize("what", ["bse", "bse_re", "profile_re"])

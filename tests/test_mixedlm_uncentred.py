@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import mme
-from mme.mixedlm_fit import BoundaryWarning
+from mme.facade.fit import BoundaryWarning
 
 
 @cache

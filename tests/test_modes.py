@@ -9,13 +9,13 @@ import numpy as np
 import problems
 import pytest
 
-from mme import modes
-from mme.coordinates import Coordinates
-from mme.direct_fit import term_specs
+from mme.engine.direct.objective import Objective
+from mme.engine.search.coordinates import Coordinates
+from mme.engine.search.optimizer import Minimum
 from mme.exceptions import ConvergenceError
-from mme.modes import search_modes
-from mme.objective import Objective
-from mme.optimizer import Minimum
+from mme.fit import modes
+from mme.fit.direct import term_specs
+from mme.fit.modes import search_modes
 
 OFF, MIDDLE, HIGH, HIGHEST = 0.0, 0.9, 0.99, 1.0 - 1e-5
 

@@ -17,9 +17,11 @@ import pytest
 from problems import build
 
 import mme
-from mme import fit as fit_module
-from mme import forecast, kernels, notices
-from mme.fit import fit_design
+from mme.engine import kernels
+from mme.engine.runtime import notices
+from mme.fit import fit as fit_module
+from mme.fit import forecast
+from mme.fit.fit import fit_design
 
 # One small kernel of each group, compiled in a process of its own that also listens to Numba.
 GROUPS = """
@@ -35,7 +37,7 @@ class Echo(event.Listener):
     def on_end(self, event):
         pass
 event.register("numba:compile", Echo())
-from mme.kernels import cells, elimination_tree, iterative, rows
+from mme.engine.kernels import cells, elimination_tree, iterative, rows
 rows.transform_rows(0, 2, np.ones((2, 1)), np.eye(1), np.empty((2, 1)))
 cells.column_pointers(np.zeros(3, np.int32), 1)
 elimination_tree.postorder(np.array([1, -1]))
@@ -55,13 +57,13 @@ def test_every_group_of_kernels_is_announced_before_it_is_compiled(tmp_path):
     often = "once per installation (seconds to a minute)"
     assert lines_of(tmp_path) == [
         f"mme: compiling numerical kernels, {often}",
-        "compiles mme.kernels.rows",
-        "compiles mme.kernels.cells",
+        "compiles mme.engine.kernels.rows",
+        "compiles mme.engine.kernels.cells",
         f"mme: compiling kernels of sparse factorizations, {often}",
-        "compiles mme.kernels.elimination_tree",
+        "compiles mme.engine.kernels.elimination_tree",
         f"mme: compiling kernels of the iterative solver, {often}",
-        "compiles mme.kernels.iterative",
-        "compiles mme.kernels.iterative",  # another signature, at once: no other line
+        "compiles mme.engine.kernels.iterative",
+        "compiles mme.engine.kernels.iterative",  # another signature, at once: no other line
     ]
     assert lines_of(tmp_path) == []
 

@@ -14,8 +14,8 @@ import problems
 import pytest
 from support import SOLVERS
 
-from mme.design import Design
-from mme.objective import Objective
+from mme.engine.direct.objective import Objective
+from mme.engine.equations.design import Design
 
 
 @cache

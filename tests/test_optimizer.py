@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from mme import optimizer
-from mme.coordinates import Coordinates, QuadraticModel
-from mme.covariance import theta_to_lam
+from mme.engine.covariance.factors import theta_to_lam
+from mme.engine.direct.objective import Evaluation
+from mme.engine.search import optimizer
+from mme.engine.search.coordinates import Coordinates, QuadraticModel
+from mme.engine.search.optimizer import TermSpec, minimise
 from mme.exceptions import ConvergenceError
-from mme.objective import Evaluation
-from mme.optimizer import TermSpec, minimise
 
 
 @dataclass

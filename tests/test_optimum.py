@@ -11,8 +11,8 @@ import pytest
 from scipy.optimize import minimize
 from support import SOLVERS
 
-from mme.design import Design
-from mme.fit import Fit, fit_design
+from mme.engine.equations.design import Design
+from mme.fit.fit import Fit, fit_design
 
 each = pytest.mark.parametrize("name", list(problems.PROBLEMS))
 each_method = pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])

@@ -10,7 +10,7 @@ from support import load_data, reference_models
 
 import mme
 from mme.exceptions import ConvergenceWarning, DataError, MMEError, OptionError
-from mme.fit import fit_design
+from mme.fit.fit import fit_design
 from mme.formula import build_design
 
 SLOPE = "Reaction ~ Days + (Days | Subject)"

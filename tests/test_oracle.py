@@ -8,7 +8,7 @@ import problems
 import pytest
 from support import load_data, reference_models
 
-from mme.design import Design, RandomTerm
+from mme.engine.equations.design import Design, RandomTerm
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])

@@ -12,15 +12,15 @@ from problems import build
 from support import load_data
 
 import mme
-from mme import forecast as module
-from mme.design import Design, RandomTerm
-from mme.equations import build_equations
+from mme.engine.direct.objective import Objective
+from mme.engine.equations.design import Design, RandomTerm
+from mme.engine.equations.equations import build_equations
+from mme.engine.equations.layout import layout_of
+from mme.engine.runtime.memory import available_memory
 from mme.exceptions import MemoryEstimateError, MMEError
-from mme.fit import fit_design
-from mme.forecast import forecast, preflight_design
-from mme.memory import available_memory
-from mme.objective import Objective
-from mme.structure import layout_of
+from mme.fit import forecast as module
+from mme.fit.fit import fit_design
+from mme.fit.forecast import forecast, preflight_design
 
 
 def crossed(n: int, levels: tuple[int, ...], seed: int = 0) -> Design:
@@ -121,7 +121,7 @@ def test_what_does_not_fit_at_all_is_refused(monkeypatch):
 
 
 def test_many_rows_are_refused_before_the_equations_are_built(monkeypatch):
-    monkeypatch.setattr("mme.fit._MANY_ROWS", 100)
+    monkeypatch.setattr("mme.fit.fit._MANY_ROWS", 100)
     monkeypatch.setattr(module, "available_memory", lambda: 1e4)
     with pytest.raises(MemoryEstimateError, match="the equations of 600 rows"):
         fit_design(crossed(600, (150, 120)))
@@ -276,6 +276,6 @@ def test_a_control_group_that_cannot_be_read_sets_no_limit(monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr("mme.memory.os.path.exists", lambda path: True)
+    monkeypatch.setattr("mme.engine.runtime.memory.os.path.exists", lambda path: True)
     monkeypatch.setattr(builtins, "open", refuse)
     assert 0 < available_memory() < np.inf

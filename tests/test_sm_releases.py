@@ -16,8 +16,11 @@ from pandas.testing import assert_frame_equal
 from support import load_data
 
 import mme
-from mme import mixedlm_formula, mixedlm_frame, sm_releases, vc_formula
-from mme.sm_releases import FormulaManager, PatsyManager
+from mme.facade import releases as sm_releases
+from mme.facade.design import formula as mixedlm_formula
+from mme.facade.design import frame as mixedlm_frame
+from mme.facade.design import vc_formula
+from mme.facade.releases import FormulaManager, PatsyManager
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from support import SOLVERS, flat
 
 import mme
-from mme.results import LinearMixedModelResults
+from mme.lmm.results import LinearMixedModelResults
 
 FORMULA = "y ~ x + (1 | g) + (1 | h)"
 

@@ -6,9 +6,9 @@ import numpy as np
 import problems
 import pytest
 
-from mme.equations import build_equations
-from mme.parallel import cut, row_chunks
-from mme.structure import layout_of
+from mme.engine.equations.equations import build_equations
+from mme.engine.equations.layout import layout_of
+from mme.engine.runtime.parallel import cut, row_chunks
 
 
 def _dense_columns(design, layout, basis):

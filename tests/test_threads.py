@@ -17,8 +17,8 @@ import pytest
 import threadpoolctl
 
 import mme
-from mme import parallel
-from mme.objective import Objective
+from mme.engine.direct.objective import Objective
+from mme.engine.runtime import parallel
 
 HERE = Path(__file__).parent
 VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -29,7 +29,7 @@ FITS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import mme, numpy as np, pandas as pd, workloads
-from mme import parallel
+from mme.engine.runtime import parallel
 
 def numbers(r):
     u = [np.asarray(x) for x in r.fit.u]

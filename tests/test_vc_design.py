@@ -15,11 +15,11 @@ from statsmodels.regression.mixed_linear_model import MixedLM as Original
 from support import load_data
 
 import mme
-from mme.design import Design, RandomTerm
+from mme.engine.equations.design import Design, RandomTerm
 from mme.exceptions import DataError, DesignError, NotEnoughDataError
-from mme.mixedlm_groups import GroupIndex, factorize
-from mme.vc_design import VCSpec, components_from_spec
-from mme.vc_formula import component_from_formula
+from mme.facade.design.components import VCSpec, components_from_spec
+from mme.facade.design.groups import GroupIndex, factorize
+from mme.facade.design.vc_formula import component_from_formula
 
 
 @pytest.fixture

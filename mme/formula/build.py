@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pandas as pd
 
-from ..design import Design, RandomTerm
+from ..engine.equations.design import Design, RandomTerm
 from ..exceptions import DataError, DesignError, FormulaError
 from .codes import Factor, same_partition
 from .frame import ModelFrame, suggest
@@ -69,7 +69,7 @@ def build_design(
     Parameters
     ----------
     formula : str
-        lme4's syntax; see `mme.lmer`.
+        lme4's syntax; see `mme.lmm.model`.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
     weights, offset : array_like, shape (n,), or str, optional
         Values or the name of a column.
@@ -79,7 +79,7 @@ def build_design(
         Missing values in columns of the model: their rows are left out of everything, with a warning or
         without one, or they raise.
     evaluate, context
-        What formulas and subsets may do, and see: see `mme.lmer`.
+        What formulas and subsets may do, and see: see `mme.lmm.model`.
 
     Returns
     -------

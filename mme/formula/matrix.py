@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..engine.runtime.memory import available_memory
 from ..exceptions import DataError, FormulaError
-from ..memory import available_memory
 from .codes import unhashable
 from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, names_in

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ..forecast import Preflight, preflight_design
+from ..fit.forecast import Preflight, preflight_design
+from ..fit.options import check_solver
 from ..formula import build_design
-from ..options import check_solver
 
 __all__ = ["preflight"]
 

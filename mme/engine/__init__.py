@@ -1,0 +1,1 @@
+"""The engine: plain arrays, no label, no pandas."""

@@ -1,0 +1,1 @@
+"""Relative covariances of random terms, their factors and derivatives."""

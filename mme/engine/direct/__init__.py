@@ -1,0 +1,1 @@
+"""One factorization per theta."""

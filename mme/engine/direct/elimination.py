@@ -1,0 +1,195 @@
+"""theta -> eliminated leading term + factored Schur complement of the rest.
+
+With M_11 eliminated level by level, S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I, V_1 = W^-1 + Z_1 D_1 Z_1'.  S is
+dense or sparse, whichever is predicted to cost less; see `mme.engine.direct.plan`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..equations.equations import Equations
+from ..factor import DenseFactor, Factor
+from ..kernels import schur as ks
+from ..runtime.parallel import cut, run
+from .plan import Plan
+
+__all__ = ["Elimination", "apply_lam"]
+
+
+def apply_lam(eq: Equations, lam2: list[np.ndarray], M: np.ndarray, transpose: bool) -> np.ndarray:
+    """lam2 M or lam2' M for the block-diagonal factor of the rest: (q2, m) -> (q2, m), a new array."""
+    out = np.empty_like(M)
+    offsets = eq.layout.offsets
+    for r, block in enumerate(eq.layout.rest):
+        part = slice(int(offsets[r]), int(offsets[r + 1]))
+        if block.k == 1:
+            np.multiply(M[part], lam2[r][0, 0], out=out[part])
+        else:
+            lam = lam2[r].T if transpose else lam2[r]
+            cube = M[part].reshape(block.q, block.k, -1)
+            out[part] = np.matmul(lam, cube).reshape(M[part].shape)
+    return out
+
+
+class Elimination:
+    """Workspaces and kernels' calls for one set of equations; holds the state of the last theta.
+
+    Parameters
+    ----------
+    eq : Equations
+    plan : Plan
+    """
+
+    def __init__(self, eq: Equations, plan: Plan) -> None:
+        self.eq, self.plan = eq, plan
+        lay = eq.layout
+        q1, k1 = lay.q1, lay.k1
+        self.W = np.empty((q1, k1, k1))
+        self.F = np.empty((q1, k1, k1))
+        self.half = np.empty((q1, k1, k1))
+        self._level_ranges = cut(None, q1, float(q1 * k1**3 * 8))
+        per_column = np.zeros(lay.q2)
+        if eq.idx.size:
+            # a column's work: for each of its levels, the partners from itself on
+            stop = eq.ptr[eq.tlev.astype(np.int64) + 1]
+            work = np.add.reduceat(
+                np.r_[(stop - eq.tpos).astype(np.float64), 0.0],
+                np.minimum(eq.tptr[:-1], eq.idx.size),
+            )
+            per_column = np.where(np.diff(eq.tptr) > 0, work, 0.0)
+        self.flops = float(per_column.sum()) * k1
+        n_levels = lay.lstart.size - 1
+        per_level = np.add.reduceat(per_column, lay.lstart[:-1]) if n_levels else per_column
+        if plan.dense:
+            per_level = per_level + 0.5 * np.arange(n_levels, 0, -1) * lay.q2 / max(1, n_levels)
+        self._rest_ranges = cut(per_level * (1 + k1), n_levels)
+        self._k2 = max((b.k for b in lay.rest), default=1)
+        self.factor: Factor
+        if plan.dense:
+            self.factor = DenseFactor(lay.q2)
+            self._S = np.zeros((lay.q2, lay.q2), order="F")
+        else:
+            assert plan.factor is not None
+            self.factor = plan.factor
+            self._S = np.empty(plan.sidx.size)
+
+    # -- the leading term ---------------------------------------------------------------------------------
+
+    def eliminate(self, lam1: np.ndarray, D1: np.ndarray) -> float:
+        """Fill W and F of every level; log|lam1'A_1 lam1 + I|."""
+        if not self.eq.layout.has_lead:
+            return 0.0
+        lam1, D1 = np.ascontiguousarray(lam1), np.ascontiguousarray(D1)
+        parts = run(
+            lambda _, a, b: ks.level_factors(a, b, self.eq.A1, lam1, D1, self.W, self.F, self.half),
+            self._level_ranges,
+        )
+        return float(sum(parts))
+
+    def level_apply(self, M: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        """M[l] @ Q[l] for every level of the leading term: (q1, k1, k1), (q1, k1, m) -> (q1, k1, m)."""
+        if M.shape[1] == 1:
+            return M * Q
+        out = np.empty_like(Q)
+        run(lambda _, a, b: ks.level_apply(a, b, M, Q, out), self._level_ranges)
+        return out
+
+    def level_information(
+        self, ze: np.ndarray, C: np.ndarray, FA: np.ndarray, p: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """sum_l w'F A w (m, m) and sum_l (F A_1x)[:, :p]'w (p, m), w_l[:, i] = C[i] ze_l, over all levels."""
+        m = C.shape[0]
+        ranges = self._level_ranges
+        K, X = np.zeros((len(ranges), m, m)), np.zeros((len(ranges), p, m))
+        ze, C = np.ascontiguousarray(ze), np.ascontiguousarray(C)
+        run(lambda i, a, b: ks.level_information(a, b, ze, C, self.eq.A1, self.F, FA, K[i], X[i]), ranges)
+        lower = K.sum(axis=0)
+        return lower + np.tril(lower, -1).T, X.sum(axis=0)
+
+    def minus_cells(self, M: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """out[l] -= B_l M: (q2, m) into (q1, k1, m), in place."""
+        eq = self.eq
+        if eq.idx.size:
+            M = np.ascontiguousarray(M)
+            ranges = cut(np.diff(eq.ptr) * float(M.shape[1] * eq.layout.k1), eq.layout.q1)
+            run(lambda _, a, b: ks.cells_dot(a, b, eq.ptr, eq.idx, eq.val, M, out), ranges)
+        return out
+
+    def minus_cells_transposed(self, G: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """out -= sum_l B_l' G[l]: (q1, k1, m) into (q2, m), in place."""
+        eq = self.eq
+        if eq.idx.size:
+            ranges = cut(np.diff(eq.tptr) * float(G.shape[2] * eq.layout.k1), eq.layout.q2)
+            run(lambda _, a, b: ks.cells_tdot(a, b, eq.tptr, eq.tlev, eq.tpos, eq.val, G, out), ranges)
+        return out
+
+    # -- the rest -----------------------------------------------------------------------------------------
+
+    def padded(self, lam2: list[np.ndarray]) -> np.ndarray:
+        """Factors of the rest blocks in one array, shape (n_blocks, k_max, k_max)."""
+        out = np.zeros((max(1, len(lam2)), self._k2, self._k2))
+        for r, lam in enumerate(lam2):
+            out[r, : lam.shape[0], : lam.shape[0]] = lam
+        return out
+
+    def factorize(self, lam2: list[np.ndarray]) -> float:
+        """Assemble and factor S for the current W; log|S|.  Raises numpy.linalg.LinAlgError."""
+        eq, lay = self.eq, self.eq.layout
+        if lay.q2 == 0:
+            return 0.0
+        pad = self.padded(lam2)
+        common = (lay.lstart, lay.lblock)
+        cells = (pad, eq.ptr, eq.idx, eq.val, eq.tptr, eq.tlev, eq.tpos, self.W, eq.gptr, eq.gidx, eq.gval)
+        if self.plan.dense:
+            run(lambda _, a, b: ks.schur_dense(a, b, *common, *cells, self._S), self._rest_ranges)
+        else:
+            plan = self.plan
+            run(
+                lambda _, a, b: ks.schur_sparse(
+                    a, b, *common, lay.clevel, *cells, plan.sptr, plan.sidx, self._S
+                ),
+                self._rest_ranges,
+            )
+        self.factor.factorize(self._S)
+        return self.factor.logdet()
+
+    def solve(self, B: np.ndarray) -> np.ndarray:
+        """S^-1 B, (q2, m) -> (q2, m), for the last factorization."""
+        if self.eq.layout.q2 == 0 or B.shape[1] == 0:
+            return np.zeros_like(B)
+        return self.factor.solve(B)
+
+    def traces(self, lam2: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Traces for the gradient from the last factorization (which must be of `lam2`).
+
+        Returns
+        -------
+        N : ndarray, shape (k1, k1)
+            sum_l F_l B_l lam2 S^-1 lam2' B_l' F_l'.
+        T : list of ndarray, shapes (k_r, k_r)
+            For every rest block the sum over levels of the diagonal blocks of S^-1.
+        """
+        eq, lay = self.eq, self.eq.layout
+        k1 = lay.k1
+        if lay.q2 == 0:
+            return np.zeros((k1, k1)), []
+        pad = self.padded(lam2)
+        inverse = self.factor.selected_inverse()
+        ranges = self._rest_ranges
+        Ns = np.zeros((len(ranges), k1, k1))
+        Ts = np.zeros((len(ranges), *pad.shape))
+        common = (lay.lstart, lay.lblock)
+        cells = (pad, eq.ptr, eq.idx, eq.val, eq.tptr, eq.tlev, eq.tpos, self.F)
+        if self.plan.dense:
+            run(lambda i, a, b: ks.traces_dense(a, b, *common, *cells, inverse, Ns[i], Ts[i]), ranges)
+        else:
+            plan = self.plan
+            run(
+                lambda i, a, b: ks.traces_sparse(
+                    a, b, *common, lay.clevel, *cells, plan.sptr, plan.sidx, inverse, Ns[i], Ts[i]
+                ),
+                ranges,
+            )
+        T = Ts.sum(axis=0)
+        return Ns.sum(axis=0), [T[r, : b.k, : b.k] for r, b in enumerate(lay.rest)]

@@ -1,0 +1,491 @@
+"""evaluate(theta, order): deviance, its exact gradient and the average information, from the equations.
+
+One assembly and one factorization per theta.  Symbols (as in Bates et al. 2015, J. Stat. Softw. 67(1)):
+D = lam lam' relative covariance, V = W^-1 + Z D Z', P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, e = P y,
+N_t = d deviance / d D_t = sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l' / sigma2   (V^-1 in place of P under ML).
+
+N is finite and meaningful where lam is zero or singular; the gradient in theta is 2 N lam.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+
+import numpy as np
+
+from ...exceptions import PerfectFitError
+from ..covariance.derivatives import congruence, factor_jacobian
+from ..covariance.factors import factor_psd, gram_root, theta_to_lam
+from ..equations.design import Design
+from ..equations.equations import Equations, build_equations
+from ..equations.layout import layout_of
+from ..search.evaluation import Evaluation
+from .elimination import Elimination, apply_lam
+from .marginal import Marginal, marginal_of, project
+from .plan import Plan, make_plan
+from .state import State
+
+__all__ = ["EXPLAINED", "Objective"]
+
+EXPLAINED = (
+    "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
+    "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
+)
+
+# Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
+# D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
+_FLOOR = 1e-8
+# Residual sum of squares left of the response's own below which the fit is perfect to rounding.
+_PERFECT = 1e-12
+_EPS = float(np.finfo(float).eps)
+_ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
+
+
+class Objective:
+    """Deviance of a design as a function of theta.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    solver : {"auto", "dense", "cholmod", "superlu"}
+    equations : Equations, optional
+        Built before for the same design.
+    """
+
+    def __init__(
+        self, design: Design, reml: bool = True, solver: str = "auto", equations: Equations | None = None
+    ) -> None:
+        if equations is None:
+            equations = build_equations(design, layout_of(design))
+        self.eq = equations
+        self.reml = bool(reml)
+        self._solver = solver
+        _ = self.elimination  # here, so that what does not fit in memory fails before the search
+        self.nu = equations.n - equations.p if reml else equations.n
+        self.yy = float(equations.Axx[-1, -1])
+        if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
+            raise PerfectFitError(
+                "the fixed effects explain the response exactly; the residual variance is zero and no "
+                "variance ratio can be estimated. Check whether the response is a function of the covariates."
+            )
+        self.n_factorizations = 0
+        self._state: State | None = None
+        self.scales = equations.gram_scale()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How S is stored and factored."""
+        return make_plan(self.eq, self._solver)
+
+    @cached_property
+    def elimination(self) -> Elimination:
+        """Workspaces, and the factorization at the last theta."""
+        return Elimination(self.eq, self.plan)
+
+    def __getstate__(self) -> dict[str, object]:
+        # factorizations and workspaces are built again when they are needed
+        built = ("plan", "elimination")
+        return {k: v for k, v in self.__dict__.items() if k not in built} | {"_state": None}
+
+    # -- public -------------------------------------------------------------------------------------------
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters."""
+        return self.eq.layout.n_theta
+
+    @property
+    def solver_name(self) -> str:
+        """Which factorization serves."""
+        return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
+
+    def term_root(self, t: int) -> np.ndarray:
+        """Root of the mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
+        return gram_root(self._term_gram(t), self.eq.layout.places[t].kind)
+
+    def _term_gram(self, t: int) -> np.ndarray:
+        place = self.eq.layout.places[t]
+        part = slice(place.first, place.first + place.k)
+        return self.scales[place.block][part, part]
+
+    def term_basis(self, t: int) -> np.ndarray:
+        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
+        return self.eq.term_basis(t)
+
+    def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = False) -> Evaluation:
+        """Evaluate the objective.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+            Free entries of the relative covariance factors of the design's terms, one after another.
+        order : {0, 1, 2}
+            0: deviance; 1: and gradient; 2: and average information.
+        standard : bool
+            theta is that of the equations' basis, and so is the gradient.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The mixed-model equations are not positive definite to working precision (theta not finite or
+            enormous).
+        PerfectFitError
+            No residual variation is left.
+        """
+        st = self._value(np.asarray(theta, dtype=np.float64), standard)
+        if order == 0:
+            return Evaluation(st.theta, st.deviance, st.sigma2, noise=st.noise)
+        Ze = self._residual_products(st)
+        info_b = self._average_information(st, Ze) if order > 1 else None
+        N_blocks = self._derivative(st, Ze)
+        N_basis, N, gradient = [], [], np.empty(self.n_theta)
+        J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
+        for t, place in enumerate(self.eq.layout.places):
+            part = slice(place.first, place.first + place.k)
+            R_t = self.term_basis(t)
+            N_basis.append(N_blocks[place.block][part, part])
+            N.append(R_t.T @ N_basis[-1] @ R_t)
+            full = 2.0 * N_basis[-1] @ st.inner[t]
+            if not standard:
+                full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
+            gradient[place.theta] = [full[a, b] for a, b in place.entries]
+            if info_b is not None:
+                J[place.theta, place.theta] = factor_jacobian(st.lams[t], place.entries)
+                K[place.theta, place.theta] = congruence(R_t, place.entries)
+        info_D = None if info_b is None else K.T @ info_b @ K
+        info = None if info_D is None else J.T @ info_D @ J
+        return Evaluation(
+            st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b, st.noise
+        )
+
+    def solution(self, theta: np.ndarray, standard: bool = False) -> dict[str, object]:
+        """Fixed effects, their covariance and the conditional modes at theta.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        standard : bool
+            As in `evaluate`.
+
+        Returns
+        -------
+        dict with
+            theta: of the design's columns;
+            beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
+            u: list of (q_t, k_t) random effects on the scale of the data; sigma2; deviance.
+        """
+        st = self._value(np.asarray(theta, dtype=np.float64), standard)
+        eq, lay = self.eq, self.eq.layout
+        fixed = eq.fixed
+        Ze = self._residual_products(st)
+        root = fixed.T @ st.Ri.T
+        u: list[np.ndarray] = []
+        for t, place in enumerate(lay.places):
+            ze = Ze[place.block][:, place.first : place.first + place.k]
+            inner = ze @ (st.inner[t] @ st.inner[t].T)
+            u.append(np.linalg.solve(self.term_basis(t), inner.T).T)
+        return {
+            "theta": st.theta,
+            "beta": fixed.T @ (st.b + fixed.b0),
+            "vcov": st.sigma2 * (root @ root.T),
+            "u": u,
+            "sigma2": st.sigma2,
+            "deviance": st.deviance,
+        }
+
+    def at(self, theta: np.ndarray) -> Marginal:
+        """The marginal model at theta: log-determinants, X'V^-1X, Z'V^-1X, Z'V^-1(y - Xb).
+
+        On the scale of the design's own columns; `Marginal.times` applies Z'V^-1Z.  Raises as `evaluate`.
+        """
+        st = self._value(np.asarray(theta, dtype=np.float64))
+        return marginal_of(self.eq, self.elimination, st, partial(self.project, st.theta))
+
+    def project(self, theta: np.ndarray, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w per term, shapes (q_t, k_t, m), exact where the covariance is singular."""
+        return project(self.eq, self.elimination, self._value(np.asarray(theta, dtype=np.float64)), w)
+
+    # -- value --------------------------------------------------------------------------------------------
+
+    def _lams(self, theta: np.ndarray) -> list[np.ndarray]:
+        if theta.shape != (self.n_theta,):
+            raise ValueError(f"theta has shape {theta.shape}; expected ({self.n_theta},).")
+        return [theta_to_lam(theta[p.theta], p.k, p.kind) for p in self.eq.layout.places]
+
+    def _block_lams(self, lams: list[np.ndarray]) -> list[np.ndarray]:
+        out = [np.zeros((b.k, b.k)) for b in self.eq.layout.blocks]
+        for lam, place in zip(lams, self.eq.layout.places, strict=True):
+            part = slice(place.first, place.first + place.k)
+            out[place.block][part, part] = lam
+        return out
+
+    def _value(self, theta: np.ndarray, standard: bool = False) -> State:
+        st = self._state
+        if st is not None and st.exact and np.array_equal(st.standard if standard else st.theta, theta):
+            return st
+        self._state = None
+        if not np.all(np.isfinite(theta)):
+            raise np.linalg.LinAlgError("theta is not finite.")
+        self.n_factorizations += 1
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        if standard:
+            inner, other = self._lams(theta), self.eq.from_standard(theta)
+            lams = self._lams(other)
+        else:
+            lams, other = self._lams(theta), self.eq.to_standard(theta)
+            inner = self._lams(other)
+        pair = (other, theta.copy()) if standard else (theta.copy(), other)
+        blocks = self._block_lams(inner)
+        lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
+        lam2 = blocks[1:] if lay.has_lead else blocks
+        D1 = lam1 @ lam1.T
+        logdet = el.eliminate(lam1, D1)
+        K2x = eq.A2x
+        if lay.has_lead and lay.q2:
+            K2x = el.minus_cells_transposed(el.level_apply(el.W, eq.A1x), K2x.copy())
+        HA = _flat(el.level_apply(el.half, eq.A1x))
+        Kxx = eq.Axx - HA.T @ HA
+        logdet += el.factorize(lam2)
+        U = apply_lam(eq, lam2, K2x, True)
+        Y = el.solve(U)
+        Ri, b, r2, logdet_x = self._border(Kxx, U, Y)
+        if not np.isfinite(logdet) or not np.isfinite(r2):
+            raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
+        if r2 <= _PERFECT * self.yy:
+            raise PerfectFitError(EXPLAINED)
+        sigma2 = r2 / self.nu
+        if self.reml:
+            logdet += logdet_x + eq.fixed.logdet
+        deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
+        lost = self._lost(inner, Y, Ri, b, r2)
+        if _EPS * lost > _ROUGHEST:
+            raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
+        st = State(
+            *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
+            _EPS * lost,
+        )  # fmt: skip
+        self._state = st
+        return st
+
+    def _lost(
+        self, inner: list[np.ndarray], Y: np.ndarray, Ri: np.ndarray, b: np.ndarray, r2: float
+    ) -> float:
+        """Rounding error of the deviance in units of the machine's.
+
+        The border loses what V^-1 takes from X'WX and y'Wy.  S, known to rounding times the largest entry of
+        lam'A lam, passes its error on to the border's Schur complement through the border's solutions.
+        """
+        p = self.eq.p
+        largest = 0.0
+        for t, (lam, place) in enumerate(zip(inner, self.eq.layout.places, strict=True)):
+            if not (self.eq.layout.has_lead and place.block == 0):
+                largest = max(largest, float(np.max(np.diag(self._term_gram(t)) @ (lam * lam))))
+        lost = self.nu * self.yy / r2 + largest
+        if largest > 0.0:
+            u = Y[:, p] - Y[:, :p] @ b
+            lost += largest * self.nu * float(u @ u) / r2
+        if self.reml:
+            lost += float(np.sum(Ri * Ri))
+            if largest > 0.0:
+                lost += largest * float(np.sum((Y[:, :p] @ Ri.T) ** 2))
+        return lost
+
+    def _border(
+        self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """Inverse Cholesky factor of X'V^-1X (in the basis Q), b, residual sum of squares, log|X'V^-1X|."""
+        p = self.eq.p
+        C = Kxx - U.T @ Y
+        if p == 0:
+            return np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
+        R = np.linalg.cholesky(C[:p, :p])
+        Ri = np.tril(np.linalg.inv(R))
+        z = Ri @ C[:p, p]
+        return Ri, Ri.T @ z, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R))))
+
+    # -- gradient -----------------------------------------------------------------------------------------
+
+    def _projected(self, st: State) -> np.ndarray:
+        """Z_1'V_1^-1[X y] = F A_1x of every level, shape (q1, k1, p + 1)."""
+        if st.FA is None:
+            st.FA = self.elimination.level_apply(self.elimination.F, self.eq.A1x)
+        return st.FA
+
+    def _residual_products(self, st: State) -> list[np.ndarray]:
+        """Z'We = Z'Py per block, shape (q, k) each, in the units of Z'y."""
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p, b = eq.p, st.b
+        d2 = apply_lam(eq, st.lam2, (st.Y[:, p] - st.Y[:, :p] @ b)[:, None], False)
+        out = []
+        d1 = np.zeros((lay.q1, lay.k1, 1))
+        contrast = np.r_[-b, 1.0]
+        if lay.has_lead:
+            ze = self._projected(st).reshape(-1, p + 1) @ contrast
+            ze = ze.reshape(lay.q1, lay.k1, 1)
+            if lay.q2:
+                ze += el.level_apply(el.F, el.minus_cells(d2, np.zeros_like(ze)))
+            out.append(ze[:, :, 0])
+            d1 = np.ascontiguousarray((ze[:, :, 0] @ st.D1)[:, :, None])
+        if lay.q2:
+            raw2 = (eq.A2x @ contrast)[:, None] - eq.A22 @ d2
+            el.minus_cells_transposed(d1, raw2)
+            for r, block in enumerate(lay.rest):
+                part = raw2[int(lay.offsets[r]) : int(lay.offsets[r + 1]), 0]
+                out.append(part.reshape(block.q, block.k))
+        return out
+
+    def _derivative(self, st: State, Ze: list[np.ndarray]) -> list[np.ndarray]:
+        """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
+        floors = np.full(len(st.inner), _FLOOR)
+        lifted = self._lifted(st, floors)
+        Q = self._information_blocks(st, self._floored(st, floors, lifted))
+        # A term without variance of its own beside another that absorbs it has little information left: the
+        # floor is then far below what matters for it and rounding prevails.  Raise it, once.
+        again = []
+        for t in lifted:
+            place = self.eq.layout.places[t]
+            part = slice(place.first, place.first + place.k)
+            block = self.eq.layout.blocks[place.block]
+            share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self._term_gram(t))))
+            if share < 1e-2:
+                floors[t] = min(_FLOOR / max(share, 1e-8), 1.0)
+                again.append(t)
+        if again:
+            Q = self._information_blocks(st, self._floored(st, floors, lifted))
+        return [q - ze.T @ ze / st.sigma2 for q, ze in zip(Q, Ze, strict=True)]
+
+    def _information_blocks(self, st: State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
+        """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors."""
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p = eq.p
+        lam2, Y, Ri = st.lam2, st.Y, st.Ri
+        if floored is not None:
+            # the same theta but for singular directions lifted; W and F of the lead are unchanged
+            lam2 = floored
+            st.exact = False
+            self.n_factorizations += 1
+            el.factorize(lam2)
+            if self.reml and p:
+                U = apply_lam(eq, lam2, st.K2x, True)
+                Y = el.solve(U)
+                Ri = self._border(st.Kxx, U, Y)[0]
+        N1, T = el.traces(lam2)
+        out = []
+        # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
+        half = Y[:, :p] @ Ri.T if self.reml and p else None
+        if lay.has_lead:
+            k1 = lay.k1
+            E = _flat(np.ascontiguousarray(el.F.transpose(0, 2, 1))).T @ _flat(eq.A1)
+            N = 0.5 * (E + E.T) - 0.5 * (N1 + N1.T)
+            if half is not None:
+                FG = self._projected(st)[:, :, :p]
+                if lay.q2:
+                    G = np.zeros((lay.q1, k1, p))
+                    el.minus_cells(apply_lam(eq, lam2, Y[:, :p], False), G)
+                    FG = FG + el.level_apply(el.F, G)
+                flat = FG.reshape(lay.q1, k1 * p)
+                gram = (flat.T @ flat).reshape(k1, p, k1, p)
+                N = N - np.einsum("aicj,ij->ac", gram, Ri.T @ Ri)
+            out.append(N)
+        for r, block in enumerate(lay.rest):
+            T_r = T[r].copy()
+            if half is not None:
+                part = half[int(lay.offsets[r]) : int(lay.offsets[r + 1])].reshape(block.q, block.k, p)
+                flat = part.transpose(1, 0, 2).reshape(block.k, -1)
+                T_r += flat @ flat.T
+            # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block
+            mid = block.q * np.eye(block.k) - 0.5 * (T_r + T_r.T)
+            inverse = np.linalg.inv(lam2[r])
+            N = inverse.T @ mid @ inverse
+            out.append(0.5 * (N + N.T))
+        return out
+
+    def _lifted(self, st: State, floors: np.ndarray) -> list[int]:
+        """Terms of the rest whose factor is singular to within the floor, scaled by their cross-products."""
+        lay = self.eq.layout
+        out = []
+        for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
+            if lay.has_lead and place.block == 0:
+                continue
+            scaled = lam * np.sqrt(np.diag(self._term_gram(t)))[:, None]
+            smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
+            if smallest**2 < floors[t]:
+                out.append(t)
+        return out
+
+    def _floored(self, st: State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
+        """Factors of the rest with the lifted terms' singular directions regular; None if there are none."""
+        if not lifted:
+            return None
+        lams = list(st.inner)
+        for t in lifted:
+            scale = np.sqrt(np.diag(self._term_gram(t)))
+            scaled = lams[t] * scale[:, None]
+            lams[t] = factor_psd(scaled @ scaled.T + floors[t] * np.eye(scale.size)) / scale[:, None]
+        blocks = self._block_lams(lams)
+        return blocks[1:] if self.eq.layout.has_lead else blocks
+
+    # -- average information ------------------------------------------------------------------------------
+
+    def _average_information(self, st: State, Ze: list[np.ndarray]) -> np.ndarray:
+        """Average information in the free entries of R D R', sigma2 profiled out (Gilmour et al. 1995).
+
+        R D R' is the relative covariance in the equations' basis, where it is well conditioned.  For entry
+        (a, b) of it the working variate is f = Z_t w, w_l = E_ab (Z'e)_l; the information is
+        f'P f / sigma2 with the direction of sigma2 (f_0 = y, f_0'P y = r2) taken out.
+        """
+        eq, lay, el = self.eq, self.eq.layout, self.elimination
+        p, m = eq.p, self.n_theta
+        # w_l[:, i] = C[i] (Z'e)_l on the block's own columns and basis
+        C = [np.zeros((m, b.k, b.k)) for b in lay.blocks]
+        for place in lay.places:
+            part = slice(place.first, place.first + place.k)
+            for i, (a, b) in enumerate(place.entries, start=place.theta.start):
+                own = C[place.block][i, part, part]
+                own[a, b] = own[b, a] = 1.0
+        fe = sum((np.einsum("iab,ab->i", c, ze.T @ ze) for c, ze in zip(C, Ze, strict=True)), np.zeros(m))
+
+        def variates(i: int) -> np.ndarray:
+            k = C[i].shape[1]
+            return (Ze[i] @ C[i].transpose(2, 1, 0).reshape(k, k * m)).reshape(-1, k, m)
+
+        # f = Z_1 w_1 + Z_2 w_2 with the leading term integrated out: K = [f Z_2 X]'V_1^-1 f
+        Kff, Xf = np.zeros((m, m)), np.zeros((p, m))
+        if lay.has_lead:
+            Kff, Xf = el.level_information(Ze[0], C[0], self._projected(st), p)
+        w2 = Zf2 = np.zeros((0, m))
+        if lay.q2:
+            w1 = variates(0)
+            first = int(lay.has_lead)
+            w2 = np.concatenate([variates(i).reshape(-1, m) for i in range(first, len(lay.blocks))])
+            Zf2 = eq.A22 @ w2
+            Xf += eq.A2x[:, :p].T @ w2
+            if lay.has_lead:
+                cells = el.minus_cells(-w2, np.zeros_like(w1))  # B w_2
+                WB = el.level_apply(el.W, cells)
+                el.minus_cells_transposed(WB, Zf2)
+                Xf -= _flat(eq.A1x)[:, :p].T @ _flat(WB)
+                mixed = _flat(w1).T @ _flat(el.level_apply(el.F, cells))
+                Kff += mixed + mixed.T
+            Kff += w2.T @ Zf2
+            if lay.has_lead:
+                turned = np.ascontiguousarray(el.F.transpose(0, 2, 1))
+                el.minus_cells_transposed(-el.level_apply(turned, w1), Zf2)
+        Uf = apply_lam(eq, st.lam2, Zf2, True)
+        Yf = el.solve(Uf)
+        C = Kff - Uf.T @ Yf
+        if p:
+            h = st.Ri @ (Xf - st.U[:, :p].T @ Yf)
+            C = C - h.T @ h
+        info = (C - np.outer(fe, fe) / st.r2) / st.sigma2
+        return 0.5 * (info + info.T)
+
+
+def _flat(cube: np.ndarray) -> np.ndarray:
+    # reshape(-1, m) cannot infer the first length when m is 0
+    return cube.reshape(cube.shape[0] * cube.shape[1], cube.shape[2])

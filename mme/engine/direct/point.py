@@ -1,0 +1,168 @@
+"""The likelihood at one covariance as a function of the fixed effects: what inference asks of the engine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..covariance.factors import lam_to_theta
+from ..equations.design import Design
+from ..search.evaluation import Evaluation
+from .objective import Objective
+
+__all__ = ["KeptColumns", "Point"]
+
+
+class KeptColumns:
+    """Which columns of X were kept, and what coefficients of the others stand for.
+
+    Parameters
+    ----------
+    design : Design
+    kept : ndarray of bool, shape (k_fe,)
+    """
+
+    def __init__(self, design: Design, kept: np.ndarray) -> None:
+        self.kept = kept
+        self._design = design
+        self._aliases: np.ndarray | None = None
+
+    def of(self, beta: np.ndarray) -> np.ndarray:
+        """Coefficients of the kept columns that give the same mean; NaN counts as zero."""
+        beta = np.asarray(beta, dtype=np.float64)
+        if self.kept.all():
+            return beta
+        full = np.where(np.isnan(beta), 0.0, beta)
+        if self._aliases is None:
+            X = self._design.X
+            self._aliases = np.linalg.lstsq(X[:, self.kept], X[:, ~self.kept], rcond=None)[0]
+        return full[self.kept] + self._aliases @ full[~self.kept]
+
+
+class Point:
+    """The likelihood at one covariance, as a function of the fixed effects.
+
+    Parameters
+    ----------
+    objective : Objective
+    design : Design
+    columns : KeptColumns
+    lams : list of ndarray, shapes (k_t, k_t)
+        Relative covariance factors.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (k_fe,)
+        Generalized least squares estimate; NaN for dropped columns.
+    logdet : float
+        log|V|, under REML + log|X'V^-1 X|.
+    root : ndarray, shape (rank, rank)
+        Upper triangular R with R'R = X'V^-1 X over the kept columns.
+    """
+
+    def __init__(
+        self, objective: Objective, design: Design, columns: KeptColumns, lams: list[np.ndarray]
+    ) -> None:
+        self._objective, self._design, self._columns = objective, design, columns
+        kept = columns.kept
+        self._lams = lams
+        kinds = [term.covariance for term in design.terms]
+        theta = np.concatenate([lam_to_theta(lam, kind) for lam, kind in zip(lams, kinds, strict=True)])
+        self._at = self._objective.at(theta)
+        self.logdet = self._at.logdet
+        self.root = self._at.root
+        self.beta = np.full(kept.size, np.nan)
+        self.beta[kept] = self._at.beta
+
+    def is_at(self, lams: list[np.ndarray]) -> bool:
+        """Whether this is the point of these factors."""
+        return all(np.array_equal(a, b) for a, b in zip(self._lams, lams, strict=True))
+
+    def nu(self, reml: bool) -> int:
+        """Degrees of freedom of the residual variance: n - rank(X), or n."""
+        return self._design.n - self._at.beta.size if reml else self._design.n
+
+    def _step(self, beta: np.ndarray | None) -> np.ndarray:
+        """Kept coefficients less their estimate."""
+        if beta is None:
+            return np.zeros_like(self._at.beta)
+        return self._columns.of(beta) - self._at.beta
+
+    def r2(self, beta: np.ndarray | None = None) -> float:
+        """(y - X b)'V^-1(y - X b); at the estimate by default."""
+        step = self.root @ self._step(beta)
+        return self._at.r2 + float(step @ step)
+
+    def refined_r2(self, beta: np.ndarray | None = None) -> float:
+        """The same from the rows, as |r - Z L u|^2 + |u|^2 with u = L'Z'V^-1 r, D = L L'.
+
+        A sum of squares, stationary in u: no digits are lost where the random effects explain most of r.
+        """
+        design = self._design
+        full = self.beta if beta is None else np.asarray(beta, dtype=np.float64)
+        resid = design.y - design.X @ np.where(np.isnan(full), 0.0, full)
+        total = 0.0
+        for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
+            u = z @ lam
+            total += float(np.sum(u * u))
+            w = u @ lam.T
+            if term.general:
+                resid -= term.Z @ w[:, 0]
+            elif term.columns is None:
+                resid -= w[term.codes, 0]
+            else:
+                resid -= np.einsum("ij,ij->i", term.columns, w[term.codes])
+        return total + float(resid @ resid)
+
+    def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:
+        """Log-likelihood without penalties; `refine` passes over the rows for the last digits."""
+        nu = self._objective.nu
+        r2 = self.refined_r2(beta) if refine else self.r2(beta)
+        return -0.5 * (self.logdet + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu)))
+
+    def xvx(self) -> np.ndarray:
+        """X'V^-1 X over the kept columns, shape (rank, rank)."""
+        return self.root.T @ self.root
+
+    def score_beta(self, beta: np.ndarray | None) -> np.ndarray:
+        """X'V^-1 r over the kept columns, shape (rank,)."""
+        return -self.root.T @ (self.root @ self._step(beta))
+
+    def products(self, beta: np.ndarray | None) -> list[np.ndarray]:
+        """Z'V^-1 r, per term of the design, shapes (q_t, k_t)."""
+        step = self._step(beta)
+        return [zr - zx @ step for zr, zx in zip(self._at.zr, self._at.zx, strict=True)]
+
+    def products_x(self) -> list[np.ndarray]:
+        """Z'V^-1 X over the kept columns, per term, shapes (q_t, k_t, rank)."""
+        return self._at.zx
+
+    def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w, per term, shapes (q_t, k_t, m)."""
+        return self._at.times(w)
+
+    def quadratic(self, beta: np.ndarray | None) -> list[np.ndarray]:
+        """d q / d D_t with the sign turned: sum_l (Z'V^-1 r)_l (Z'V^-1 r)_l', per term, shapes (k_t, k_t)."""
+        return [z.T @ z for z in self.products(beta)]
+
+    def slope(self, beta: np.ndarray | None = None) -> list[np.ndarray]:
+        """dl/dD_t as a symmetric matrix, residual variance profiled out, per term."""
+        here, slopes = self._derivatives()
+        if beta is None:
+            return [-0.5 * N for N in slopes]
+        # the traces do not depend on b: put the quadratic forms at b in place of those at the estimate
+        best, at = self.quadratic(None), self.quadratic(beta)
+        weight = self._objective.nu / self.r2(beta)
+        return [
+            -0.5 * (N + q0 / here.sigma2) + 0.5 * weight * q
+            for N, q0, q in zip(slopes, best, at, strict=True)
+        ]
+
+    def trace_slope(self) -> list[np.ndarray]:
+        """d/dD_t of -1/2 (log|V| [+ log|X'V^-1X|]), per term."""
+        here, slopes = self._derivatives()
+        return [-0.5 * (N + q / here.sigma2) for N, q in zip(slopes, self.quadratic(None), strict=True)]
+
+    def _derivatives(self) -> tuple[Evaluation, list[np.ndarray]]:
+        here = self._objective.evaluate(self._at.theta, 1)
+        assert here.N is not None  # of order 1
+        return here, here.N

@@ -1,0 +1,283 @@
+"""The design of a mixed model as plain arrays, validated once: what the formula layer hands to the engine.
+
+y = X b + sum_t Z_t u_t + e,  e ~ N(0, sigma2 W^-1).  A random term is either *grouped* (integer codes of a
+grouping factor and k columns evaluated at the rows; Z_t has k non-zeros per row) or *general* (an arbitrary
+sparse Z_t whose columns share one variance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from ...exceptions import DataError, DesignError, NotEnoughDataError
+
+__all__ = ["Design", "RandomTerm"]
+
+_LARGEST = 1e35  # the average information has (x y)**4
+_SMALLEST = 1e-150  # of the largest value of a column: squares underflow
+
+
+@dataclass(frozen=True, eq=False)
+class RandomTerm:
+    """One random-effects term.
+
+    Parameters
+    ----------
+    name : str
+        Used in messages and in the fit record, for example ``"Subject"``.
+    codes : ndarray of int, shape (n,), or None
+        Level of each row, 0 <= code < n_levels, every level present.  None for a general term.
+    n_levels : int
+        Number of levels q (grouped), or of columns of ``Z`` (general).
+    columns : ndarray of float, shape (n, k), or None
+        The term's model-matrix columns; None stands for one column of ones.  Ignored for a general term.
+    covariance : {"full", "diagonal"}
+        Whether the k effects of a level are correlated.
+    Z : scipy.sparse array or matrix, shape (n, q), or None
+        A general term: its columns are independent with a common variance (one parameter).
+    column_names : tuple of str
+        Names of the k columns, for messages.
+
+    Notes
+    -----
+    Several terms may share the same ``codes``; they are then solved as one block with a
+    block-diagonal covariance, so ``(x || g)`` is cheap however it is written.
+    """
+
+    name: str
+    codes: np.ndarray | None
+    n_levels: int
+    columns: np.ndarray | None = None
+    covariance: str = "full"
+    Z: sp.sparray | sp.spmatrix | None = None
+    column_names: tuple[str, ...] = ("(Intercept)",)
+
+    @property
+    def k(self) -> int:
+        """Number of effects per level."""
+        return 1 if self.Z is not None or self.columns is None else self.columns.shape[1]
+
+    @property
+    def general(self) -> bool:
+        """Whether the term is an arbitrary sparse design rather than codes of a factor."""
+        return self.Z is not None
+
+    @property
+    def n_effects(self) -> int:
+        """Number of columns of Z_t: levels times effects per level."""
+        return self.n_levels * self.k
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Response, fixed-effects design, random terms and weights; validated on construction.
+
+    Parameters
+    ----------
+    y : array_like, shape (n,)
+        Response, float64.
+    X : array_like, shape (n, p)
+        Fixed-effects design, float64; may be rank deficient (the engine then drops columns by name).
+    terms : sequence of RandomTerm
+        At least one.
+    weights : array_like, shape (n,), optional
+        Positive prior weights: var(e_i) = sigma2 / weights_i.
+    offset : array_like, shape (n,), optional
+        Known part of the linear predictor.
+    x_names : sequence of str, optional
+        Names of the columns of X, for messages.
+    more_effects_than_rows : bool
+        Accept a term with several effects per level and more effects in all than rows: its covariance can
+        still be told from the residual variance where the covariates differ from level to level.
+
+    Raises
+    ------
+    DataError
+        Empty, non-finite or non-numeric values, lengths that differ.
+    DesignError
+        A grouping factor with one level, or as many effects as rows.
+    NotEnoughDataError
+        Fewer rows than fixed-effects columns.
+    """
+
+    y: np.ndarray
+    X: np.ndarray
+    terms: tuple[RandomTerm, ...]
+    weights: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    x_names: tuple[str, ...] = field(default=())
+    more_effects_than_rows: bool = False
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        y = _as_float(self.y, "the response y")
+        X = _as_float(self.X, "the fixed-effects design X")
+        if y.ndim != 1:
+            raise DataError(f"the response y must be one-dimensional; it has shape {y.shape}.")
+        n = y.size
+        if n == 0:
+            raise DataError("the data are empty: 0 rows. Check subset and missing values.")
+        if X.ndim != 2:
+            raise DataError(f"the fixed-effects design X must be two-dimensional; it has shape {X.shape}.")
+        names = tuple(self.x_names) or tuple(f"x{j}" for j in range(X.shape[1]))
+        put(self, "y", y)
+        put(self, "X", X)
+        put(self, "x_names", names)
+        put(self, "terms", tuple(self.terms))
+        if len(names) != X.shape[1]:
+            raise DataError(f"X has {X.shape[1]} columns but {len(names)} names.")
+        _check_rows("the fixed-effects design X", X.shape[0], n)
+        _check_finite("the response y", y)
+        _check_finite("the fixed-effects design X", X, names)
+        _check_not_tiny("the response y", y[:, None])
+        _check_not_tiny("the fixed-effects design X", X, names)
+        for label in ("weights", "offset"):
+            value = getattr(self, label)
+            if value is not None:
+                value = _as_float(value, label)
+                _check_rows(label, value.shape[0] if value.ndim else 0, n)
+                if value.ndim != 1:
+                    raise DataError(f"{label} must be one-dimensional; it has shape {value.shape}.")
+                _check_finite(label, value)
+                put(self, label, value)
+        if self.weights is not None:
+            _check_not_tiny("weights", self.weights[:, None])
+        if self.weights is not None and np.any(self.weights <= 0):
+            bad = int(np.sum(self.weights <= 0))
+            raise DataError(f"weights must be positive; {bad} are not. Drop those rows instead.")
+        if X.shape[1] >= n:
+            raise NotEnoughDataError(
+                f"{n} rows cannot estimate {X.shape[1]} fixed effects and a residual variance. "
+                "Use fewer columns or more data."
+            )
+        if np.ptp(y) == 0 and self.offset is None:
+            raise DesignError(
+                f"the response is constant (every value is {y[0]:g}); there is no variance to explain."
+            )
+        if not self.terms:
+            raise DesignError("the model has no random term; use ordinary least squares instead.")
+        for term in self.terms:
+            _check_term(term, n, self.more_effects_than_rows)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.y.size
+
+    @property
+    def p(self) -> int:
+        """Number of fixed-effects columns, dependent ones included."""
+        return self.X.shape[1]
+
+
+def _as_float(values: object, label: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{label} is not numeric: {error}. Convert it, or use it as a factor.") from error
+
+
+def _check_rows(label: str, rows: int, n: int) -> None:
+    if rows != n:
+        raise DataError(f"{label} has {rows} rows but the response has {n}.")
+
+
+def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> None:
+    # a finite sum of squares proves every value finite without an n-sized temporary
+    flat = values.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.dot(flat, flat) < _LARGEST**2:
+            return
+    finite = np.isfinite(values)
+    if finite.all():
+        if np.abs(values).max(initial=0.0) > _LARGEST:
+            columns = np.flatnonzero(np.abs(values).max(axis=0) > _LARGEST) if values.ndim == 2 else []
+            where = f" in column {', '.join(str(names[j]) for j in columns)}" if len(names) else ""
+            raise DataError(
+                f"{label} has values above {_LARGEST:g}{where}; their products overflow. Use a larger unit."
+            )
+        return
+    nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    where = ""
+    if values.ndim == 2 and len(names):
+        columns = [str(names[j]) for j in np.flatnonzero(~finite.all(axis=0))]
+        where = f" in column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
+    raise DataError(
+        f"{label} has {nan} missing and {inf} infinite values{where}. "
+        'Remove those rows, or use missing="drop" for the missing ones.'
+    )
+
+
+def _check_not_tiny(label: str, columns: np.ndarray, names: Sequence[str] = ()) -> None:
+    # only a column that begins with a tiny value can have tiny values alone
+    begins = np.flatnonzero(np.abs(columns[0]) < _SMALLEST)
+    tiny = []
+    for j in begins:
+        largest = max(float(columns[:, j].max()), -float(columns[:, j].min()))
+        if 0.0 < largest < _SMALLEST:
+            tiny.append(str(names[j]) if len(names) else str(j))
+    if tiny:
+        where = f" in column {', '.join(tiny)}" if len(names) else ""
+        raise DataError(
+            f"{label} has no value above {_SMALLEST:g}{where}; products of such values underflow. "
+            "Use a smaller unit."
+        )
+
+
+def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
+    label = f"random term '{term.name}'"
+    if term.covariance not in ("full", "diagonal"):
+        raise DesignError(f"{label}: covariance must be 'full' or 'diagonal', not {term.covariance!r}.")
+    if term.Z is not None:
+        _check_rows(label, term.Z.shape[0], n)
+        if term.Z.shape[1] != term.n_levels:
+            raise DataError(f"{label}: Z has {term.Z.shape[1]} columns but n_levels is {term.n_levels}.")
+        data = term.Z.data if hasattr(term.Z, "data") else np.asarray(term.Z)
+        _check_finite(label, np.asarray(data, dtype=np.float64))
+        if term.n_levels == 0 or data.size == 0 or not np.any(data):
+            raise DesignError(f"{label}: its design is empty or zero, so its variance cannot be estimated.")
+        return
+    if term.codes is None:
+        raise DesignError(f"{label} needs codes or Z.")
+    codes = np.asarray(term.codes)
+    if codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise DataError(f"{label}: codes must be a one-dimensional array of integers.")
+    _check_rows(label, codes.size, n)
+    low, high = int(codes.min()), int(codes.max())
+    if low < 0 or high >= term.n_levels:
+        raise DataError(f"{label}: codes run from {low} to {high}, outside 0..{term.n_levels - 1}.")
+    if term.n_levels < 2:
+        raise DesignError(
+            f"{label} has 1 level; a variance needs at least 2. Drop the term or check its grouping factor."
+        )
+    if term.n_levels >= n and (term.k == 1 or more_effects_than_rows):
+        raise DesignError(
+            f"{label} has {term.n_levels} levels in {n} rows; with one row per level its variance "
+            "cannot be told from the residual. Drop the term or check its grouping factor."
+        )
+    if term.columns is not None:
+        columns = np.asarray(term.columns)
+        if columns.ndim != 2 or columns.dtype.kind != "f":
+            raise DataError(f"{label}: columns must be a two-dimensional float array.")
+        _check_rows(label, columns.shape[0], n)
+        _check_finite(label, columns, term.column_names)
+        if columns.shape[1] == 0:
+            raise DesignError(f"{label} has no columns.")
+        _check_not_tiny(label, columns, term.column_names)
+        # only a column that begins with zero can be zero everywhere
+        begins = np.flatnonzero(columns[0] == 0)
+        zero = [
+            ", ".join(term.column_names[j : j + 1]) or str(j) for j in begins if not np.any(columns[:, j])
+        ]
+        if zero:
+            raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
+    if term.n_effects > n and not more_effects_than_rows:
+        raise NotEnoughDataError(
+            f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for "
+            f"{n} rows; its covariance and the residual variance cannot be told apart. "
+            "Use fewer columns, or ||."
+        )

@@ -1,0 +1,183 @@
+"""Fixed-effects design: dependent columns dropped by name, the rest made orthonormal.
+
+The engine works with Q = X T (T upper triangular, Q'Q = I in the metric of the weights) and with the
+response's least-squares residual, so that neither a large mean nor badly scaled columns cost digits.  The
+deviance is unchanged but for log|X'WX|, which is known from T; coefficients return through T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sl
+
+from ..kernels.rows import basis_and_residual
+from ..runtime.parallel import row_chunks, run
+
+__all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise"]
+
+FEW = 8  # columns up to which a kernel passes over the rows faster than BLAS on blocks
+
+_DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own norm
+_ROUNDING = 1e-13  # the same where a constant was taken out first, exactly: relative to the norm before
+_SUSPECT = 1e-4  # below this a Gram matrix no longer resolves the ratio: orthogonalise the rows instead
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPart:
+    """X and y in orthonormal coordinates.
+
+    Attributes
+    ----------
+    kept : ndarray of bool, shape (p_all,)
+    T : ndarray, shape (p, p)
+        Upper triangular; Q = sqrt(W) X[:, kept] T.
+    b0 : ndarray, shape (p,)
+        Least-squares coefficients in Q: the response that is passed on is y - Q b0.
+    logdet : float
+        log|X'WX| of the kept columns.
+    """
+
+    kept: np.ndarray
+    T: np.ndarray
+    b0: np.ndarray
+    logdet: float
+
+
+def orthonormalise(
+    X: np.ndarray, y: np.ndarray, root_w: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, FixedPart, float]:
+    """Orthonormal basis of the columns of sqrt(W) X and the residual of sqrt(W) y on it.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p_all)
+    y : ndarray, shape (n,)
+    root_w : ndarray, shape (n,), or None
+        Square roots of the weights.
+
+    Returns
+    -------
+    xy : ndarray, shape (n, p + 1), C order
+        The basis Q beside the residual.
+    cross : ndarray, shape (p + 1, p + 1)
+        xy'xy.
+    part : FixedPart
+    yy : float
+        y'Wy, a scale for the residual.
+    """
+    n = y.size
+
+    def rows(a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        if root_w is None:
+            return X[a:b], y[a:b]
+        return X[a:b] * root_w[a:b, None], y[a:b] * root_w[a:b]
+
+    def gram(_: int, a: int, b: int) -> tuple[np.ndarray, np.ndarray, float]:
+        Xa, ya = rows(a, b)
+        return Xa.T @ Xa, Xa.T @ ya, float(ya @ ya)
+
+    parts = run(gram, row_chunks(n))
+    G, Xy, yy = (sum(part[i] for part in parts) for i in range(3))
+    norm = np.sqrt(np.diag(G))
+    nonzero = norm > 0
+    scale = np.where(nonzero, norm, 1.0)
+    R, kept, smallest = _sequential_cholesky(G / np.outer(scale, scale), nonzero)
+    if smallest < _SUSPECT:
+        whole = rows(0, n)
+        Q, T, kept = gram_schmidt(whole[0], scale, nonzero)
+        b0 = Q.T @ whole[1]
+    else:
+        Q = None
+        T = sl.solve_triangular(R, np.eye(R.shape[0])) / scale[kept][:, None]
+        b0 = T.T @ Xy[kept]
+    p = T.shape[0]
+    used = np.ascontiguousarray(X if kept.all() else X[:, kept]) if p <= FEW else X
+    T, b0, y = np.ascontiguousarray(T), np.ascontiguousarray(b0), np.ascontiguousarray(y)
+    xy = np.empty((n, p + 1))
+
+    def fill(_: int, a: int, b: int) -> np.ndarray:
+        Xa, ya = rows(a, b)
+        out = xy[a:b]
+        if Q is None and root_w is None and p <= FEW:
+            cross = np.zeros((p + 1, p + 1))
+            basis_and_residual(a, b, used, y, T, b0, xy, cross)
+            return cross + np.tril(cross, -1).T
+        Qa = Q[a:b] if Q is not None else (Xa if kept.all() else Xa[:, kept]) @ T
+        out[:, :p] = Qa
+        np.subtract(ya, Qa @ b0, out=out[:, p])
+        return out.T @ out
+
+    def again(_: int, a: int, b: int) -> np.ndarray:
+        out = xy[a:b]
+        out[:, p] -= out[:, :p] @ more
+        return out.T @ out
+
+    cross = sum(run(fill, row_chunks(n)))
+    if p and np.max(np.abs(cross[:p, p])) > 1e-7 * np.sqrt(cross[p, p]):
+        more = cross[:p, p].copy()
+        b0 = b0 + more
+        cross = sum(run(again, row_chunks(n)))
+    logdet = -2.0 * float(np.sum(np.log(np.abs(np.diag(T)))))
+    return xy, cross, FixedPart(kept, T, b0, logdet), yy
+
+
+def _sequential_cholesky(G: np.ndarray, nonzero: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Cholesky of a unit-diagonal Gram matrix, column by column: R, kept columns, smallest pivot's root."""
+    p = G.shape[0]
+    kept = nonzero.copy()
+    if p and nonzero.all():
+        try:
+            R = np.linalg.cholesky(G).T
+            smallest = float(np.min(np.diag(R)))
+            if smallest >= _SUSPECT:
+                return R, kept, smallest
+        except np.linalg.LinAlgError:
+            pass  # dependent columns: the caller orthogonalises the rows
+        return np.zeros((0, 0)), kept, 0.0
+    return np.zeros((0, 0)), kept, 1.0 if p == 0 else 0.0
+
+
+def gram_schmidt(
+    X: np.ndarray, scale: np.ndarray, nonzero: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gram-Schmidt with reorthogonalisation; a column that depends on earlier ones is left out.
+
+    Beside a column of ones the first value of every later column is subtracted first, which is exact: a year
+    in nanoseconds keeps its digits.  Returns Q (n, r), T (r, r) with X[:, kept] T = Q, and kept.
+    """
+    n, p_all = X.shape
+    kept = np.zeros(p_all, dtype=bool)
+    Q = np.empty((n, p_all), order="F")
+    R = np.zeros((p_all, p_all))
+    r = 0
+    ones = None  # coefficients of a column of ones in Q
+    for j in range(p_all):
+        if not nonzero[j]:
+            continue
+        c = np.zeros(r)
+        unit = scale[j]
+        shift = X[0, j] if ones is not None else 0.0
+        v = X[:, j] - shift
+        if shift != 0.0:
+            unit = float(np.linalg.norm(v))
+            if unit <= _ROUNDING * scale[j]:
+                continue
+            c[: ones.size] = ones * (shift / unit)
+        v = v / unit
+        for _ in range(3):
+            d = Q[:, :r].T @ v
+            v = v - Q[:, :r] @ d
+            c += d
+        size = float(np.linalg.norm(v))
+        if size <= _DEPENDENT:
+            continue
+        Q[:, r] = v / size
+        R[:r, r] = c * unit
+        R[r, r] = size * unit
+        kept[j] = True
+        r += 1
+        if ones is None and X[0, j] != 0.0 and np.all(X[:, j] == X[0, j]):
+            ones = R[:r, r - 1] / X[0, j]
+    return Q[:, :r], sl.solve_triangular(R[:r, :r], np.eye(r)), kept

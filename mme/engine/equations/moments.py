@@ -1,0 +1,166 @@
+"""Start of the search from moments of the data (analysis-of-variance estimators, Henderson 1953).
+
+For every column c of every term the quadratic form sum_l (Z_c'y)_l^2 / a_cl (y: least-squares residual, a the
+column's sum of squares in the level) is equated to its expectation under uncorrelated effects, together with
+the residual sum of squares.  The equations are linear in the variances; non-negative least squares solves
+them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from ...exceptions import DesignError
+from ..covariance.factors import lam_to_theta
+from ..kernels import cells as kc
+from ..runtime.parallel import cut, run
+from .design import Design
+from .equations import Equations
+
+__all__ = ["check_identified", "moment_start"]
+
+_LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
+_MOST = 0.98
+
+
+def check_identified(design: Design, eq: Equations) -> None:
+    """Refuse a term that the fixed effects explain: no data speak of its variance.
+
+    Raises
+    ------
+    DesignError
+        A column of a random term lies in the span of the fixed effects, for all levels together: the residual
+        of Z_c on X is zero.
+    """
+    p = eq.p
+    lay = eq.layout
+    diag2 = None
+    for t, place in enumerate(lay.places):
+        for c in range(place.first, place.first + place.k):
+            if lay.has_lead and place.block == 0:
+                total, H = float(np.sum(eq.A1[:, c, c])), eq.A1x[:, c, :p]
+            else:
+                if diag2 is None:
+                    first = eq.gptr[:-1]
+                    own = np.arange(lay.q2) - lay.lstart[lay.clevel]  # rows start at the level's first column
+                    diag2 = eq.gval[first + own]
+                columns = _columns_of(eq, place.block, c)
+                total, H = float(np.sum(diag2[columns])), eq.A2x[columns, :p]
+            left = total - float(np.sum(H * H))
+            if left <= 1e-10 * total:
+                raise DesignError(
+                    f"random term '{design.terms[t].name}' is explained by the fixed effects, so its "
+                    "variance cannot be estimated. Drop the term, or the fixed effects for its levels."
+                )
+
+
+def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
+    """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
+
+    Parameters
+    ----------
+    eq : Equations
+    A22 : scipy.sparse.csr_array, shape (q2, q2)
+        Symmetric Z_2'WZ_2.
+
+    Returns
+    -------
+    theta : ndarray, shape (n_theta,)
+    """
+    lay, p = eq.layout, eq.p
+    components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
+    a, r, H = [], [], []
+    diag2 = A22.diagonal() if lay.q2 else np.zeros(0)
+    for i, c in components:
+        if lay.has_lead and i == 0:
+            a.append(eq.A1[:, c, c])
+            moment = eq.A1x[:, c, :]
+        else:
+            columns = _columns_of(eq, i, c)
+            a.append(diag2[columns])
+            moment = eq.A2x[columns]
+        r.append(moment[:, p])
+        H.append(moment[:, :p])
+    m = len(components)
+    F = np.zeros((m + 1, m + 1))
+    rhs = np.zeros(m + 1)
+    inverse = [np.where(v > 0, 1.0 / np.where(v > 0, v, 1.0), 0.0) for v in a]
+    HH = [h.T @ h for h in H]
+    for i in range(m):
+        w = inverse[i]
+        HwH = (H[i] * w[:, None]).T @ H[i]
+        rhs[i] = np.sum(w * r[i] ** 2)
+        F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
+        for j in range(m):
+            squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
+            F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
+    rhs[m] = eq.Axx[p, p]
+    F[m, m] = eq.n - p
+    F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
+    variances = _solve(F, rhs)
+    theta = np.zeros(lay.n_theta)
+    for place in lay.places:
+        sd = np.zeros(place.k)
+        for c in range(place.k):
+            i = components.index((place.block, place.first + c))
+            mean = float(np.mean(a[i]))
+            ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
+            reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
+            reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
+            sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
+        theta[place.theta] = lam_to_theta(np.diag(sd), place.kind)
+    return theta
+
+
+def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+    scale = 1.0 / np.maximum(np.abs(F).max(axis=1), 1e-300)
+    solution = np.linalg.lstsq(F * scale[:, None], rhs * scale, rcond=1e-10)[0]
+    if np.all(solution > 0):
+        return solution
+    from scipy.optimize import nnls  # rarely needed, and slow to import
+
+    return nnls(F * scale[:, None], rhs * scale)[0]
+
+
+def _columns_of(eq: Equations, block: int, column: int) -> slice:
+    r = block - int(eq.layout.has_lead)
+    return slice(int(eq.layout.offsets[r]) + column, int(eq.layout.offsets[r + 1]), eq.layout.blocks[block].k)
+
+
+def _cross(
+    eq: Equations,
+    A22: sp.csr_array,
+    first: tuple[int, int],
+    second: tuple[int, int],
+    w: np.ndarray,
+    H1: np.ndarray,
+    H2: np.ndarray,
+) -> tuple[float, float]:
+    """For A = Z_first'Z_second and row weights w: the sums of w_i a_ij^2 and of w_i (H1 * A H2)_ij."""
+    lay = eq.layout
+    lead = (lay.has_lead and first[0] == 0, lay.has_lead and second[0] == 0)
+    if lead == (True, True):
+        d = eq.A1[:, first[1], second[1]]
+        return float(np.sum(w * d * d)), float(np.sum((w * d)[:, None] * H1 * H2))
+    if lead == (False, False):
+        A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
+        squares = A.multiply(A)
+        return float(w @ (squares @ np.ones(A.shape[1]))), float(np.sum(w[:, None] * H1 * (A @ H2)))
+    # the cells stand by levels of the leading term: A and H1, H2 are turned round where that comes second
+    (lead_weight, rest_weight) = (w, None) if lead[0] else (None, w)
+    H_lead, H_rest = (H1, H2) if lead[0] else (H2, H1)
+    block, column = second if lead[0] else first
+    c = first[1] if lead[0] else second[1]
+    columns = _columns_of(eq, block, column)
+    parts = run(
+        lambda _, a, b: kc.cell_moments(
+            a, b, eq.ptr, eq.idx, np.zeros((0, 1)) if eq.unit else eq.val, c,
+            columns.start, columns.stop, columns.step,
+            np.ones(lay.q1) if lead_weight is None else lead_weight,
+            np.ones(H_rest.shape[0]) if rest_weight is None else rest_weight,
+            np.ascontiguousarray(H_lead), np.ascontiguousarray(H_rest),
+        ),
+        cut(np.diff(eq.ptr) * float(2 + eq.p), lay.q1),
+    )  # fmt: skip
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)

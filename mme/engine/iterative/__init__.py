@@ -1,0 +1,1 @@
+"""Conjugate gradients and stochastic traces instead of a factorization."""

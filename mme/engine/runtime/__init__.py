@@ -1,0 +1,1 @@
+"""Threads, memory, what is said while a fit runs."""

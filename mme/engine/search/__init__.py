@@ -1,0 +1,1 @@
+"""The search over theta; knows no matrices."""

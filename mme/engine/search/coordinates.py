@@ -1,0 +1,325 @@
+"""Coordinates of the search: steps of the reliability, seen from the point where they begin.
+
+For a term with mean cross-product A_bar = R'R per level, the *reliability* of its effects is
+
+    rho = I - (I + R D R')^-1,   0 <= rho < I,   D = R^-1 rho (I - rho)^-1 R^-T,
+
+for a scalar term rho = n D / (1 + n D), the classical shrinkage factor.  Near rho = I it cannot be stored: a
+variance 1e8 times the residual's leaves 1e-9 of I - rho.  A point is therefore kept as the eigenvectors and
+eigenvalues of R D R' = U diag(d) U', and a step as the symmetric matrix E in
+
+    I - rho_new = G^-T (I - E) G^-1,   G = U diag(1 + d)^1/2,   G G' = I + R D R',
+
+so that E = 0 is the point, the reliability is linear in E, the metric of balanced data is q tr(E E), and the
+cone rho >= 0 is diag(d) + E >= 0.  Then  R D_new R' = G Y G',  Y = diag(d / (1 + d)) + E (I - E)^-1, which is
+formed without a difference of large numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..covariance.factors import lam_to_theta, theta_to_lam, triangular
+from ..kernels import cone as kernels
+from .cone import MOST_ITERATIONS, ConeBlock
+
+__all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec"]
+
+RIDGE = 1e-10  # of the metric of balanced data, added to the average information
+_LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
+_ZERO = 1e-14  # eigenvalue of Y that counts as zero
+_SINGULAR = 1e-8  # reliability below which a direction is called singular
+
+
+@dataclass(frozen=True, eq=False)
+class TermSpec:
+    """What the search knows of a term.
+
+    Attributes
+    ----------
+    k : int
+    kind : str
+        "full" or "diagonal".
+    entries : list of (int, int)
+    q : int
+        Number of levels.
+    root : ndarray, shape (k, k)
+        R with R'R the mean cross-product of the term's columns per level (diagonal for a diagonal term), in
+        the basis of `N_basis` and `information_basis` if the evaluation has them.
+    basis : ndarray, shape (k, k), optional
+        The design's columns are those of that basis times this.
+    """
+
+    k: int
+    kind: str
+    entries: list[tuple[int, int]]
+    q: int
+    root: np.ndarray
+    basis: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A point of the search.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    U : list of ndarray, shapes (k, k)
+        Eigenvectors of R D R', per term.
+    d : list of ndarray, shapes (k,)
+        Its eigenvalues; exact zeros where D is singular.
+    X0 : ndarray, shape (n_cones, K, K)
+        diag(d) of every cone.
+    """
+
+    theta: np.ndarray
+    U: list[np.ndarray]
+    d: list[np.ndarray]
+    X0: np.ndarray
+
+    def largest(self) -> float:
+        """Largest reliability of any direction."""
+        return max(float(np.max(d / (1.0 + d))) for d in self.d)
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticModel:
+    """Gradient, average information and the metric's diagonal in the coordinates E of a place."""
+
+    g: np.ndarray
+    H: np.ndarray
+    metric: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step from a place: E, predicted decrease, and the eigenvalues that it makes zero, per cone."""
+
+    e: np.ndarray
+    decrease: float
+    zeros: np.ndarray
+
+
+class Coordinates:
+    """Places, and the steps between them, of all terms.
+
+    Parameters
+    ----------
+    terms : list of TermSpec
+    """
+
+    def __init__(self, terms: list[TermSpec]) -> None:
+        self.terms = terms
+        self.blocks: list[ConeBlock] = []
+        self.cones: list[ConeBlock] = []
+        self.A: list[np.ndarray] = []  # root @ basis: R of the design's columns
+        self.Ai: list[np.ndarray] = []
+        self.Ri: list[np.ndarray] = []
+        self.metric = np.concatenate([t.q * _weights(t) for t in terms])
+        start = 0
+        for t in terms:
+            block = ConeBlock(start, t.k, t.entries)
+            self.blocks.append(block)
+            if t.kind == "diagonal":
+                self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for a in range(t.k)]
+            else:
+                self.cones.append(block)
+            A = t.root if t.basis is None else t.root @ t.basis
+            self.A.append(A)
+            self.Ai.append(np.linalg.inv(A))
+            self.Ri.append(np.linalg.inv(t.root))
+            start += block.size
+        self.m = start
+        self._starts = np.array([c.part.start for c in self.cones])
+        self._ks = np.array([c.k for c in self.cones])
+        self._unit = 1.0 / np.sqrt(self.metric)
+        self._size = np.concatenate(
+            [np.full(t.k if t.kind == "diagonal" else 1, 1.0 / np.sqrt(t.q)) for t in terms]
+        )
+        self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
+        self._none = np.zeros(len(self.cones), dtype=np.int64)
+
+    # -- places -------------------------------------------------------------------------------------------
+
+    def at(self, theta: np.ndarray) -> Place:
+        """The place of theta; the theta it holds has non-negative diagonals and exact zeros."""
+        theta = np.asarray(theta, dtype=np.float64)
+        factors = []
+        for t, b, A in zip(self.terms, self.blocks, self.A, strict=True):
+            factors.append(A @ theta_to_lam(theta[b.part], t.k, t.kind))
+        return self._place(factors)
+
+    def _place(self, factors: list[np.ndarray]) -> Place:
+        """The place with R D R' = factor factor' per term."""
+        theta = np.empty(self.m)
+        Us, ds = [], []
+        for t, b, Ai, L in zip(self.terms, self.blocks, self.Ai, factors, strict=True):
+            if t.kind == "diagonal" or t.k == 1:
+                U, s = np.eye(t.k), np.abs(np.diag(L))
+                lam = np.diag(s * np.diag(Ai)) if t.k > 1 else np.abs(Ai @ L)
+            else:
+                U, s, _ = np.linalg.svd(L)
+                s = np.where(s > _ZERO * s[0], s, 0.0)
+                lam = triangular(Ai @ (U * s))
+            theta[b.part] = lam_to_theta(lam, t.kind)
+            Us.append(U)
+            ds.append(s * s)
+        X0 = np.zeros((len(self.cones), int(self._ks.max()), int(self._ks.max())))
+        i = 0
+        for t, d in zip(self.terms, ds, strict=True):
+            if t.kind == "diagonal":
+                X0[i : i + t.k, 0, 0] = d
+                i += t.k
+            else:
+                X0[i, range(t.k), range(t.k)] = d
+                i += 1
+        return Place(theta, Us, ds, X0)
+
+    def move(self, place: Place, e: np.ndarray, zeros: np.ndarray | None = None) -> Place:
+        """The place that a step leads to.
+
+        Parameters
+        ----------
+        place : Place
+        e : ndarray, shape (m,)
+            Every eigenvalue of I - E positive.
+        zeros : ndarray of int, shape (n_cones,), optional
+            How many eigenvalues of every cone the step makes zero: they are then exact.
+        """
+        factors = []
+        cone = 0
+        for t, b, U, d in zip(self.terms, self.blocks, place.U, place.d, strict=True):
+            root = np.sqrt(1.0 + d)
+            if t.kind == "diagonal" or t.k == 1:
+                E = e[b.part]
+                y = d / (1.0 + d) + E / (1.0 - E)
+                if zeros is not None:
+                    y = np.where(zeros[cone : cone + t.k] > 0, 0.0, y)
+                y = np.where(y > _ZERO, y, 0.0)
+                factors.append(np.diag(root * np.sqrt(y)))
+                cone += t.k
+                continue
+            E = b.mat(e)
+            Y = np.diag(d / (1.0 + d)) + np.linalg.solve(np.eye(t.k) - E, E)
+            w, V = np.linalg.eigh(0.5 * (Y + Y.T))
+            w = np.where(w > _ZERO, w, 0.0)
+            if zeros is not None:
+                w[: zeros[cone]] = 0.0
+            factors.append((U * root) @ (V * np.sqrt(w)))
+            cone += 1
+        return self._place(factors)
+
+    def transport(self, old: Place, new: Place) -> list[np.ndarray]:
+        """Per term the matrix of E at `old` -> E at `new` of one and the same change of the reliability."""
+        out = []
+        for b, U, d, V, f in zip(self.blocks, old.U, old.d, new.U, new.d, strict=True):
+            T = np.sqrt(1.0 + f)[:, None] * (V.T @ U) / np.sqrt(1.0 + d)
+            out.append(b.congruence(T))
+        return out
+
+    def singular_terms(self, place: Place) -> list[int]:
+        """Terms with a direction whose reliability is zero to within rounding."""
+        return [i for i, d in enumerate(place.d) if float(np.min(d)) < _SINGULAR]
+
+    def uniform(self, reliability: float) -> np.ndarray:
+        """theta at which every direction of every term has the same reliability."""
+        s = np.sqrt(reliability / (1.0 - reliability))
+        return self._place([s * np.eye(t.k) for t in self.terms]).theta
+
+    def random(self, rng: np.random.Generator) -> np.ndarray:
+        """theta with random directions and reliabilities."""
+        factors = []
+        for t in self.terms:
+            r = rng.uniform(size=t.k)
+            Q = np.eye(t.k) if t.kind == "diagonal" else np.linalg.qr(rng.normal(size=(t.k, t.k)))[0]
+            factors.append(Q * np.sqrt(r / (1.0 - r)))
+        return self._place(factors).theta
+
+    def fraction_inside(self, place: Place, e: np.ndarray) -> float:
+        """Largest fraction of a step, at most 1, that stays in the cone."""
+        fraction = 1.0
+        for c, X in zip(self.cones, place.X0, strict=True):
+            X = X[: c.k, : c.k]
+            if float(np.linalg.eigvalsh(X + c.mat(e))[0]) >= -1e-12:
+                continue
+            low, high = 0.0, fraction
+            for _ in range(40):
+                middle = 0.5 * (low + high)
+                inside = float(np.linalg.eigvalsh(X + middle * c.mat(e))[0]) >= 0.0
+                low, high = (middle, high) if inside else (low, middle)
+            fraction = min(fraction, low)
+        return fraction
+
+    def straight(self, e: np.ndarray) -> np.ndarray:
+        """The step that adds to R D R' what a step `e`, every eigenvalue above -1, adds for small ones."""
+        out = np.empty(self.m)
+        for c in self.cones:
+            E = c.mat(e)
+            out[c.part] = np.linalg.solve(np.eye(c.k) + E, E)[c.rows, c.cols]
+        return out
+
+    def change(self, place: Place, e: np.ndarray) -> np.ndarray:
+        """Entries of the change of D that a small step makes, each over its natural scale."""
+        out = np.empty(self.m)
+        for b, Ai, A, U, d in zip(self.blocks, self.Ai, self.A, place.U, place.d, strict=True):
+            G = Ai @ (U * np.sqrt(1.0 + d))
+            size = np.linalg.norm(A, axis=0)
+            out[b.part] = (size[:, None] * (G @ b.mat(e) @ G.T) * size)[b.rows, b.cols]
+        return out
+
+    # -- derivatives and steps ----------------------------------------------------------------------------
+
+    def model(self, place: Place, evaluation) -> QuadraticModel:
+        """Gradient and average information in E."""
+        g = np.empty(self.m)
+        J = np.zeros((self.m, self.m))
+        N_all = evaluation.N if evaluation.N_basis is None else evaluation.N_basis
+        for b, G, N in zip(self.blocks, self.roots(place), N_all, strict=True):
+            g[b.part] = b.dual(G.T @ N @ G)
+            J[b.part, b.part] = b.congruence(G)
+        info = evaluation.information_D if evaluation.N_basis is None else evaluation.information_basis
+        H = J.T @ info @ J
+        return QuadraticModel(g, 0.5 * (H + H.T), self.metric)
+
+    def roots(self, place: Place) -> list[np.ndarray]:
+        """R^-1 G per term: d D = (R^-1 G) E (R^-1 G)', in the basis of the evaluation."""
+        return [Ri @ (U * np.sqrt(1.0 + d)) for Ri, U, d in zip(self.Ri, place.U, place.d, strict=True)]
+
+    def step(self, place: Place, model: QuadraticModel, damping: float = RIDGE) -> Step:
+        """Minimising step of the model, damped by so much of the metric, over the cone."""
+        g, unit = model.g, self._unit
+        e, inside, M = kernels.newton_step(
+            place.X0, g, np.ascontiguousarray(model.H), unit, damping, RIDGE, self._starts, self._ks
+        )
+        if inside:
+            return Step(e, max(0.0, float(-0.5 * (g @ e))), self._none)
+        # every block has a unit of its own, to which its cone is blind
+        ratio = self._block / unit
+        M *= np.outer(ratio, ratio)
+        scaled = g * self._block
+        e, zeros = kernels.minimise_over_cone(
+            place.X0 / self._size[:, None, None], scaled, M, self._starts, self._ks, MOST_ITERATIONS
+        )
+        decrease = float(-(scaled @ e) - 0.5 * (e @ M @ e))
+        return Step(e * self._block, max(0.0, decrease), zeros)
+
+    def slope(self, place: Place, model: QuadraticModel) -> float:
+        """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""
+        balanced = QuadraticModel(model.g, np.diag(model.metric), model.metric)
+        return float(np.sqrt(2.0 * self.step(place, balanced, 0.0).decrease))
+
+    def limit(self, e: np.ndarray) -> float:
+        """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
+        fraction = 1.0
+        for c in self.cones:
+            largest = float(np.linalg.eigvalsh(c.mat(e))[-1]) if c.k > 1 else float(e[c.part.start])
+            if largest > _LARGEST_DROP:
+                fraction = min(fraction, _LARGEST_DROP / largest)
+        return fraction
+
+
+def _weights(term: TermSpec) -> np.ndarray:
+    return np.array([1.0 if a == b else 2.0 for a, b in term.entries])

@@ -1,0 +1,1 @@
+"""statsmodels' door: its words live only here."""

@@ -1,0 +1,1 @@
+"""From statsmodels' arguments to the engine's design."""

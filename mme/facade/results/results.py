@@ -1,0 +1,573 @@
+"""Results of MixedLM: statsmodels' names and shapes, computed when asked for."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.base.model as base
+from statsmodels.iolib import summary2
+from statsmodels.tools.rng_qrng import check_random_state
+from statsmodels.tools.sm_exceptions import SingularMatrixWarning
+
+from ...exceptions import DataError
+from ...formula.frame import to_pandas
+from ..covariance import invert, random_basis, well_conditioned
+from ..design.frame import plain_frame
+from ..design.params import MixedLMParams
+from ..design.vc_formula import formula_columns
+from ..releases import SPEC, cache_readonly
+from .blups import group_covariances, random_effect_arrays
+from .profile import profile_variance
+from .summary import summary_tables
+
+if TYPE_CHECKING:
+    from ...engine.iterative.root import MonteCarlo
+    from ..likelihood import Likelihood
+
+__all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
+
+# A ratio of variances this small, in units where the reliability is about one half, is on the boundary.
+_BOUNDARY = 1e-7
+
+
+class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
+    """Results of fitting a `MixedLM`.
+
+    Attributes
+    ----------
+    params : ndarray, shape (k_fe + k_re2 + k_vc,)
+        Fixed effects; lower triangle of cov_re / scale, row by row; vcomp / scale.  **Ratio scale**, and so
+        are ``bse``, ``tvalues``, ``pvalues``, ``conf_int()`` and ``cov_params()``.
+    fe_params : ndarray, shape (k_fe,)
+        Fixed effects; NaN where a dependent column was dropped.
+    bse_fe : ndarray, shape (k_fe,)
+        Their standard errors, from the observed information of all parameters.
+    cov_re : ndarray, shape (k_re, k_re)
+        Covariance of the random effects.  **Variance scale**.
+    cov_re_unscaled : ndarray, shape (k_re, k_re)
+        ``cov_re / scale``.  **Ratio scale**.
+    vcomp : ndarray, shape (k_vc,)
+        Variance components.  **Variance scale**.
+    scale : float
+        Residual variance.
+    bse_re : ndarray, shape (k_re2 + k_vc,)
+        Standard errors of cov_re (lower triangle) and vcomp.  **Variance scale**: the delta rule on ratio and
+        residual variance.
+    llf : float
+        Log-likelihood maximized (restricted under REML; less penalties).
+    converged : bool
+    mle_retvals : dict
+        How the fit went: converged, message (one sentence), reason (why the search stopped), evaluations,
+        iterations, gradient_norm, newton_decrement; of the engine's fits also solver and seconds.
+    hist : list or None
+        History of the search with ``full_output=True``.
+    method : {"REML", "ML"}
+    params_object : MixedLMParams
+        The parameters in pieces.  **Ratio scale**.
+    freepat : MixedLMParams or None
+        The `free` argument of the fit.
+    boundary : list of str
+        Names of variances estimated as zero and of pairs estimated as perfectly correlated.
+    monte_carlo : mme.engine.iterative.root.MonteCarlo or None
+        Monte Carlo errors of an iterative fit (`IterativeMixedLMResults`); None for exact estimates.
+    """
+
+    monte_carlo: MonteCarlo | None = None
+
+    def __init__(
+        self,
+        model: Any,
+        params: MixedLMParams,
+        *,
+        scale: float,
+        llf: float,
+        reml: bool,
+        converged: bool,
+        retvals: dict[str, Any],
+        fe_pen: Any = None,
+        cov_pen: Any = None,
+        free: MixedLMParams | None = None,
+        regularized: bool = False,
+        perfect: bool = False,
+    ) -> None:
+        super().__init__(model, params.get_packed(use_sqrt=False, has_fe=True))
+        self.scale = float(scale)
+        self.nobs = model.nobs
+        self.df_resid = model.nobs - int(np.count_nonzero(~np.isnan(params.fe_params)))
+        self.params_object = params
+        self.fe_params = np.asarray(params.fe_params, dtype=np.float64)
+        self.cov_re_unscaled = np.asarray(params.cov_re, dtype=np.float64)
+        self.cov_re = self.scale * self.cov_re_unscaled
+        self.vcomp = self.scale * np.asarray(params.vcomp, dtype=np.float64)
+        self.reml = reml
+        self.method = "REML" if reml else "ML"
+        self.converged = bool(converged)
+        self.mle_retvals = retvals
+        self.hist = None
+        self.fe_pen, self.cov_pen = fe_pen, cov_pen
+        self.k_fe, self.k_re, self.k_re2, self.k_vc = model.k_fe, model.k_re, model.k_re2, model.k_vc
+        self.use_sqrt = model.use_sqrt
+        self.freepat = free
+        self.regularized = regularized
+        self.perfect = perfect
+        self._llf = float(llf)
+        self._orthonormal: tuple[np.ndarray, np.ndarray] | None = None
+        self._data_in_cache = ["fittedvalues", "resid", "random_effects", "random_effects_cov"]
+
+    # -- likelihood ----------------------------------------------------------------------------
+
+    @property
+    def _likelihood(self) -> Likelihood:
+        """The model's; of a response that it explains exactly, that of the limit which was fitted."""
+        return self.model.limit_likelihood if self.perfect else self.model.likelihood
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood at the estimate."""
+        return self._llf
+
+    def _df_information(self) -> float:
+        if self.freepat is not None:
+            return float(np.sum(self.freepat.get_packed(use_sqrt=False, has_fe=True))) + 1
+        return int(np.count_nonzero(~np.isnan(self.params))) + 1
+
+    @cache_readonly
+    def aic(self) -> float:
+        """Akaike information criterion; NaN under REML."""
+        return np.nan if self.reml else -2 * (self.llf - self._df_information())
+
+    @cache_readonly
+    def bic(self) -> float:
+        """Bayesian information criterion; NaN under REML."""
+        return np.nan if self.reml else -2 * self.llf + np.log(self.nobs) * self._df_information()
+
+    @cache_readonly
+    def boundary(self) -> list[str]:
+        """Variances at zero, and the pair or set of effects whose covariance is singular, by name."""
+        model, names = self.model, []
+        likelihood = self._likelihood
+        if self.k_re:
+            size = 1.0 / np.sqrt(likelihood.term_squares(0))
+            D = self.cov_re_unscaled / np.outer(size, size)
+            effects = [str(n) for n in model.data.exog_re_names]
+            zero = np.diag(D) <= _BOUNDARY
+            free = self.freepat is None or bool(np.all(np.asarray(self.freepat.cov_re)))
+            names += [
+                n if n.endswith(" Var") else f"{n} Var" for n, z in zip(effects, zero, strict=True) if z
+            ]
+            left = np.flatnonzero(~zero)
+            if left.size > 1 and free:
+                sd = np.sqrt(np.diag(D)[left])
+                w = np.linalg.eigvalsh(D[np.ix_(left, left)] / np.outer(sd, sd))
+                if w[0] <= _BOUNDARY and self._is_singular(left):
+                    names.append(" x ".join(effects[i] for i in left) + " correlation")
+        first = 1 if self.k_re else 0
+        for j, name in enumerate(model.exog_vc.names):
+            if self.params_object.vcomp[j] * likelihood.term_squares(first + j)[0] <= _BOUNDARY:
+                names.append(f"{name} Var")
+        return names
+
+    def _is_singular(self, effects: np.ndarray) -> bool:
+        """Whether cov_re is singular too where uncentred columns do not make effects look alike."""
+        R = random_basis(self._likelihood.cross_products(), self.k_re)
+        if R is None or effects.size < self.k_re:
+            return True
+        D = R @ self.cov_re_unscaled @ R.T
+        sd = np.sqrt(np.maximum(np.diag(D), np.finfo(float).tiny))
+        return bool(np.linalg.eigvalsh(D / np.outer(sd, sd))[0] <= _BOUNDARY)
+
+    # -- standard errors -----------------------------------------------------------------------
+
+    @property
+    def normalized_cov_params(self) -> np.ndarray:
+        """``cov_params() / scale``."""
+        return self._covariance / self.scale
+
+    @normalized_cov_params.setter
+    def normalized_cov_params(self, value: Any) -> None:
+        # the base class sets None when a result is made: to be computed when asked for
+        if value is not None:
+            self.__dict__.setdefault("_cache", {})["_covariance"] = np.asarray(value) * self.scale
+
+    @cache_readonly
+    def _covariance(self) -> np.ndarray:
+        hess, _ = self._likelihood.hessian(
+            self.params_object, self.reml, self.fe_pen, self.cov_pen, stationary=self.regularized
+        )
+        k = hess.shape[0]
+        active = ~np.isnan(self.params)
+        fixed = np.zeros(k, dtype=bool)
+        if self.freepat is not None:
+            fixed = self.freepat.get_packed(use_sqrt=False, has_fe=True) == 0
+            active &= ~fixed
+        if self.regularized:
+            active[: self.k_fe] &= self.fe_params != 0
+        coordinates, inner = None, None
+        if self.fe_pen is None and self.cov_pen is None and not self.regularized:
+            equations = self._likelihood.cross_products()
+            basis = random_basis(equations, self.k_re)
+            coordinates = well_conditioned(self.k_fe, self.k_vc, active, basis, equations.fixed)
+
+            def inner() -> np.ndarray:
+                return -self._likelihood.orthonormal_hessian(self.params_object, self.reml)
+
+        covariance = self._inverse(-hess, active, coordinates, inner)
+        # parameters held at a value have no error
+        covariance[fixed, :] = 0.0
+        covariance[:, fixed] = 0.0
+        return covariance
+
+    def _inverse(
+        self,
+        information: np.ndarray,
+        active: np.ndarray,
+        coordinates: np.ndarray | None = None,
+        inner: Callable[[], np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Covariance of the active parameters; NaN for others and, with a warning, in flat directions."""
+        covariance, flat, better = invert(information, active, coordinates, inner)
+        self._orthonormal = None if better is None else (coordinates, better)
+        if flat.size:
+            names = [str(self.model.data.param_names[i]) for i in flat]
+            warnings.warn(
+                f"The information is singular in the direction of {', '.join(names)}: their standard errors "
+                "are NaN. The variances cannot be told apart, or are on the boundary.",
+                SingularMatrixWarning,
+                stacklevel=4,
+            )
+        return covariance
+
+    @cache_readonly
+    def bse_fe(self) -> np.ndarray:
+        """Standard errors of the fixed effects."""
+        return self.bse[: self.k_fe]
+
+    @cache_readonly
+    def bse_re(self) -> np.ndarray:
+        """Standard errors of the lower triangle of cov_re and of vcomp (variance scale).
+
+        The estimate is scale * ratio.  With C the covariance of the parameters and s(params) the residual
+        variance as their function, var = g'Cg + ratio^2 2 scale^2 / nu, g = scale e_j + ratio ds/dparams.
+        Estimates of variances are skewed: intervals are better taken from `profile_re`.
+        """
+        ratios = self.params[self.k_fe :]
+        if ratios.size == 0:
+            return np.zeros(0)
+        likelihood = self._likelihood
+        point = likelihood.at(self.cov_re_unscaled, self.params_object.vcomp, self.reml)
+        nu = point.nu(self.reml)
+        C = np.array(self.cov_params())
+        if self._orthonormal is not None:
+            return self._orthonormal_bse_re()
+        own = np.isnan(np.diag(C))[self.k_fe :]
+        C = np.where(np.isnan(C), 0.0, C)
+        slope = np.zeros(self.params.size)
+        slope[: self.k_fe][likelihood.kept] = -2.0 * point.score_beta(self.fe_params) / nu
+        slope[self.k_fe :] = -np.concatenate(likelihood.triangle(point.quadratic(self.fe_params))) / nu
+        G = self.scale * np.eye(self.params.size)[self.k_fe :] + np.outer(ratios, slope)
+        variance = np.einsum("ij,jk,ik->i", G, C, G) + 2.0 * (ratios * self.scale) ** 2 / nu
+        return np.where(own, np.nan, np.sqrt(np.maximum(variance, 0.0)))
+
+    def _orthonormal_bse_re(self) -> np.ndarray:
+        """`bse_re` by way of the coordinates in which the covariance was found: no digits cancel."""
+        assert self._orthonormal is not None
+        T, C = self._orthonormal
+        k_fe, likelihood = self.k_fe, self._likelihood
+        point = likelihood.orthonormal_point(self.params_object, self.reml)
+        nu = point.nu(self.reml)
+        R = random_basis(likelihood.cross_products(), self.k_re)
+        D = self.cov_re_unscaled if R is None else R @ self.cov_re_unscaled @ R.T
+        ratios = np.concatenate([D[np.tril_indices(self.k_re)], self.params_object.vcomp])
+        slope = np.zeros(self.params.size)
+        slope[:k_fe][likelihood.kept] = -2.0 * point.score_beta(self.fe_params) / nu
+        slope[k_fe:] = -np.concatenate(likelihood.triangle(point.quadratic(self.fe_params))) / nu
+        G = self.scale * np.eye(self.params.size)[k_fe:] + np.outer(ratios, slope)
+        M = G @ np.where(np.isnan(C), 0.0, C) @ G.T + 2.0 * self.scale**2 / nu * np.outer(ratios, ratios)
+        back = T[k_fe:, k_fe:]
+        return np.sqrt(np.einsum("ij,jk,ik->i", back, M, back))
+
+    # -- random effects ------------------------------------------------------------------------
+
+    @cache_readonly
+    def _blups(self) -> list[np.ndarray]:
+        return random_effect_arrays(
+            self.model, self._likelihood, self.params_object, self.fe_params, self.reml
+        )
+
+    def _names_of(self, g: int) -> list[str]:
+        model = self.model
+        names = [str(n) for n in model.data.exog_re_names] if self.k_re else []
+        for k, component in enumerate(model.exog_vc.names):
+            names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
+        return names
+
+    @cache_readonly
+    def random_effects(self) -> dict[Hashable, pd.Series]:
+        """Conditional means of the random effects given the data: one labelled Series per group."""
+        model, arrays = self.model, self._blups
+        if self.k_vc == 0:
+            index = pd.Index(self._names_of(0))
+            return {
+                label: pd.Series(u, index=index)
+                for label, u in zip(model.group_labels, arrays[0], strict=True)
+            }
+        first = 1 if self.k_re else 0
+        out = {}
+        for g, label in enumerate(model.group_labels):
+            parts = [arrays[0][g]] if self.k_re else []
+            for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
+                parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
+            out[label] = pd.Series(np.concatenate(parts), index=self._names_of(g))
+        return out
+
+    @cache_readonly
+    def random_effects_cov(self) -> dict[Hashable, pd.DataFrame]:
+        """Conditional covariance of each group's random effects given the data and the parameters."""
+        model = self.model
+        model.need_data()
+        matrices = group_covariances(model, self.params_object, self.scale)
+        shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
+        out = {}
+        for g, (label, V) in enumerate(zip(model.group_labels, matrices, strict=True)):
+            names = shared if shared is not None else self._names_of(g)
+            out[label] = pd.DataFrame(V, index=names, columns=names)
+        return out
+
+    @cache_readonly
+    def fittedvalues(self) -> np.ndarray:
+        """Fixed effects plus predicted random effects, shape (nobs,)."""
+        model, arrays = self.model, self._blups
+        fit = model.predict(self.params_object)
+        if self.k_re:
+            fit = fit + np.sum(arrays[0][model.group_index.codes] * model.exog_re, axis=1)
+        for component, u in zip(model.exog_vc.components, arrays[1 if self.k_re else 0 :], strict=True):
+            fit = fit + component.times(u if component.used is None else u[component.used])
+        return fit
+
+    @cache_readonly
+    def resid(self) -> np.ndarray:
+        """Response less `fittedvalues`, shape (nobs,)."""
+        return self.model.endog - self.fittedvalues
+
+    # -- tests, prediction, simulation -----------------------------------------------------------
+
+    @property
+    def _refit_options(self) -> dict[str, Any]:
+        """Solver of a refit to simulated data, and its settings: those of this fit."""
+        return {"solver": "direct"}
+
+    def t_test(self, r_matrix: Any, cov_p: Any = None, use_t: bool | None = None) -> Any:
+        """Tests of linear hypotheses R b = 0 about the fixed effects.
+
+        Parameters
+        ----------
+        r_matrix : array_like, shape (k_fe,) or (m, k_fe); or str
+            Restrictions; strings may name any parameter.
+        cov_p : array_like, optional
+            Covariance to use in place of `cov_params()`.
+        use_t : bool, optional
+
+        Returns
+        -------
+        ContrastResults
+        """
+        if isinstance(r_matrix, str | tuple) or (
+            isinstance(r_matrix, list) and r_matrix and isinstance(r_matrix[0], str)
+        ):
+            return super().t_test(r_matrix, cov_p=cov_p, use_t=use_t)
+        R = np.atleast_2d(np.asarray(r_matrix, dtype=np.float64))
+        if R.shape[1] != self.k_fe:
+            raise ValueError(f"r_matrix for t-test should have {self.k_fe:d} columns")
+        R = np.hstack([R, np.zeros((R.shape[0], self.k_re2 + self.k_vc))])
+        return super().t_test(R, cov_p=cov_p, use_t=use_t)
+
+    def predict(self, exog: Any = None, transform: bool = True, *args: Any, **kwargs: Any) -> Any:
+        """Mean response from the fixed effects alone; see `MixedLM.predict`."""
+        if transform and exog is not None and hasattr(self.model, "formula"):
+            if getattr(self.model.data, SPEC, None) is None:
+                raise DataError(
+                    "the formula's coding was removed with the data; pass the design matrix with "
+                    "transform=False."
+                )
+            exog = to_pandas(exog)
+            if isinstance(exog, pd.DataFrame):  # as the fit took its columns: patsy knows no Arrow types
+                exog = plain_frame(exog, formula_columns(str(self.model.formula), exog.columns), None)
+        return super().predict(to_pandas(exog), transform, *args, **kwargs)
+
+    def bootstrap(
+        self,
+        nrep: int = 100,
+        method: str | None = None,
+        disp: Any = 0,
+        store: Any = 1,
+        rng: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Parametric bootstrap of the packed parameters (ratio scale).
+
+        Rows are not independent, so responses are simulated from the fitted model, never resampled.
+
+        Returns
+        -------
+        mean, std : ndarray, shape (k_fe + k_re2 + k_vc,)
+        results : ndarray, shape (nrep, k_fe + k_re2 + k_vc)
+        """
+        self.model.need_data()
+        rng = check_random_state(rng)
+        model = self.model
+        distribution = model.get_distribution(self.params, self.scale, None)
+        kwds = model._get_init_kwds()
+        draws = []
+        for _ in range(nrep):
+            again = model.__class__(distribution.rvs(rng=rng), model.exog, **kwds)
+            with warnings.catch_warnings():
+                # simulated responses often put a small variance on its boundary; that is part of the answer
+                warnings.simplefilter("ignore", SingularMatrixWarning)
+                refit = again.fit(
+                    reml=self.reml,
+                    method=method,
+                    fe_pen=self.fe_pen,
+                    cov_pen=self.cov_pen,
+                    free=self.freepat,
+                    **self._refit_options,
+                )
+            draws.append(refit._results.params)
+        results = np.array(draws)
+        if store:
+            self.bootstrap_results = results
+        return results.mean(0), results.std(0), results
+
+    def profile_re(
+        self,
+        re_ix: int | str,
+        vtype: str,
+        num_low: int = 5,
+        dist_low: float = 1.0,
+        num_high: int = 5,
+        dist_high: float = 1.0,
+        **fit_kwargs: Any,
+    ) -> np.ndarray:
+        """Profile log-likelihood of one variance.
+
+        Parameters
+        ----------
+        re_ix : int or str
+            Index of the random effect (``vtype="re"``) or name of the variance component (``"vc"``).
+        vtype : {"re", "vc"}
+        num_low, num_high : int
+            Points below and above the estimate.
+        dist_low, dist_high : float
+            How far to go below and above it (variance scale).
+        **fit_kwargs
+            method, gtol, maxiter and so on, as in `MixedLM.fit`.
+
+        Returns
+        -------
+        ndarray, shape (num_low + 1 + num_high, 2)
+            Values of the variance (variance scale) and the log-likelihood maximized over all else.
+        """
+        return profile_variance(self, re_ix, vtype, num_low, dist_low, num_high, dist_high, fit_kwargs)
+
+    # -- summary, storage ------------------------------------------------------------------------
+
+    def summary(
+        self,
+        yname: str | None = None,
+        xname_fe: list[str] | None = None,
+        xname_re: list[str] | None = None,
+        title: str | None = None,
+        alpha: float = 0.05,
+    ) -> summary2.Summary:
+        """Summary tables: the fit, and the parameters (variances on the variance scale).
+
+        Parameters
+        ----------
+        yname : str, optional
+        xname_fe, xname_re : list of str, optional
+            Names of the fixed effects, and of the variance parameters.
+        title : str, optional
+        alpha : float
+            One less the level of the confidence intervals.
+        """
+        return summary_tables(self, yname, xname_fe, xname_re, title, alpha)
+
+    @property
+    def fit_info(self) -> dict[str, Any]:
+        """How the fit went: `mle_retvals`, under the name that results of `lmer` have."""
+        return self.mle_retvals
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.model.description}, {self.method}, llf {self.llf:.4f}, "
+            f"{'converged' if self.converged else 'NOT CONVERGED'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The summary with its title, and how the fit went."""
+        smry = self.summary()
+        how = html.escape(self.mle_retvals["message"])
+        return f"<p><b>{html.escape(smry.title)}</b></p>\n{smry.as_html()}<br/>\n{how}"
+
+    def _complete(self, smry: summary2.Summary) -> None:
+        """What a kind of fit adds to the summary, in place."""
+
+    @cache_readonly
+    def _group_sizes(self) -> tuple[int, float, float, float]:
+        sizes = self.model.group_index.sizes
+        return len(sizes), float(sizes.min()), float(sizes.max()), float(sizes.mean())
+
+    def remove_data(self) -> None:
+        """Forget everything that grows with the rows, from the results and the model.
+
+        What needs it (standard errors, random effects, summary) is computed first and stays.
+        """
+        for name in (
+            "_covariance",
+            "bse",
+            "bse_fe",
+            "bse_re",
+            "_blups",
+            "_group_sizes",
+            "boundary",
+            "aic",
+            "bic",
+        ):
+            getattr(self, name)
+        self.model._forget_data()
+        for name in self._data_in_cache:
+            self._cache.pop(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        # labelled copies are built again from the arrays
+        heavy = ("random_effects", "random_effects_cov")
+        state["_cache"] = {k: v for k, v in state.get("_cache", {}).items() if k not in heavy}
+        return state
+
+
+class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
+    """Labels the results of a model built from pandas data."""
+
+    _attrs = {  # noqa: RUF012 (statsmodels' protocol)
+        "bse_re": ("generic_columns", "variance_names"),
+        "error_re": ("generic_columns", "variance_names"),
+        "fe_params": ("generic_columns", "xnames"),
+        "bse_fe": ("generic_columns", "xnames"),
+        "cov_re": ("generic_columns_2d", "exog_re_names"),
+        "cov_re_unscaled": ("generic_columns_2d", "exog_re_names"),
+    }
+    _wrap_attrs = base.wrap.union_dicts(base.LikelihoodResultsWrapper._wrap_attrs, _attrs)
+    _wrap_methods = base.LikelihoodResultsWrapper._wrap_methods
+
+    def __repr__(self) -> str:
+        return repr(self._results)
+
+    def _repr_html_(self) -> str:
+        return self._results._repr_html_()
+
+
+base.wrap.populate_wrapper(MixedLMResultsWrapper, MixedLMResults)

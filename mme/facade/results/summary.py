@@ -1,0 +1,71 @@
+"""Summary tables of a MixedLM, laid out as statsmodels' are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from statsmodels.iolib import summary2
+
+if TYPE_CHECKING:
+    from ..protocol import MixedResults
+
+__all__ = ["summary_tables"]
+
+
+def summary_tables(
+    results: MixedResults,
+    yname: str | None,
+    xname_fe: list[str] | None,
+    xname_re: list[str] | None,
+    title: str | None,
+    alpha: float,
+) -> summary2.Summary:
+    """See `MixedLMResults.summary`."""
+    names = list(results.model.data.param_names)
+    k_fe = results.k_fe
+    for what, given, part in (
+        ("xname_fe", xname_fe, slice(0, k_fe)),
+        ("xname_re", xname_re, slice(k_fe, len(names))),
+    ):
+        if given is not None:
+            expected = len(names[part])
+            if len(given) != expected:
+                raise ValueError(f"{what} should be a list of length {expected:d}")
+            names[part] = given
+    sizes = results._group_sizes
+    smry = summary2.Summary()
+    smry.add_dict(
+        {
+            "Model:": "MixedLM",
+            "No. Observations:": str(results.nobs),
+            "No. Groups:": str(sizes[0]),
+            "Min. group size:": f"{sizes[1]:.0f}",
+            "Max. group size:": f"{sizes[2]:.0f}",
+            "Mean group size:": f"{sizes[3]:.1f}",
+            "Dependent Variable:": results.model.endog_names if yname is None else yname,
+            "Method:": results.method,
+            "Scale:": results.scale,
+            "Log-Likelihood:": results.llf,
+            "Converged:": "Yes" if results.converged else "No",
+        }
+    )
+    smry.add_title("Mixed Linear Model Regression Results" if title is None else title)
+    table = np.full((len(names), 6), np.nan)
+    table[:k_fe, 0] = results.fe_params
+    table[:k_fe, 1] = results.bse_fe
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table[:k_fe, 2] = results.fe_params / results.bse_fe
+    table[:k_fe, 3] = 2 * norm.sf(np.abs(table[:k_fe, 2]))
+    half = norm.isf(alpha / 2) * results.bse_fe
+    table[:k_fe, 4] = results.fe_params - half
+    table[:k_fe, 5] = results.fe_params + half
+    table[k_fe:, 0] = np.concatenate((results.cov_re[np.tril_indices(results.k_re)], results.vcomp))
+    table[k_fe:, 1] = results.bse_re
+    columns = ["Coef.", "Std.Err.", "z", "P>|z|", f"[{alpha / 2}", f"{1 - alpha / 2}]"]
+    text = [[f"{x:.3f}" if np.isfinite(x) else "" for x in row] for row in table]
+    smry.add_df(pd.DataFrame(text, index=names, columns=columns), align="r")
+    results._complete(smry)
+    return smry

@@ -1,0 +1,261 @@
+"""The direct fit: objective, start, search from one or more starts, what the optimum is like, solution."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..engine.direct.careful import CarefulObjective, is_small
+from ..engine.direct.objective import EXPLAINED, Objective
+from ..engine.equations.design import Design
+from ..engine.equations.equations import Equations
+from ..engine.equations.moments import moment_start
+from ..engine.runtime.notices import Progress
+from ..engine.search.coordinates import Coordinates, TermSpec
+from ..engine.search.optimizer import Minimum, minimise
+from ..exceptions import ConvergenceError, PerfectFitError
+from .flat import flat_directions
+from .modes import search_modes
+from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
+from .record import Clock, Fit, FitRecord, assemble_fit
+
+__all__ = ["fit_direct", "term_specs"]
+
+_MOVED = 1e-3  # relative change of a variance from which a limit is taken closer
+_ORTHOGONAL = "orthogonal factorizations of the rows (LAPACK)"
+_HUGE = 1.0 - 1e-5  # reliability from which the same is done
+_ROUGH = 1e-7  # rounding error of the deviance at an optimum that is looked at more closely
+_CHEAP_START = 3_000  # order of a dense Schur complement from which an iterative start pays
+
+
+def fit_direct(
+    design: Design,
+    equations: Equations,
+    *,
+    reml: bool,
+    theta0: tuple[np.ndarray, ...] | None,
+    solver: str,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+    perfect: str,
+    clock: Clock,
+    progress: Callable[[Objective, bool], Progress],
+) -> Fit:
+    """Fit by factorizations; parameters as in `mme.fit.fit_design`.
+
+    Parameters
+    ----------
+    clock : Clock
+    progress : callable (objective, started) -> Progress
+        Opens the bar of the first search; `started` says that its start is an iterative one.
+    """
+    settings = {"solver": solver, "max_evaluations": max_evaluations, "tol": tol, "starts": starts}
+    try:
+        return _fit(design, equations, reml, theta0, clock, progress, **settings)
+    except PerfectFitError:
+        if perfect == "raise":
+            raise
+    settings |= {"starts": 1, "tol": min(tol, 1e-12), "limit": True}
+    limit = _fit(design, limit_equations(equations), reml, None, clock, progress, **settings)
+    record = replace(
+        limit.record,
+        converged=False,
+        perfect=True,
+        message="the model explains the response exactly; this is the limit of a residual variance of zero",
+    )
+    return replace(limit, record=record, deviance=-np.inf, loglik=np.inf)
+
+
+def _fit(
+    design: Design,
+    equations: Equations,
+    reml: bool,
+    theta0: tuple[np.ndarray, ...] | None,
+    clock: Clock,
+    progress: Callable[[Objective, bool], Progress],
+    *,
+    solver: str,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+    limit: bool = False,
+) -> Fit:
+    objective = Objective(design, reml=reml, solver=solver, equations=equations)
+    clock.lap("structure")
+    started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
+    with contextlib.closing(progress(objective, started)) as bar:
+        if theta0 is None:
+            start = moment_start(equations, equations.A22)
+            if started:
+                from ..engine.iterative.root import (
+                    iterative_start,  # not imported before a large model wants it
+                )
+
+                start = equations.to_standard(
+                    iterative_start(equations, equations.from_standard(start), reml)
+                )
+        else:
+            start = equations.to_standard(np.concatenate(theta0))
+            starts = starts or 1
+        clock.lap("start")
+
+        def note(step: int, deviance: float, decrement: float) -> None:
+            bar.report(step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
+
+        outcome = _search(design, objective, start, max_evaluations, tol, starts, note, limit)
+    clock.lap("evaluations")
+    terms, minimum = outcome.terms, outcome.best
+    flat, flat_fixed = flat_directions(design, outcome.objective, terms, minimum)
+    solution = outcome.objective.solution(minimum.theta, standard=True)
+    clock.lap("solution")
+    record = FitRecord(
+        converged=minimum.converged,
+        message=minimum.message,
+        evaluations=minimum.evaluations,
+        all_evaluations=outcome.evaluations,
+        iterations=minimum.iterations,
+        gradient_norm=minimum.gradient_norm,
+        newton_decrement=minimum.decrement,
+        solver=outcome.solver,
+        singular=tuple(design.terms[t].name for t in minimum.singular),
+        seconds=clock.seconds,
+        history=tuple(minimum.history),
+        starts=outcome.starts,
+        modes=outcome.seen,
+        flat=flat,
+        flat_fixed=flat_fixed,
+    )
+    return assemble_fit(design, objective, solution, record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """The best minimum, of which objective, and what it took to find it."""
+
+    objective: Objective | CarefulObjective
+    terms: list[TermSpec]
+    best: Minimum
+    seen: int
+    starts: int
+    evaluations: int
+    solver: str
+
+
+def _search(
+    design: Design,
+    objective: Objective,
+    start: np.ndarray,
+    max_evaluations: int,
+    tol: float,
+    starts: int | None,
+    callback: Callable[[int, float, float], None] | None,
+    limit: bool,
+) -> _Outcome:
+    """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
+
+    In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
+    """
+    terms = term_specs(objective)
+    small = is_small(objective.eq)
+
+    def search(
+        target: Objective | CarefulObjective,
+        begin: np.ndarray,
+        callback: Callable[[int, float, float], None] | None = None,
+    ) -> Minimum:
+        already = target.n_factorizations
+        return minimise(
+            partial(target.evaluate, standard=True),
+            begin,
+            terms,
+            tol=tol,
+            max_evaluations=max_evaluations,
+            count=lambda: target.n_factorizations - already,
+            callback=callback,
+        )
+
+    outcome = None
+    try:
+        first = search(objective, start, callback)
+        modes = search_modes(objective, first, terms, partial(search, objective), starts)
+        outcome = _Outcome(
+            objective,
+            terms,
+            modes.best,
+            modes.seen,
+            modes.starts,
+            objective.n_factorizations,
+            objective.solver_name,
+        )
+    except (ConvergenceError, PerfectFitError):
+        if not small or limit:
+            raise
+    if limit:
+        assert outcome is not None
+        return _closer(design, outcome, search) if small else outcome
+    exact = outcome is None or may_explain(objective, terms, outcome.best)
+    if exact and not small and explains_exactly(objective, terms):
+        raise PerfectFitError(EXPLAINED)
+    best = None if outcome is None else outcome.best
+    # a search that was ended by its limit is not taken up again
+    stuck = best is not None and not best.converged and best.evaluations < max_evaluations
+    rough = (
+        best is None
+        or stuck
+        or best.evaluation.noise > _ROUGH
+        # levels whose columns are nearly dependent lose more than the estimate says
+        or Coordinates(terms).at(best.theta).largest() > _HUGE
+    )
+    if not small or not (exact or rough):
+        assert outcome is not None
+        return outcome
+    careful = CarefulObjective(design, objective)
+    if exact and careful.explains_exactly():
+        raise PerfectFitError(EXPLAINED)
+    if not rough:
+        assert outcome is not None
+        return outcome
+    first = search(careful, start if best is None else best.theta)
+    modes = search_modes(objective, first, terms, partial(search, careful), starts)
+    return _Outcome(
+        careful,
+        terms,
+        modes.best,
+        modes.seen,
+        modes.starts + (0 if outcome is None else outcome.starts),
+        objective.n_factorizations + careful.n_factorizations,
+        _ORTHOGONAL,
+    )
+
+
+def _closer(design: Design, outcome: _Outcome, search: Callable[..., Minimum]) -> _Outcome:
+    """The limit of an exact fit with less residual variation, where the usual one hides a small term."""
+    careful = CarefulObjective(design, outcome.objective, unexplained=CLOSER)
+    best = search(careful, outcome.best.theta * np.sqrt(ADDED / CLOSER))
+    if not best.converged:
+        return outcome
+    before = outcome.best.evaluation.sigma2 * outcome.best.theta**2
+    after = best.evaluation.sigma2 * best.theta**2
+    if np.all(np.abs(after - before) <= _MOVED * np.maximum(after, before)):
+        return outcome
+    return replace(
+        outcome,
+        objective=careful,
+        best=best,
+        evaluations=outcome.evaluations + careful.n_factorizations,
+        solver=_ORTHOGONAL,
+    )
+
+
+def term_specs(objective: Objective) -> list[TermSpec]:
+    """The terms as the search wants them, theta in the equations' basis."""
+    lay = objective.eq.layout
+    return [
+        TermSpec(p.k, p.kind, p.entries, lay.blocks[p.block].q, objective.term_root(t))
+        for t, p in enumerate(lay.places)
+    ]

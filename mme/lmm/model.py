@@ -1,0 +1,273 @@
+"""The general front door: lme4's formulas, any number of grouping factors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..exceptions import ConvergenceWarning, OptionError, RankDeficientWarning, warn_caller
+from ..fit.checks import split_start
+from ..fit.fit import fit_design
+from ..fit.forecast import Preflight, preflight_design
+from ..fit.options import IterativeOptions
+from ..formula import ModelDesign, build_design
+from ..hints import unknown_option
+from ..report.summary import convergence_lines
+from .results import LinearMixedModelResults
+
+__all__ = ["LinearMixedModel", "lmer"]
+
+
+_OPTIONS = sorted(
+    name
+    for function in (fit_design, IterativeOptions)
+    for name in inspect.signature(function).parameters
+    if name not in ("design", "theta0", "iterative")
+)
+
+
+class LinearMixedModel:
+    """A linear mixed model: a design with labels, fitted as often as wanted.
+
+    y = X b + Z u + e with u ~ N(0, sigma2 Lam Lam') and e ~ N(0, sigma2 W^-1); theta parameterizes Lam.
+
+    Parameters
+    ----------
+    design : ModelDesign
+        Usually made by `from_formula`.
+    """
+
+    def __init__(self, design: ModelDesign) -> None:
+        self.model_design = design
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: object,
+        *,
+        weights: object = None,
+        offset: object = None,
+        subset: object = None,
+        missing: str = "warn",
+        evaluate: str = "full",
+        context: int | Mapping[str, object] = 0,
+    ) -> LinearMixedModel:
+        """Evaluate a formula in data; see `lmer` for the parameters.
+
+        Returns
+        -------
+        LinearMixedModel
+        """
+        return cls(
+            build_design(
+                formula,
+                data,
+                weights=weights,
+                offset=offset,
+                subset=subset,
+                missing=missing,
+                evaluate=evaluate,
+                context=context,
+            )
+        )
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.model_design.formula
+
+    def fit(
+        self,
+        reml: bool = True,
+        *,
+        solver: str = "auto",
+        start: object = None,
+        **options: object,
+    ) -> LinearMixedModelResults:
+        """Fit by restricted or full maximum likelihood.
+
+        The model is not changed: two fits are two independent results.
+
+        Parameters
+        ----------
+        reml : bool
+            Restricted (True) or full maximum likelihood.
+        solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+            How: see `mme.fit.fit_design` and `preflight`.
+        start : array_like, shape (n_theta,), optional
+            Start of the search, in the order of `LinearMixedModelResults.theta`.
+        **options
+            `max_evaluations`, `tol`, `progress`, and for the iterative solver `probes`, `seed`, `exact_steps`
+            and more: see `mme.fit.fit_design`.
+
+        Returns
+        -------
+        LinearMixedModelResults
+
+        Warns
+        -----
+        ConvergenceWarning
+            The optimality conditions do not hold at the best point found.
+        RankDeficientWarning
+            Columns of the fixed part were dropped because they depend on earlier ones.
+        """
+        _check_options(reml, options)
+        theta0 = None if start is None else split_start(start, self.model_design.design.terms)
+        fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
+        if not fit.kept.all():
+            names = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
+            warn_caller(
+                f"fixed-effects columns that depend on earlier ones were dropped: {', '.join(names)}. "
+                "Their coefficients are NaN; leave them out of the formula.",
+                RankDeficientWarning,
+            )
+        for message, category in fit.record.warnings():
+            warn_caller(message, category)
+        if not fit.record.converged and not fit.record.perfect:
+            warn_caller(
+                f"the fit of {self.formula!r} did not converge. {convergence_lines(fit.record)[0]} "
+                "The estimates are the best point found; try another start or more max_evaluations.",
+                ConvergenceWarning,
+            )
+        return LinearMixedModelResults(self, fit)
+
+    def preflight(self, solver: str = "auto") -> Preflight:
+        """What `fit` would take in flops and bytes, which solver it would use and why.
+
+        Parameters
+        ----------
+        solver : str
+            As in `fit`.
+
+        Returns
+        -------
+        mme.fit.forecast.Preflight
+            Prints as a table.
+        """
+        return preflight_design(self.model_design.design, solver)
+
+    def __repr__(self) -> str:
+        design = self.model_design.design
+        return f"<LinearMixedModel {self.formula!r}, {design.n} rows, {len(design.terms)} random terms>"
+
+
+def lmer(
+    formula: str,
+    data: object,
+    reml: bool = True,
+    *,
+    weights: object = None,
+    offset: object = None,
+    subset: object = None,
+    missing: str = "warn",
+    evaluate: str = "full",
+    context: int | Mapping[str, object] = 0,
+    solver: str = "auto",
+    start: object = None,
+    **options: object,
+) -> LinearMixedModelResults:
+    """Fit a linear mixed model from a formula in lme4's syntax.
+
+    Parameters
+    ----------
+    formula : str
+        ``response ~ fixed effects + (columns | group) + ...``.  In a bar ``(1 | g)`` is a random intercept,
+        ``(x | g)`` a correlated intercept and slope, ``(x || g)`` the same uncorrelated (for a numeric x; the
+        levels of a factor stay correlated, as in lme4), ``(0 + x | g)`` a slope alone, ``a:b`` groups by the
+        combinations of two columns and ``(1 | a/b)`` is ``(1 | b:a) + (1 | a)``.  The fixed part is a
+        Wilkinson formula read by formulaic: ``x * z``, ``C(g)``, ``np.log(x)``, ``I(x ** 2)``, names with
+        blanks in backticks or ``Q("...")``, ``offset(z)``; every factor, ordered ones too, has treatment
+        contrasts.
+    data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+    reml : bool
+        Restricted (True) or full maximum likelihood.
+    weights : array_like, shape (n,), or str, optional
+        Positive prior weights or the name of a column: var(e_i) = sigma2 / weights_i.
+    offset : array_like, shape (n,), or str, optional
+        Known part of the linear predictor, or the name of a column; in the unit of the response.
+    subset : array of bool, shape (n,), or str, optional
+        Rows to use; a string is an expression for `DataFrame.eval`, for example ``"Days >= 2"``, with
+        variables of the caller as ``"Days >= @first"``.  Missing values are looked for among these rows only.
+    missing : {"warn", "drop", "raise"}
+        Rows with missing values in columns of the model (response, covariates, groups, weights, offset) are
+        left out of everything, as lme4 does, with a `MissingDataWarning` ("warn") or without one ("drop"),
+        or they raise `DataError`.  The summary says how many were left out, `n_dropped` of the results too.
+    evaluate : {"full", "safe"}
+        Formulas and subsets are code, as in formulaic and pandas: "full" runs any expression, with everything
+        that the caller can name, files and processes included.  For formulas of people who must not run
+        code: "safe" accepts the names of columns, numbers, text, operators and a list of functions alone
+        (log, exp, sqrt, poly, cr, bs, scale, C, I, np.where and the like: `mme.formula.safe.FUNCTIONS`),
+        refuses everything else as a `FormulaError` before anything is run, and sees no variables but those
+        of a mapping given as `context`.
+    context : int or mapping
+        Names that are no columns, such as functions of your own, are looked up among the variables of the
+        caller (0), of its caller (1) and so on, or in a mapping.  A variable with one value per row of the
+        data serves as a column.
+    solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
+        "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
+        "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
+        direct unless that takes minutes or does not fit in memory: see `mme.preflight`.
+    start : array_like, shape (n_theta,), optional
+        Start of the search, in the order of `theta` of the results.
+    **options
+        `max_evaluations`, `tol`, `progress`, and for the iterative solver `probes`, `seed`, `exact_steps` and
+        more: see `mme.fit.fit_design`.
+
+    Returns
+    -------
+    LinearMixedModelResults
+
+    Raises
+    ------
+    FormulaError
+        A formula that cannot be read, or names something the data do not have.
+    DataError
+        Empty, infinite or non-numeric data, lengths that differ, missing values under "raise".
+    DesignError
+        A grouping factor with one level or as many levels as rows, one grouping under two names, a constant
+        response, no random term.
+    OptionError
+        An option that there is not, or a value that it cannot have.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimality conditions do not hold at the best point found.  A singular fit does not warn:
+        see `is_singular` and the summary.
+    RankDeficientWarning
+        Columns of the fixed part were dropped because they depend on earlier ones.
+    MissingDataWarning
+        Rows with missing values were left out.
+
+    Examples
+    --------
+    >>> import mme, pandas as pd
+    >>> data = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> results = mme.lmer("Reaction ~ Days + (Days | Subject)", data)
+    >>> round(results.loglik, 4)
+    -871.8141
+    """
+    model = LinearMixedModel.from_formula(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        missing=missing,
+        evaluate=evaluate,
+        context=context,
+    )
+    return model.fit(reml, solver=solver, start=start, **options)
+
+
+def _check_options(reml: object, options: dict[str, object]) -> None:
+    """Refuse what would silently fit something else, and misspelt options by name."""
+    if not isinstance(reml, bool | np.bool_):
+        raise OptionError(f"reml must be True (restricted) or False (full maximum likelihood), not {reml!r}.")
+    for name in options:
+        if name not in _OPTIONS:
+            hint = unknown_option(name, "lmer", _OPTIONS)
+            raise OptionError(f"lmer() and fit() have no option {name!r}. {hint}")

@@ -1,0 +1,298 @@
+"""Results of a fit with labels, in statsmodels' words where it has them and lme4's where it does not.
+
+Everything that costs more than a look-up is computed when first asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from ..fit.record import Fit
+from ..formula import ModelDesign, make_unique
+from ..hints import attribute_hint
+from ..report.summary import lmm_summary
+
+__all__ = ["LinearMixedModelResults"]
+
+
+class LabelledModel(Protocol):
+    """What results ask of their model (a `LinearMixedModel`)."""
+
+    model_design: ModelDesign
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+
+
+class LinearMixedModelResults:
+    """A fitted linear mixed model.
+
+    Parameters
+    ----------
+    model : LinearMixedModel
+    fit : Fit
+
+    Attributes
+    ----------
+    model : LinearMixedModel
+    fit : Fit
+        The plain arrays behind the labels.
+    """
+
+    def __init__(self, model: LabelledModel, fit: Fit) -> None:
+        self.model = model
+        self.fit = fit
+
+    def __getattr__(self, name: str) -> object:
+        # only for names that are not there: say what the field's other software calls them
+        hint = attribute_hint(name)
+        raise AttributeError(f"results of lmer have no attribute {name!r}{hint and '; here ' + hint}.")
+
+    # -- the criterion ------------------------------------------------------------------------------------
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.model.formula
+
+    @property
+    def method(self) -> str:
+        """``"REML"`` or ``"ML"``."""
+        return "REML" if self.fit.reml else "ML"
+
+    @property
+    def llf(self) -> float:
+        """(Restricted) log-likelihood at the estimates."""
+        return self.fit.loglik
+
+    loglik = llf
+
+    @property
+    def deviance(self) -> float:
+        """-2 `llf`; under REML this is lme4's REML criterion."""
+        return -2.0 * self.fit.loglik
+
+    @property
+    def n_params(self) -> int:
+        """Parameters estimated: fixed effects, theta and the residual variance."""
+        return self.fit.p + self.theta.size + 1
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.fit.n
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of missing values."""
+        return self.model.model_design.dropped
+
+    @property
+    def df_resid(self) -> int:
+        """Rows less parameters, as lme4's ``df.residual``."""
+        return self.fit.n - self.n_params
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, 2 `n_params` - 2 `llf`, under REML too (as lme4)."""
+        return 2.0 * self.n_params - 2.0 * self.llf
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion, log(`nobs`) `n_params` - 2 `llf`, under REML too (as lme4)."""
+        return float(np.log(self.nobs)) * self.n_params - 2.0 * self.llf
+
+    # -- fixed effects ------------------------------------------------------------------------------------
+
+    @cached_property
+    def fe_params(self) -> pd.Series:
+        """Fixed effects, shape (p,); NaN for columns dropped because they depend on earlier ones."""
+        return pd.Series(self.fit.beta, index=self._x_names, name="fe_params")
+
+    @property
+    def fixef(self) -> pd.Series:
+        """lme4's name of `fe_params`."""
+        return self.fe_params
+
+    @cached_property
+    def bse_fe(self) -> pd.Series:
+        """Standard errors of the fixed effects given theta, shape (p,)."""
+        return pd.Series(np.sqrt(np.diag(self.fit.vcov_beta)), index=self._x_names, name="bse_fe")
+
+    @cached_property
+    def vcov_fe(self) -> pd.DataFrame:
+        """Covariance of the fixed effects given theta, shape (p, p)."""
+        return pd.DataFrame(self.fit.vcov_beta, index=self._x_names, columns=self._x_names)
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance of the fixed effects given theta, shape (p, p): `vcov_fe`."""
+        return self.vcov_fe
+
+    @cached_property
+    def tvalues(self) -> pd.Series:
+        """Fixed effects divided by their standard errors, shape (p,)."""
+        return (self.fe_params / self.bse_fe).rename("tvalues")
+
+    # -- variances ----------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> float:
+        """Residual variance sigma2, in the squared unit of the response."""
+        return self.fit.sigma2
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation, in the unit of the response."""
+        return float(np.sqrt(self.fit.sigma2))
+
+    @cached_property
+    def theta(self) -> np.ndarray:
+        """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
+        return np.concatenate([np.atleast_1d(theta) for theta in self.fit.theta])
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances and covariances of the random effects, laid out as lme4's ``as.data.frame(VarCorr(m))``.
+
+        Columns ``grp``, ``var1``, ``var2``, ``vcov`` (variance or covariance) and ``sdcor`` (standard
+        deviation or correlation): for each term the variances (`var2` is None), then the covariances; the
+        residual last.  A correlation with a zero variance is NaN.
+        """
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        terms = self._design.terms
+        for group, term, lam in zip(
+            make_unique(self.model.model_design.groups), terms, self.fit.lam, strict=True
+        ):
+            names = term.column_names
+            cov = self.fit.sigma2 * (lam @ lam.T)
+            sd = np.sqrt(np.diag(cov))
+            rows += [(group, name, None, cov[a, a], sd[a]) for a, name in enumerate(names)]
+            if term.covariance == "diagonal":
+                continue
+            for b in range(len(names)):
+                for a in range(b + 1, len(names)):
+                    product = sd[a] * sd[b]
+                    correlation = cov[a, b] / product if product > 0 else np.nan
+                    rows.append((group, names[b], names[a], cov[a, b], correlation))
+        rows.append(("Residual", None, None, self.fit.sigma2, self.sigma))
+        grp, var1, var2, vcov, sdcor = zip(*rows, strict=True)
+        # object columns: the text type of pandas 3 would turn None into NaN
+        text = {
+            label: pd.Series(values, dtype=object)
+            for label, values in (("grp", grp), ("var1", var1), ("var2", var2))
+        }
+        return pd.DataFrame({**text, "vcov": np.array(vcov), "sdcor": np.array(sdcor)})
+
+    # -- random effects -----------------------------------------------------------------------------------
+
+    @cached_property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Conditional modes (BLUPs): {grouping factor: frame of levels x effects}.
+
+        Terms with the same grouping factor share a frame.  Rows carry the levels' own values; combinations of
+        several columns are text joined by ``:``.
+        """
+        labels = self.model.model_design
+        merged: dict[str, list[int]] = {}
+        for t, group in enumerate(labels.groups):
+            merged.setdefault(group, []).append(t)
+        out = {}
+        for group, terms in merged.items():
+            values = [np.reshape(self.fit.u[t], (self._design.terms[t].n_levels, -1)) for t in terms]
+            names = [name for t in terms for name in self._design.terms[t].column_names]
+            index = labels.factors[terms[0]].levels.rename(group)
+            out[group] = pd.DataFrame(np.hstack(values), index=index, columns=names)
+        return out
+
+    @property
+    def ranef(self) -> dict[str, pd.DataFrame]:
+        """lme4's name of `random_effects`."""
+        return self.random_effects
+
+    @cached_property
+    def n_groups(self) -> dict[str, int]:
+        """Number of levels of every grouping factor."""
+        labels = self.model.model_design
+        return {group: factor.n_levels for group, factor in zip(labels.groups, labels.factors, strict=True)}
+
+    @property
+    def ngrps(self) -> dict[str, int]:
+        """lme4's name of `n_groups`."""
+        return self.n_groups
+
+    # -- rows ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fitted_fixed(self) -> pd.Series:
+        """Fitted values without random effects, X b + offset, shape (n,)."""
+        return pd.Series(self._fixed(), index=self.model.model_design.index, name="fitted_fixed")
+
+    @cached_property
+    def fittedvalues(self) -> pd.Series:
+        """Fitted values given the random effects, X b + Z u + offset, shape (n,), on the data's index."""
+        fitted = self._fixed()
+        for term, u in zip(self._design.terms, self.fit.u, strict=True):
+            if term.general:
+                fitted += term.Z @ np.ravel(u)
+            elif term.columns is None:
+                fitted += np.ravel(u)[term.codes]
+            else:
+                effects = np.reshape(u, (term.n_levels, term.k))
+                fitted += np.einsum("ij,ij->i", term.columns, effects[term.codes])
+        return pd.Series(fitted, index=self.model.model_design.index, name="fittedvalues")
+
+    @cached_property
+    def resid(self) -> pd.Series:
+        """Response less `fittedvalues`, shape (n,), on the data's index."""
+        return pd.Series(self._design.y - self.fittedvalues, name="resid")
+
+    # -- how it went --------------------------------------------------------------------------------------
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimality conditions were checked and hold."""
+        return self.fit.record.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether some term's covariance is singular: a zero variance or a perfect correlation."""
+        return bool(self.fit.record.singular)
+
+    @property
+    def fit_info(self) -> dict[str, object]:
+        """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
+        return asdict(self.fit.record)
+
+    def summary(self) -> object:
+        """Text tables: the model, fixed effects, variances and how the fit converged.
+
+        Returns
+        -------
+        mme.tables.TitledSummary
+            A summary of statsmodels.
+        """
+        return lmm_summary(self)
+
+    def _repr_html_(self) -> str:
+        return self.summary().as_html()
+
+    def __repr__(self) -> str:
+        return f"<LinearMixedModelResults {self.formula!r}, {self.method}, llf {self.llf:.4f}>"
+
+    @property
+    def _design(self) -> object:
+        return self.model.model_design.design
+
+    @cached_property
+    def _x_names(self) -> pd.Index:
+        return pd.Index(self._design.x_names, dtype=object)
+
+    def _fixed(self) -> np.ndarray:
+        fitted = self._design.X @ np.where(self.fit.kept, self.fit.beta, 0.0)
+        return fitted if self._design.offset is None else fitted + self._design.offset
