@@ -207,7 +207,7 @@ class _Search:
                 self.callback(self.iterations, self.ev.deviance, newton.decrease)
             self.slope = space.slope(self.place, model) if newton.decrease <= self.tol else np.inf
             if _is_converged(newton.decrease, self.slope, self.tol):
-                return "the predicted decrease of the deviance is below the tolerance"
+                return f"the predicted decrease of the deviance is below the tolerance{self._accuracy()}"
             if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
                 return self._at_the_end_of_precision(model)
             if patience is not None and stalled >= patience:
@@ -227,6 +227,10 @@ class _Search:
             damping, whole = moved
             self.iterations += 1
             self.history.append(self.ev.deviance)
+
+    def _accuracy(self) -> str:
+        """The deviance's own accuracy, to be added to a message where it is coarser than the tolerance."""
+        return f", its rounding error {self.noise():.1g}" if self.noise() > 10.0 * self.tol else ""
 
     def _at_the_end_of_precision(self, model: QuadraticModel) -> str | None:
         level = max(self.tol, 10.0 * self.noise())
