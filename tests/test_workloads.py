@@ -47,7 +47,8 @@ def test_ml1m_and_its_memory():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mme, workloads as w\n"
         # getrusage would count what the process that started this one had in use
-        "def peak(): return next(int(x.split()[1]) * 1024 for x in open('/proc/self/status') if 'VmHWM' in x)\n"
+        "def peak():\n"
+        "    return next(int(x.split()[1]) * 1024 for x in open('/proc/self/status') if 'VmHWM' in x)\n"
         "work = w.WORKLOADS['ml1m']; data = work.build()\n"
         "before = peak()\n"
         "r = mme.lmer(work.formula, data)\n"
