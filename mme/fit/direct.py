@@ -138,7 +138,7 @@ class _Outcome:
     """The best minimum, of which objective, and what it took to find it."""
 
     objective: Objective | CarefulObjective
-    terms: list[TermSpec]
+    terms: list[TermSpec] | Coordinates
     best: Minimum
     seen: int
     starts: int
@@ -160,7 +160,7 @@ def _search(
 
     In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     """
-    terms = term_specs(objective)
+    terms = Coordinates(term_specs(objective))
     small = is_small(objective.eq)
 
     def search(
@@ -209,7 +209,7 @@ def _search(
         or stuck
         or best.evaluation.noise > _ROUGH
         # levels whose columns are nearly dependent lose more than the estimate says
-        or Coordinates(terms).at(best.theta).largest() > _HUGE
+        or Coordinates.of(terms).at(best.theta).largest() > _HUGE
     )
     if not small or not (exact or rough):
         assert outcome is not None

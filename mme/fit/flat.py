@@ -25,7 +25,7 @@ _DEPENDS = 1e-6  # relative change of a standard error
 
 
 def flat_directions(
-    design: Design, objective: Objective, terms: list[TermSpec], minimum: Minimum
+    design: Design, objective: Objective, terms: list[TermSpec] | Coordinates, minimum: Minimum
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of covariance parameters that are not identified, and of fixed effects that depend on them.
 
@@ -33,7 +33,7 @@ def flat_directions(
     ----------
     design : Design
     objective : Objective
-    terms : list of TermSpec
+    terms : list of TermSpec, or their Coordinates
     minimum : Minimum
         Of the deviance; theta in the equations' basis.
 
@@ -41,9 +41,7 @@ def flat_directions(
     -------
     parameters, fixed : tuple of str
     """
-    space = Coordinates(terms)
-    bases = [objective.eq.term_basis(t) for t in range(len(terms))]
-    users = Coordinates([replace(term, basis=R) for term, R in zip(terms, bases, strict=True)])
+    space = Coordinates.of(terms)
     place = space.at(minimum.theta)
     model = space.model(place, minimum.evaluation)
     unit = 1.0 / np.sqrt(model.metric)
@@ -51,6 +49,8 @@ def flat_directions(
     candidates = np.flatnonzero(w < _CURVATURE)
     if candidates.size == 0:
         return (), ()
+    bases = [objective.eq.term_basis(t) for t in range(len(space.terms))]
+    users = Coordinates([replace(term, basis=R) for term, R in zip(space.terms, bases, strict=True)])
     size = np.zeros(space.m)
     moved = []
     for i in candidates:

@@ -30,6 +30,7 @@ _CHEAP = 1e6  # operations of an evaluation up to which it is repeated without b
 _TABLE = 2e6  # likewise, of a table of the profile
 _FEW_LEVELS = 8
 _EASY = 6  # evaluations that an ordinary search takes
+_STRAIGHT = 2  # evaluations of a search whose first step ends at the optimum
 _EXTREME = 0.999  # reliability
 _LOW, _HIGH, _SPACING = -9.0, 16.0, 0.5  # logarithms of n D that are tabulated
 _SAME = 1e-5  # difference of the deviance between two ends of a search in one minimum
@@ -52,7 +53,7 @@ class Modes:
 def search_modes(
     objective: Objective,
     first: Minimum,
-    terms: list[TermSpec],
+    terms: list[TermSpec] | Coordinates,
     search: Callable[..., Minimum],
     starts: int | None,
 ) -> Modes:
@@ -63,7 +64,7 @@ def search_modes(
     objective : Objective
     first : Minimum
         Where the search from moments, or from the user's start, ended.
-    terms : list of TermSpec
+    terms : list of TermSpec, or their Coordinates
     search : callable
         (start, callback) -> Minimum; theta in the equations' basis.
     starts : int or None
@@ -73,7 +74,7 @@ def search_modes(
     -------
     Modes
     """
-    space = Coordinates(terms)
+    space = Coordinates.of(terms)
     begin = _others(objective, first, space) if starts is None else _asked(space, starts - 1)
     found = [first]
     for start in begin:
@@ -114,11 +115,13 @@ def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np
     if work > _CHEAP:
         return []
     place = space.at(first.theta)
+    few = min(b.q for b in lay.blocks) <= _FEW_LEVELS
     hard = (
         not first.converged
         or place.largest() > _EXTREME
         or first.evaluations > _EASY
-        or min(b.q for b in lay.blocks) <= _FEW_LEVELS
+        # balanced data, whose optimum the first steps find, have one minimum inside
+        or (few and (bool(first.singular) or first.evaluations > _STRAIGHT))
     )
     if not hard and not first.singular:
         return []

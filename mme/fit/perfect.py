@@ -29,23 +29,31 @@ _EXACT = 1e-12  # share of the response's sum of squares that counts as nothing
 _NEARLY = 1e-4  # share left at the optimum below which it is asked whether everything can be explained
 _EXTREME = 1.0 - 1e-5  # the same for the largest reliability
 _SPARE = 3.0  # rows per effect up to which the same is asked
+_MUCH = 1e-3  # share of y left beside huge variances, with room for terms that are nearly dependent
 _RELIABILITIES = (1.0 - 1e-8, 1.0 - 1e-10)
 
 
-def may_explain(objective: Objective, terms: list[TermSpec], minimum: Minimum) -> bool:
+def may_explain(objective: Objective, terms: list[TermSpec] | Coordinates, minimum: Minimum) -> bool:
     """Whether something at an optimum suggests that y lies in the span of [X Z]."""
     eq, lay = objective.eq, objective.eq.layout
+    space = Coordinates.of(terms)
     share = minimum.evaluation.sigma2 * objective.nu / objective.yy
     effects = eq.p + sum(b.q * b.k for b in lay.blocks)
-    return (
-        not minimum.converged
-        or share < _NEARLY
-        or Coordinates(terms).at(minimum.theta).largest() > _EXTREME
-        or eq.n <= _SPARE * effects
-    )
+    if not minimum.converged or share < _NEARLY or space.at(minimum.theta).largest() > _EXTREME:
+        return True
+    return eq.n <= _SPARE * effects and not _leaves_much(objective, space)
 
 
-def explains_exactly(objective: Objective, terms: list[TermSpec]) -> bool:
+def _leaves_much(objective: Objective, space: Coordinates) -> bool:
+    """Whether all terms together, with huge variances, leave so much of y that none can explain it."""
+    try:
+        left = objective.evaluate(space.uniform(_RELIABILITIES[0]), 0, standard=True)
+    except (PerfectFitError, np.linalg.LinAlgError):
+        return False
+    return left.sigma2 * objective.nu > _MUCH * objective.yy
+
+
+def explains_exactly(objective: Objective, terms: list[TermSpec] | Coordinates) -> bool:
     """Whether y lies in the span of [X Z], by two evaluations at huge variances.
 
     Not asked where these may be as many as the rows: every response is in their span then.
@@ -53,7 +61,7 @@ def explains_exactly(objective: Objective, terms: list[TermSpec]) -> bool:
     lay = objective.eq.layout
     if objective.eq.p + sum(b.q * b.k for b in lay.blocks) >= objective.eq.n:
         return False
-    space = Coordinates(terms)
+    space = Coordinates.of(terms)
     left = []
     for reliability in _RELIABILITIES:
         try:

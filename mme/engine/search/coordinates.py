@@ -142,6 +142,11 @@ class Coordinates:
         self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
         self._none = np.zeros(len(self.cones), dtype=np.int64)
 
+    @classmethod
+    def of(cls, terms: list[TermSpec] | Coordinates) -> Coordinates:
+        """The coordinates of terms; coordinates that are there already as they are."""
+        return terms if isinstance(terms, Coordinates) else cls(terms)
+
     # -- places -------------------------------------------------------------------------------------------
 
     def at(self, theta: np.ndarray) -> Place:

@@ -79,7 +79,7 @@ class Minimum:
 def minimise(
     evaluate: Callable[[np.ndarray, int], object],
     theta0: np.ndarray,
-    terms: list[TermSpec],
+    terms: list[TermSpec] | Coordinates,
     *,
     tol: float = 1e-8,
     max_evaluations: int = 200,
@@ -93,7 +93,7 @@ def minimise(
     evaluate : callable (theta, order) -> Evaluation
         Orders 0, 1 and 2 are used; raises numpy.linalg.LinAlgError where it cannot be computed.
     theta0 : ndarray, shape (m,)
-    terms : list of TermSpec
+    terms : list of TermSpec, or their Coordinates
     tol : float
         Stop when the predicted decrease of the deviance is below this.
     max_evaluations : int
@@ -153,13 +153,13 @@ class _Search:
         self,
         evaluate: Callable[[np.ndarray, int], object],
         theta0: np.ndarray,
-        terms: list[TermSpec],
+        terms: list[TermSpec] | Coordinates,
         tol: float,
         max_evaluations: int,
         count: Callable[[], int],
         callback: Callable[[int, float, float], None] | None,
     ) -> None:
-        self.space = Coordinates(terms)
+        self.space = Coordinates.of(terms)
         self.evaluate, self.count, self.callback = evaluate, count, callback
         self.tol, self.max_evaluations = tol, max_evaluations
         self.place = self.space.at(theta0)
