@@ -4,6 +4,8 @@ import sys
 import warnings
 
 __all__ = [
+    "EXPLAINED",
+    "EXPLAINED_BY_FIXED",
     "ConvergenceError",
     "ConvergenceWarning",
     "DataError",
@@ -22,6 +24,17 @@ __all__ = [
     "SolverFallbackWarning",
     "warn_caller",
 ]
+
+
+# what PerfectFitError says, wherever an exact fit is met
+EXPLAINED = (
+    "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
+    "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
+)
+EXPLAINED_BY_FIXED = (
+    "the fixed effects explain the response exactly; the residual variance is zero and no variance ratio "
+    "can be estimated. Check whether the response is a function of the covariates."
+)
 
 
 class MMEError(Exception):

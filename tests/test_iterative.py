@@ -53,7 +53,32 @@ def exact(seed: int, reml: bool = True) -> Fit:
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_gradient_has_the_exact_expectation(name, reml):
-    """Oracle: the direct objective; with 500 probes a bias of a quarter of one probe's noise would show."""
+    """Oracle: the direct one; 500 probes, so that a bias of a quarter of one probe's noise would show."""
+    design = build(name)
+    oracle = Objective(design, reml=reml)
+    mine = IterativeObjective(oracle.eq, reml=reml, probes=500, seed=1)
+    points = thetas(design)
+    singular = [label for label in points if "zero" in label or "rank" in label]
+    for label in ["interior", *singular]:
+        expected = oracle.evaluate(points[label], 2)
+        got = mine.evaluate(points[label], 2, tol=1e-10)
+        np.testing.assert_allclose(got.sigma2, expected.sigma2, rtol=1e-7)
+        scale = np.abs(expected.information_D).max()
+        # singular directions are lifted to 1e-8 of the scale of their columns
+        np.testing.assert_allclose(got.information_D, expected.information_D, atol=1e-4 * scale)
+        own = [
+            (R.T @ s @ R) for R, s in zip(map(mine.term_basis, range(len(got.N))), got.samples, strict=True)
+        ]
+        both = [*got.N_basis, *got.N], [*expected.N_basis, *expected.N], [*got.samples, *own]
+        for N, N_exact, samples in zip(*both, strict=True):
+            error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+            allowed = 5.0 * error + 1e-5 * np.abs(np.diag(N_exact)).max() + 1e-8 * np.abs(N_exact).max()
+            assert np.all(np.abs(N - N_exact) <= allowed), (label, N, N_exact, error)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_gradient_in_theta_is_that_of_its_own_traces(name):
+    """By the chain rule from N, and by direction: 2 tr(N dlam lam') for a change dlam of the factor."""
     design = build(name)
     mine = IterativeObjective(build_equations(design, layout_of(design)), probes=8, seed=1)
     theta = thetas(design)["interior"]

@@ -133,6 +133,8 @@ def test_covariance_parameters(name, method):
     for component, variance in zip(result.model.exog_vc.names, result.vcomp, strict=True):
         got[COMPONENTS.get(name, {}).get(component, component), "(Intercept)"] = variance
     assert sorted(got) == sorted(expected)
+    room = 1e-4 + stopping(name, method)
+    np.testing.assert_allclose(np.sqrt(result.scale), reference["sigma"], rtol=room)
     rtol = 1e-3 + stopping(name, method)
     for key, value in expected.items():
         scale = np.sqrt(np.prod([expected[(key[0], v)] for v in key[1:]])) if len(key) == 3 else value

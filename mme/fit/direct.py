@@ -10,14 +10,14 @@ from functools import partial
 import numpy as np
 
 from ..engine.direct.careful import CarefulObjective, is_small
-from ..engine.direct.objective import EXPLAINED, Objective
+from ..engine.direct.objective import Objective
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
 from ..engine.equations.moments import moment_start
 from ..engine.runtime.notices import Progress
 from ..engine.search.coordinates import Coordinates, TermSpec
 from ..engine.search.optimizer import Minimum, minimise
-from ..exceptions import ConvergenceError, PerfectFitError
+from ..exceptions import EXPLAINED, ConvergenceError, PerfectFitError
 from .flat import flat_directions
 from .modes import search_modes
 from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
@@ -92,13 +92,11 @@ def _fit(
         if theta0 is None:
             start = moment_start(equations, equations.A22)
             if started:
-                from ..engine.iterative.root import (
-                    iterative_start,  # not imported before a large model wants it
-                )
+                # not imported before a large model wants it
+                from ..engine.iterative.root import iterative_start
 
-                start = equations.to_standard(
-                    iterative_start(equations, equations.from_standard(start), reml)
-                )
+                root = iterative_start(equations, equations.from_standard(start), reml)
+                start = equations.to_standard(root)
         else:
             start = equations.to_standard(np.concatenate(theta0))
             starts = starts or 1
@@ -109,8 +107,8 @@ def _fit(
 
         outcome = _search(design, objective, start, max_evaluations, tol, starts, note, limit)
     clock.lap("evaluations")
-    terms, minimum = outcome.terms, outcome.best
-    flat, flat_fixed = flat_directions(design, outcome.objective, terms, minimum)
+    minimum = outcome.best
+    flat, flat_fixed = flat_directions(design, outcome.objective, outcome.space, minimum)
     solution = outcome.objective.solution(minimum.theta, standard=True)
     clock.lap("solution")
     record = FitRecord(
@@ -138,7 +136,7 @@ class _Outcome:
     """The best minimum, of which objective, and what it took to find it."""
 
     objective: Objective | CarefulObjective
-    terms: list[TermSpec] | Coordinates
+    space: Coordinates
     best: Minimum
     seen: int
     starts: int
@@ -160,7 +158,7 @@ def _search(
 
     In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     """
-    terms = Coordinates(term_specs(objective))
+    space = Coordinates(term_specs(objective))
     small = is_small(objective.eq)
 
     def search(
@@ -172,7 +170,7 @@ def _search(
         return minimise(
             partial(target.evaluate, standard=True),
             begin,
-            terms,
+            space,
             tol=tol,
             max_evaluations=max_evaluations,
             count=lambda: target.n_factorizations - already,
@@ -182,10 +180,10 @@ def _search(
     outcome = None
     try:
         first = search(objective, start, callback)
-        modes = search_modes(objective, first, terms, partial(search, objective), starts)
+        modes = search_modes(objective, first, space, partial(search, objective), starts)
         outcome = _Outcome(
             objective,
-            terms,
+            space,
             modes.best,
             modes.seen,
             modes.starts,
@@ -198,8 +196,8 @@ def _search(
     if limit:
         assert outcome is not None
         return _closer(design, outcome, search) if small else outcome
-    exact = outcome is None or may_explain(objective, terms, outcome.best)
-    if exact and not small and explains_exactly(objective, terms):
+    exact = outcome is None or may_explain(objective, space, outcome.best)
+    if exact and not small and explains_exactly(objective, space):
         raise PerfectFitError(EXPLAINED)
     best = None if outcome is None else outcome.best
     # a search that was ended by its limit is not taken up again
@@ -209,7 +207,7 @@ def _search(
         or stuck
         or best.evaluation.noise > _ROUGH
         # levels whose columns are nearly dependent lose more than the estimate says
-        or Coordinates.of(terms).at(best.theta).largest() > _HUGE
+        or space.at(best.theta).largest() > _HUGE
     )
     if not small or not (exact or rough):
         assert outcome is not None
@@ -221,10 +219,10 @@ def _search(
         assert outcome is not None
         return outcome
     first = search(careful, start if best is None else best.theta)
-    modes = search_modes(objective, first, terms, partial(search, careful), starts)
+    modes = search_modes(objective, first, space, partial(search, careful), starts)
     return _Outcome(
         careful,
-        terms,
+        space,
         modes.best,
         modes.seen,
         modes.starts + (0 if outcome is None else outcome.starts),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,10 +24,6 @@ from .direct import fit_direct
 from .forecast import Preflight, check_rows, direct_seconds, forecast, iterative_hint, refuse
 from .options import SOLVERS, IterativeOptions, check_solver
 from .record import Clock, Fit, FitRecord
-
-if TYPE_CHECKING:
-    from ..engine.equations.equations import Equations
-    from .forecast import Preflight
 
 __all__ = [
     "SOLVERS",

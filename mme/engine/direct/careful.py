@@ -17,12 +17,12 @@ from itertools import combinations
 
 import numpy as np
 
-from ...exceptions import PerfectFitError
+from ...exceptions import EXPLAINED, PerfectFitError
 from ..covariance.factors import theta_to_lam
 from ..equations.design import Design
 from ..equations.equations import Equations, dense_rows
 from ..search.evaluation import Evaluation
-from .objective import EXPLAINED, Objective
+from .objective import Objective
 
 __all__ = ["CarefulObjective", "is_small"]
 

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from ...exceptions import PerfectFitError
+from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.factors import factor_psd, gram_root, theta_to_lam
 from ..equations.design import Design
@@ -25,12 +25,7 @@ from .marginal import Marginal, marginal_of, project
 from .plan import Plan, make_plan
 from .state import State
 
-__all__ = ["EXPLAINED", "Objective"]
-
-EXPLAINED = (
-    "the fixed and random effects together explain the response exactly (residual variance -> 0); variance "
-    "ratios are unbounded. Check for levels with one row each, or a response that is constant in groups."
-)
+__all__ = ["Objective"]
 
 # Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
 # D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
@@ -65,10 +60,7 @@ class Objective:
         self.nu = equations.n - equations.p if reml else equations.n
         self.yy = float(equations.Axx[-1, -1])
         if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
-            raise PerfectFitError(
-                "the fixed effects explain the response exactly; the residual variance is zero and no "
-                "variance ratio can be estimated. Check whether the response is a function of the covariates."
-            )
+            raise PerfectFitError(EXPLAINED_BY_FIXED)
         self.n_factorizations = 0
         self._state: State | None = None
         self.scales = equations.gram_scale()

@@ -27,7 +27,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ...exceptions import PerfectFitError
+from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.factors import gram_root, theta_to_lam, triangular
 from ..equations.equations import Equations
@@ -94,10 +94,7 @@ class IterativeObjective:
         self.nu = equations.n - equations.p if reml else equations.n
         self.yy = float(equations.Axx[-1, -1])
         if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
-            raise PerfectFitError(
-                "the fixed effects explain the response exactly; the residual variance is zero and no "
-                "variance ratio can be estimated. Check whether the response is a function of the covariates."
-            )
+            raise PerfectFitError(EXPLAINED_BY_FIXED)
         self.scales = equations.gram_scale()
         self.seed = int(seed)
         self.max_iterations = _MOST_ITERATIONS
@@ -336,10 +333,7 @@ class IterativeObjective:
         else:
             Ri, b, r2, logdet_x = np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
         if r2 <= _PERFECT * self.yy:
-            raise PerfectFitError(
-                "the random effects explain the response exactly (residual variance -> 0); variance ratios "
-                "are unbounded. Check for levels with one row each, or a response that is constant in groups."
-            )
+            raise PerfectFitError(EXPLAINED)
         return SolvedState(
             theta.copy(), lams, roots, lam2, U, Y, Ri, b, r2, r2 / self.nu, logdet_x, solved,
             report,

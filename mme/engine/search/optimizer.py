@@ -279,16 +279,17 @@ class _Search:
         left = self.max_evaluations - self.count()
         last = self.count() + min(left // 2, _MOST_QUASI_NEWTON)
 
-        def objective(trial: np.ndarray) -> tuple[float, np.ndarray]:
+        def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
             if self.count() >= last - 2:  # two are kept for the derivatives at the end
                 raise _SpentError
             try:
+                trial = z * unit
                 e = self.evaluate(trial, 1)
             except np.linalg.LinAlgError:
-                return 1e300, np.zeros_like(trial)
+                return 1e300, np.zeros_like(z)
             if e.deviance < best["deviance"]:
-                best.update(theta=trial.copy(), deviance=e.deviance)
-            return e.deviance, e.gradient
+                best.update(theta=trial, deviance=e.deviance)
+            return e.deviance, e.gradient * unit
 
         if last - self.count() <= 2:
             return False
@@ -296,10 +297,11 @@ class _Search:
 
         # relative variables: the diagonal of theta may differ by many orders
         unit = np.where(self.place.theta != 0.0, np.abs(self.place.theta), 1.0)
-        unit = np.maximum(unit, 1e-3 / np.concatenate([_diagonal(A, b.rows) for A, b in self._roots()]))
+        pairs = zip(self.space.A, self.space.blocks, strict=True)
+        unit = np.maximum(unit, 1e-3 / np.concatenate([np.linalg.norm(A, axis=0)[b.rows] for A, b in pairs]))
         with contextlib.suppress(_SpentError):
             minimize(
-                lambda z: _scaled(objective(z * unit), unit),
+                objective,
                 self.place.theta / unit,
                 jac=True,
                 method="L-BFGS-B",
@@ -315,17 +317,6 @@ class _Search:
         self.place, self.ev = place, ev
         self.history.append(ev.deviance)
         return True
-
-    def _roots(self):
-        return zip(self.space.A, self.space.blocks, strict=True)
-
-
-def _diagonal(A: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(A, axis=0)[rows]
-
-
-def _scaled(pair: tuple[float, np.ndarray], unit: np.ndarray) -> tuple[float, np.ndarray]:
-    return pair[0], pair[1] * unit
 
 
 class _Counter:
