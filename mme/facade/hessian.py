@@ -1,28 +1,16 @@
-"""Second derivatives of a MixedLM's log-likelihood in (co)variances: exact, or differences of the score.
+"""Second derivatives of a MixedLM's log-likelihood in (co)variances as differences of the score.
 
-With V_i = dV/d(parameter i), G = Z'V^-1Z, z = Z'V^-1 r, H = Z'V^-1X, C = X'V^-1X and q = r'V^-1 r,
-
-    l_ij = 1/2 tr(V^-1 V_i V^-1 V_j) - nu (z'E_i G E_j z / q - z'E_i z z'E_j z / (2 q^2))
-           [- tr(C^-1 H'E_i G E_j H) + 1/2 tr(C^-1 H'E_i H C^-1 H'E_j H)   under REML],
-
-V_i = Z E_i Z'.  Nothing is inverted that is singular where D is.  The first trace needs the blocks of G.
-Effects of different groups do not meet in it, so one vector that sums a column of every group yields those
-columns for all groups at once: as many products with G as the largest group has columns.
+For penalties, which have first derivatives alone, and for crossed factors of many levels, where
+`mme.engine.direct.hessian` would take longer than the fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..engine.direct.point import Point
-    from .covariance import OrthonormalPoint
-
-__all__ = ["Probes", "covariance_hessian", "difference_hessian", "feasible_directions"]
+__all__ = ["SINGULAR", "difference_hessian", "feasible_directions"]
 
 # Steps of the differences, relative to the size of the parameters or to their distance from a singular
 # covariance.  Two-sided: truncation 4 h^4 and rounding eps/h are both near 1e-11.  One-sided (covariance
@@ -30,125 +18,6 @@ __all__ = ["Probes", "covariance_hessian", "difference_hessian", "feasible_direc
 _STEP = 1e-3
 _STEP_ONE_SIDED = 2e-2
 SINGULAR = 1e-7
-# Multiplications that the products with G may take, about a second's work.
-_AFFORDABLE = 1e9
-# Numbers that one batch of vectors may hold.
-_BATCH = 4_000_000
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Which columns of Z are added up into one vector: at most one per group and vector.
-
-    Attributes
-    ----------
-    ranks : list of ndarray of int, shapes (q_t,)
-        Number of each level within its group, per term.
-    widths : list of int
-        Effects per level, per term.
-    """
-
-    ranks: list[np.ndarray]
-    widths: list[int]
-
-    @classmethod
-    def of(cls, groups: Sequence[np.ndarray], widths: Sequence[int]) -> Probes:
-        """From the group of every level, per term."""
-        ranks = []
-        for group in groups:
-            order = np.argsort(group, kind="stable")
-            first = np.concatenate(([0], np.cumsum(np.bincount(group))))
-            rank = np.empty(group.size, dtype=np.intp)
-            rank[order] = np.arange(group.size) - first[group[order]]
-            ranks.append(rank)
-        return cls(ranks, list(widths))
-
-    @property
-    def count(self) -> int:
-        """Number of vectors."""
-        return sum((int(r.max()) + 1) * k for r, k in zip(self.ranks, self.widths, strict=True))
-
-    def affordable(self, q2: int, entries: float) -> bool:
-        """Whether products with G are cheap: a factor of order q2 with so many entries, per vector."""
-        effects = sum(r.size * k for r, k in zip(self.ranks, self.widths, strict=True))
-        return self.count * (2.0 * entries + 10.0 * (effects + q2)) <= _AFFORDABLE
-
-
-def entry_matrices(k: int) -> list[np.ndarray]:
-    """dD / d(entry), symmetric, for the lower triangle of a k x k covariance, row by row."""
-    out = []
-    for a, b in zip(*np.tril_indices(k), strict=True):
-        E = np.zeros((k, k))
-        E[a, b] = E[b, a] = 1.0
-        out.append(E)
-    return out
-
-
-def _trace_products(point: Point | OrthonormalPoint, probes: Probes) -> dict[tuple[int, int], np.ndarray]:
-    """sum_lm G_lm[a, c] G_lm[b, d] over the levels of terms s and t, shapes (k_s, k_s, k_t, k_t)."""
-    effects = sum(r.size * k for r, k in zip(probes.ranks, probes.widths, strict=True))
-    out: dict[tuple[int, int], np.ndarray] = {}
-    for t, (rank, k) in enumerate(zip(probes.ranks, probes.widths, strict=True)):
-        n_ranks = int(rank.max()) + 1
-        step = max(1, _BATCH // (effects * k))
-        for first in range(0, n_ranks, step):
-            size = min(step, n_ranks - first)
-            inside = np.flatnonzero((rank >= first) & (rank < first + size))
-            w = [np.zeros((r.size, m, size * k)) for r, m in zip(probes.ranks, probes.widths, strict=True)]
-            for c in range(k):
-                w[t][inside, c, (rank[inside] - first) * k + c] = 1.0
-            for s, y in enumerate(point.times(w)):
-                rows = y.reshape(y.shape[0], y.shape[1], size, k)
-                flat = rows.transpose(1, 3, 0, 2).reshape(y.shape[1] * k, -1)
-                gram = (flat @ flat.T).reshape(y.shape[1], k, y.shape[1], k).transpose(0, 2, 1, 3)
-                out[s, t] = gram if (s, t) not in out else out[s, t] + gram
-    return out
-
-
-def covariance_hessian(
-    point: Point | OrthonormalPoint, beta: np.ndarray, reml: bool, probes: Probes
-) -> np.ndarray:
-    """Exact second derivatives of the log-likelihood in the free entries of the covariances.
-
-    Parameters
-    ----------
-    point : Point
-    beta : ndarray, shape (k_fe,)
-        Fixed effects at which the residual is taken; they are held.
-    reml : bool
-    probes : Probes
-
-    Returns
-    -------
-    ndarray, shape (m, m)
-        Terms one after another; within a term the lower triangle row by row.
-    """
-    params = [(t, E) for t, k in enumerate(probes.widths) for E in entry_matrices(k)]
-    m = len(params)
-    grams = _trace_products(point, probes)
-    z = [v[:, :, None] for v in point.products(beta)]
-    zh = [np.concatenate(v, axis=2) for v in zip(z, point.products_x(), strict=True)] if reml else z
-    width = zh[0].shape[2]
-    traces, crossed = np.zeros((m, m)), np.zeros((m, m, width, width))
-    moments = np.zeros((m, width, width))
-    for j, (t, E) in enumerate(params):
-        turned = np.matmul(E, zh[t])
-        moments[j] = np.einsum("lax,lay->xy", zh[t], turned)
-        w = [np.zeros_like(v) for v in zh]
-        w[t] = turned
-        back = point.times(w)
-        for i, (s, F) in enumerate(params):
-            traces[i, j] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
-            crossed[i, j] = np.einsum("lax,ab,lby->xy", zh[s], F, back[s], optimize=True)
-    q, nu = point.r2(beta), point.nu(reml)
-    slope = moments[:, 0, 0] / q
-    H = 0.5 * traces - nu * (crossed[:, :, 0, 0] / q - 0.5 * np.outer(slope, slope))
-    if reml and width > 1:
-        root = np.linalg.inv(point.root)
-        inner = np.einsum("ax,ijab,by->ijxy", root, crossed[:, :, 1:, 1:], root, optimize=True)
-        half = np.einsum("ax,iab,by->ixy", root, moments[:, 1:, 1:], root, optimize=True)
-        H += -np.einsum("ijxx->ij", inner) + 0.5 * np.einsum("ixy,jyx->ij", half, half)
-    return 0.5 * (H + H.T)
 
 
 def feasible_directions(

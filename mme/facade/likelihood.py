@@ -18,20 +18,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.covariance.factors import factor_psd
+from ..engine.direct.hessian import Direction, entry_directions, second_derivatives
 from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
+from ..engine.direct.second import Vectors
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
 from ..engine.runtime.parallel import single_threaded_blas
 from ..fit.fit import equations_of, planned
-from .covariance import OrthonormalPoint, random_basis
+from .covariance import triangle
 from .design.params import MixedLMParams
-from .hessian import SINGULAR, Probes, covariance_hessian, difference_hessian, feasible_directions
+from .hessian import SINGULAR, difference_hessian, feasible_directions
 
 if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
 
 __all__ = ["Likelihood"]
+
+# Multiplications of the exact second derivatives, some seconds' work, from which they must cost less than the
+# differences of the score do.
+_AFFORDABLE = 3e10
 
 
 class Likelihood:
@@ -156,12 +162,21 @@ class Likelihood:
             last = self._points[reml] = Point(self.objective(reml), self.design, self.columns, lams)
         return last
 
-    def exact_second(self, reml: bool) -> Probes | None:
-        """How the exact second derivatives are found; None where the differences of the score cost less."""
-        probes = Probes.of(self.level_groups, [term.k for term in self.design.terms])
-        plan = self.objective(reml).plan
-        entries = float(plan.q2) ** 2 if plan.dense else 2.0 * plan.nnz_factor
-        return probes if probes.affordable(plan.q2, entries) else None
+    def directions(self) -> list[Direction]:
+        """dD / d(parameter) of every (co)variance."""
+        return [
+            direction
+            for t, term in enumerate(self.design.terms)
+            for direction in entry_directions(t, triangle(term.k), term.k)
+        ]
+
+    def second_is_exact(self, reml: bool) -> bool:
+        """Whether exact second derivatives cost less than differences of the score, or little."""
+        objective = self.objective(reml)
+        eq, plan = objective.eq, objective.plan
+        work = Vectors.of(eq).work(eq, float(plan.q2) ** 2 if plan.dense else 2.0 * plan.nnz_factor)
+        # a gradient: a factorization and an inverse on its pattern; four along every direction
+        return work <= max(_AFFORDABLE, 4.0 * len(self.directions()) * 3.0 * plan.flops)
 
     def loglike(
         self,
@@ -223,10 +238,10 @@ class Likelihood:
     ) -> tuple[np.ndarray, bool]:
         """Second derivatives with respect to b, the lower triangle of D, and v.
 
-        The blocks with b are exact, and so is that of the (co)variances, boundary included, except where
-        groups have so many effects that it would cost more than differences of the exact score (crossed
-        factors in one group): fourth-order differences along feasible directions then, relative error about
-        1e-9, or 1e-5 one-sidedly where the covariance is singular.  A penalty's second derivative in D is
+        The blocks with b are exact, and so is that of the (co)variances, boundary included, except where it
+        would take longer than differences of the exact score (crossed factors of very many levels with few
+        common rows): fourth-order differences along feasible directions then, relative error about 1e-9, or
+        1e-5 one-sidedly where the covariance is singular.  A penalty's second derivative in D is
         always a difference of its first.  With `stationary` the terms with X'V^-1 r are left out: a penalty
         outside the likelihood balances them.
 
@@ -242,14 +257,10 @@ class Likelihood:
         hess[n_fe:, n_fe:], singular = self._covariance_block(params, point, beta, reml, cov_pen)
         return hess, singular
 
-    def orthonormal_point(self, params: MixedLMParams, reml: bool) -> OrthonormalPoint:
+    def orthonormal_point(self, params: MixedLMParams, reml: bool) -> Point:
         """The likelihood there in the engine's coordinates."""
-        eq = self.cross_products()
-        inverses = [np.eye(term.k) for term in self.design.terms]
-        R = random_basis(eq, self.k_re)
-        if R is not None:
-            inverses[0] = np.linalg.inv(R)
-        return OrthonormalPoint(self.at(params.cov_re, params.vcomp, reml), eq.fixed, inverses)
+        lams = self.factors(params.cov_re, params.vcomp)
+        return Point(self.objective(reml), self.design, self.columns, lams, standard=True)
 
     def orthonormal_hessian(self, params: MixedLMParams, reml: bool) -> np.ndarray:
         """`hessian` in the engine's coordinates (`mme.facade.covariance.well_conditioned`).
@@ -257,17 +268,23 @@ class Likelihood:
         Zero, that is no information, where the exact second derivatives would cost too much.
         """
         beta = np.asarray(params.fe_params, dtype=np.float64)
-        probes = self.exact_second(reml)
         point = self.orthonormal_point(params, reml)
         hess = self._with_fixed_effects(point, beta, reml)
-        if probes is None:
+        if not self.second_is_exact(reml):
             return np.zeros_like(hess)
-        hess[beta.size :, beta.size :] = covariance_hessian(point, beta, reml, probes)
+        hess[beta.size :, beta.size :] = self._exact_block(point, beta, reml)
         return hess
+
+    def _exact_block(self, point: Point, beta: np.ndarray, reml: bool) -> np.ndarray:
+        """1/2 tr(P V_i P V_j) - nu (curve_ij / q - slope_i slope_j / (2 q^2)), the fixed effects held."""
+        second = second_derivatives(point, self.directions(), reml, beta)
+        q, nu = point.r2(beta), point.nu(reml)
+        slope = second.slope / q
+        return 0.5 * second.traces - nu * (second.curve / q - 0.5 * np.outer(slope, slope))
 
     def _with_fixed_effects(
         self,
-        point: Point | OrthonormalPoint,
+        point: Point,
         beta: np.ndarray,
         reml: bool,
         fe_pen: Any = None,
@@ -292,7 +309,7 @@ class Likelihood:
         hess[np.ix_(rows, n_fe + np.arange(m))] = cross.T
         return hess
 
-    def _cross(self, point: Point | OrthonormalPoint, beta: np.ndarray) -> np.ndarray:
+    def _cross(self, point: Point, beta: np.ndarray) -> np.ndarray:
         """X'V^-1 (dV/d parameter) V^-1 r, shape (k_re2 + k_vc, rank)."""
         zr, zx = point.products(beta), point.products_x()
         out = []
@@ -314,15 +331,14 @@ class Likelihood:
         floors = [1.0 / self.term_squares(t) for t in range(len(self.design.terms))]
         directions = feasible_directions(cov_re, vcomp, floors)
         singular = any(room <= SINGULAR for _, _, room in directions)
-        probes = self.exact_second(reml)
-        if probes is None:
+        if not self.second_is_exact(reml):
 
             def slope(D: np.ndarray, v: np.ndarray) -> np.ndarray:
                 moved = MixedLMParams.from_components(beta, cov_re=D, vcomp=v)
                 return np.concatenate(self.score(moved, reml, False, None, cov_pen)[1:])
 
             return difference_hessian(slope, cov_re, vcomp, directions), singular
-        H = covariance_hessian(point, beta, reml, probes)
+        H = self._exact_block(point, beta, reml)
         if cov_pen is not None and self.k_re:
 
             def pull(D: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..factor import DenseFactor, Factor
 from ..kernels import schur as ks
 from ..runtime.parallel import cut, run
 from .plan import Plan
+from .state import State
 
 __all__ = ["Elimination", "apply_lam"]
 
@@ -193,3 +194,52 @@ class Elimination:
             )
         T = Ts.sum(axis=0)
         return Ns.sum(axis=0), [T[r, : b.k, : b.k] for r, b in enumerate(lay.rest)]
+
+    # -- the marginal model -------------------------------------------------------------------------------
+
+    def marginal_product(
+        self, st: State, w1: np.ndarray | None, w2: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Z'V^-1 Z w, exact where the covariance is singular; of the state last factored.
+
+        Parameters
+        ----------
+        st : State
+        w1 : ndarray, shape (q1, k1, m), or None
+            Part of the leading term; None: zero.
+        w2 : ndarray, shape (q2, m)
+
+        Returns
+        -------
+        lead : ndarray, shape (q1, k1, m), or None
+        rest : ndarray, shape (q2, m)
+        """
+        eq, lay, m = self.eq, self.eq.layout, w2.shape[1]
+        raw2 = eq.A22 @ w2 if lay.q2 else w2
+        projected, right = None, raw2
+        if lay.has_lead:
+            raw1 = np.zeros((lay.q1, lay.k1, m)) if w1 is None else self.level_apply(eq.A1, w1)
+            raw1 = self.minus_cells(-w2, raw1)
+            projected = self.level_apply(self.F, raw1)
+            if w1 is not None:
+                raw2 = self.minus_cells_transposed(-w1, raw2)
+            right = self.minus_cells_transposed(self.level_apply(self.W, raw1), raw2.copy())
+        return self.back(st, projected, raw2, self.prior_solve(st, right))
+
+    def prior_solve(self, st: State, B: np.ndarray) -> np.ndarray:
+        """lam2 S^-1 lam2' B, (q2, m) -> (q2, m), of the state last factored."""
+        inner = self.solve(apply_lam(self.eq, st.lam2, B, True))
+        return apply_lam(self.eq, st.lam2, inner, False)
+
+    def back(
+        self, st: State, projected: np.ndarray | None, raw2: np.ndarray, d2: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Z'V^-1 f of lead and rest from F Z_1'f, Z_2'f and the rest's conditional modes d2."""
+        eq, lay = self.eq, self.eq.layout
+        out2 = raw2 - eq.A22 @ d2 if lay.q2 else raw2
+        if projected is None:
+            return None, out2
+        if lay.q2:
+            projected = projected + self.level_apply(self.F, self.minus_cells(d2, np.zeros_like(projected)))
+            out2 = self.minus_cells_transposed(np.ascontiguousarray(np.matmul(st.D1, projected)), out2)
+        return projected, out2

@@ -13,32 +13,44 @@ import numpy as np
 
 from ..equations.equations import Equations
 from .elimination import Elimination, apply_lam
+from .second import Products, block_products
 from .state import State
+from .variances import block_variances
 
-__all__ = ["Marginal", "marginal_of", "project"]
+__all__ = ["Marginal", "marginal_of"]
+
+Factored = tuple[Equations, Elimination, State]
 
 
 @dataclass(frozen=True, eq=False)
 class Marginal:
     """Cross-products in the metric V^-1 at one theta; see `mme.engine.direct.objective.Objective.at`.
 
+    "In the basis" below: of the design's own columns, or of the equations' columns (orthonormal X, random
+    columns orthonormal on average), where nothing loses digits to an uncentred covariate, if `standard`.
+
     Attributes
     ----------
     theta : ndarray, shape (n_theta,)
+        Of the design's columns.
     logdet : float
         log|V|, under REML + log|X'V^-1 X| of the kept columns.
     beta : ndarray, shape (rank,)
-        Generalized least squares estimate of the kept columns' coefficients.
+        Generalized least squares estimate of the kept columns' coefficients (of the design's columns).
     r2 : float
         (y - X beta)'V^-1 (y - X beta).
     root : ndarray, shape (rank, rank)
-        Upper triangular R with R'R = X'V^-1 X, kept columns.
+        Upper triangular R with R'R = X'V^-1 X, kept columns, in the basis.
     zr : list of ndarray, shapes (q_t, k_t)
-        Z'V^-1 (y - X beta), per term of the design.
+        Z'V^-1 (y - X beta), per term of the design, in the basis.
     zx : list of ndarray, shapes (q_t, k_t, rank)
-        Z'V^-1 X, kept columns.
-    project : callable
-        Z'V^-1 Z w per term of the design, at this theta.
+        Z'V^-1 X, kept columns, in the basis.
+    root_q, zq : as root and zx
+        In an orthonormal basis Q of the kept columns of X, whatever `standard`: no digits are lost to their
+        units.
+    factored : callable
+        The equations, and their factorization at this theta.
+    standard : bool
     """
 
     theta: np.ndarray
@@ -48,7 +60,10 @@ class Marginal:
     root: np.ndarray
     zr: list[np.ndarray]
     zx: list[np.ndarray]
-    project: Callable[[list[np.ndarray]], list[np.ndarray]]
+    root_q: np.ndarray
+    zq: list[np.ndarray]
+    factored: Callable[[], Factored]
+    standard: bool = False
 
     def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
         """Z'V^-1 Z w, exact where the covariance is singular.
@@ -56,82 +71,113 @@ class Marginal:
         Parameters
         ----------
         w : list of ndarray, shapes (q_t, k_t, m)
-            m vectors of random effects, per term of the design.
+            m vectors of random effects, per term of the design, in the basis.
 
         Returns
         -------
         list of ndarray, shapes (q_t, k_t, m)
         """
-        return self.project(w)
+        eq, el, st = self.factored()
+        lay, m = eq.layout, w[0].shape[2]
+        blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
+        for place, basis, w_t in zip(lay.places, self._bases(eq), w, strict=True):
+            here = w_t if basis is None else np.matmul(basis, w_t)
+            blocks[place.block][:, place.first : place.first + place.k] = here
+        rest = blocks[1:] if lay.has_lead else blocks
+        w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
+        return self._by_term(eq, *el.marginal_product(st, blocks[0] if lay.has_lead else None, w2))
+
+    def trace_products(self) -> Products:
+        """Sums over the levels l, m of terms s and t of G_lm[a, c] G_lm[b, d], G = Z'V^-1 Z in the basis.
+
+        Returns
+        -------
+        dict of (s, t) to ndarray, shapes (k_s, k_s, k_t, k_t), indices a, b, c, d
+        """
+        eq, el, st = self.factored()
+        of_blocks, places, out = block_products(eq, el, st), eq.layout.places, {}
+        bases = self._bases(eq)
+        for s, (at_s, R_s) in enumerate(zip(places, bases, strict=True)):
+            rows = slice(at_s.first, at_s.first + at_s.k)
+            for t, (at_t, R_t) in enumerate(zip(places, bases, strict=True)):
+                columns = slice(at_t.first, at_t.first + at_t.k)
+                gram = of_blocks[at_s.block, at_t.block][rows, rows, columns, columns]
+                if R_s is not None:
+                    gram = np.einsum("ijcd,ia,jb->abcd", gram, R_s, R_s)
+                if R_t is not None:
+                    gram = np.einsum("abkl,kc,ld->abcd", gram, R_t, R_t)
+                out[s, t] = gram
+        return out
+
+    def conditional_covariances(self) -> list[np.ndarray]:
+        """Covariance of every level's effects given y, b and theta, divided by sigma2, in the basis.
+
+        The levels' own blocks of D - D Z'V^-1 Z D, as sums of squares: no digits cancel.
+
+        Returns
+        -------
+        list of ndarray, shapes (q_t, k_t, k_t)
+        """
+        eq, el, st = self.factored()
+        blocks, out = block_variances(eq, el, st), []
+        for place, basis in zip(eq.layout.places, self._bases(eq), strict=True):
+            part = slice(place.first, place.first + place.k)
+            C = blocks[place.block][:, part, part]
+            if basis is not None:
+                inverse = np.linalg.inv(basis)
+                C = np.matmul(np.matmul(inverse, C), inverse.T)
+            out.append(C)
+        return out
+
+    def _bases(self, eq: Equations) -> list[np.ndarray | None]:
+        return [None] * len(eq.layout.places) if self.standard else list(eq.term_bases())
+
+    def _by_term(self, eq: Equations, lead: np.ndarray | None, rest: np.ndarray) -> list[np.ndarray]:
+        return _split(eq, self._bases(eq), lead, rest)
 
 
 def marginal_of(
-    eq: Equations, el: Elimination, st: State, project: Callable[[list[np.ndarray]], list[np.ndarray]]
+    eq: Equations, el: Elimination, st: State, factored: Callable[[], Factored], standard: bool
 ) -> Marginal:
     """The marginal model at an evaluated state."""
-    lay, p, fixed = eq.layout, eq.p, eq.fixed
+    p, fixed = eq.p, eq.fixed
     # the border's solutions are there already: Z'V^-1 [Q y] needs no solve
     d2 = apply_lam(eq, st.lam2, st.Y, False)
-    lead = el.level_apply(el.F, eq.A1x) if lay.has_lead else None
-    zqy = _split(eq, *_back(eq, el, st, lead, eq.A2x, d2))
-    inverse = np.linalg.inv(fixed.T) if p else fixed.T
+    lead = el.level_apply(el.F, eq.A1x) if eq.layout.has_lead else None
+    bases: list[np.ndarray | None] = [None if standard else R for R in eq.term_bases()]
+    zqy = _split(eq, bases, *el.back(st, lead, eq.A2x, d2))
     contrast = np.r_[-st.b, 1.0]
+    root_q, zq = np.linalg.inv(st.Ri).T if p else np.zeros((0, 0)), [z[:, :, :p] for z in zqy]
+    root, zx = root_q, zq
+    if p and not standard:
+        inverse = np.linalg.inv(fixed.T)
+        root, zx = root @ inverse, [z @ inverse for z in zx]
     return Marginal(
         theta=st.theta,
         logdet=st.logdet - eq.log_w,
         beta=fixed.T @ (st.b + fixed.b0),
         r2=st.r2,
-        root=np.linalg.inv(st.Ri).T @ inverse if p else np.zeros((0, 0)),
+        root=root,
         zr=[z @ contrast for z in zqy],
-        zx=[z[:, :, :p] @ inverse for z in zqy],
-        project=project,
+        zx=zx,
+        root_q=root_q,
+        zq=zq,
+        factored=factored,
+        standard=standard,
     )
 
 
-def project(eq: Equations, el: Elimination, st: State, w: list[np.ndarray]) -> list[np.ndarray]:
-    """Z'V^-1 Z w; see `Marginal.times`."""
-    lay = eq.layout
-    m = w[0].shape[2]
-    blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
-    for t, (place, w_t) in enumerate(zip(lay.places, w, strict=True)):
-        blocks[place.block][:, place.first : place.first + place.k] = np.matmul(eq.term_basis(t), w_t)
-    rest = blocks[1:] if lay.has_lead else blocks
-    w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
-    raw2 = eq.A22 @ w2 if lay.q2 else w2
-    projected = None
-    if lay.has_lead:
-        raw1 = el.minus_cells(-w2, el.level_apply(eq.A1, blocks[0]))
-        projected = el.level_apply(el.F, raw1)
-        raw2 = el.minus_cells_transposed(-blocks[0], raw2)
-        right = el.minus_cells_transposed(el.level_apply(el.W, raw1), raw2.copy())
-    else:
-        right = raw2
-    d2 = apply_lam(eq, st.lam2, el.solve(apply_lam(eq, st.lam2, right, True)), False)
-    return _split(eq, *_back(eq, el, st, projected, raw2, d2))
-
-
-def _back(
-    eq: Equations, el: Elimination, st: State, projected: np.ndarray | None, raw2: np.ndarray, d2: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Z'V^-1 f of lead and rest from F Z_1'f, Z_2'f and the rest's conditional modes d2."""
-    lay = eq.layout
-    out2 = raw2 - eq.A22 @ d2 if lay.q2 else raw2
-    if projected is None:
-        return None, out2
-    if lay.q2:
-        projected = projected + el.level_apply(el.F, el.minus_cells(d2, np.zeros_like(projected)))
-        out2 = el.minus_cells_transposed(np.ascontiguousarray(np.matmul(st.D1, projected)), out2)
-    return projected, out2
-
-
-def _split(eq: Equations, lead: np.ndarray | None, rest: np.ndarray) -> list[np.ndarray]:
-    """By term of the design, from the engine's basis to the design's columns."""
+def _split(
+    eq: Equations, bases: list[np.ndarray | None], lead: np.ndarray | None, rest: np.ndarray
+) -> list[np.ndarray]:
+    """By term of the design, in the basis."""
     lay = eq.layout
     blocks = [] if lead is None else [lead]
     for r, block in enumerate(lay.rest):
         part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
-    return [
-        np.matmul(eq.term_basis(t).T, blocks[p.block][:, p.first : p.first + p.k])
-        for t, p in enumerate(lay.places)
-    ]
+    out = []
+    for place, basis in zip(lay.places, bases, strict=True):
+        part = blocks[place.block][:, place.first : place.first + place.k]
+        out.append(part if basis is None else np.matmul(basis.T, part))
+    return out

@@ -21,7 +21,7 @@ from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
 from ..search.evaluation import Evaluation
 from .elimination import Elimination, apply_lam
-from .marginal import Marginal, marginal_of, project
+from .marginal import Marginal, marginal_of
 from .plan import Plan, make_plan
 from .state import State
 
@@ -190,17 +190,31 @@ class Objective:
             "deviance": st.deviance,
         }
 
-    def at(self, theta: np.ndarray) -> Marginal:
-        """The marginal model at theta: log-determinants, X'V^-1X, Z'V^-1X, Z'V^-1(y - Xb).
+    def at(self, theta: np.ndarray, standard: bool = False) -> Marginal:
+        """The marginal model at theta: log-determinants, X'V^-1X, Z'V^-1X, Z'V^-1(y - Xb), Z'V^-1Z.
 
-        On the scale of the design's own columns; `Marginal.times` applies Z'V^-1Z.  Raises as `evaluate`.
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+            Of the design's columns.
+        standard : bool
+            Products with the equations' columns in place of the design's.
+
+        Returns
+        -------
+        Marginal
+
+        Raises
+        ------
+        As `evaluate`.
         """
-        st = self._value(np.asarray(theta, dtype=np.float64))
-        return marginal_of(self.eq, self.elimination, st, partial(self.project, st.theta))
+        factored = self.factored(theta)
+        return marginal_of(*factored, partial(self.factored, factored[2].theta), standard)
 
-    def project(self, theta: np.ndarray, w: list[np.ndarray]) -> list[np.ndarray]:
-        """Z'V^-1 Z w per term, shapes (q_t, k_t, m), exact where the covariance is singular."""
-        return project(self.eq, self.elimination, self._value(np.asarray(theta, dtype=np.float64)), w)
+    def factored(self, theta: np.ndarray) -> tuple[Equations, Elimination, State]:
+        """The equations and their factorization at theta; as it is if it was the last."""
+        state = self._value(np.asarray(theta, dtype=np.float64))
+        return self.eq, self.elimination, state
 
     # -- value --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from ..covariance.factors import lam_to_theta
 from ..equations.design import Design
 from ..search.evaluation import Evaluation
 from .objective import Objective
+from .second import Products
 
 __all__ = ["KeptColumns", "Point"]
 
@@ -48,6 +49,10 @@ class Point:
     columns : KeptColumns
     lams : list of ndarray, shapes (k_t, k_t)
         Relative covariance factors.
+    standard : bool
+        Give derivatives and products in the equations' basis (X orthonormal, random columns orthonormal on
+        average), where an uncentred covariate costs no digits; fixed effects are taken and given on the scale
+        of the design's columns all the same.
 
     Attributes
     ----------
@@ -56,18 +61,24 @@ class Point:
     logdet : float
         log|V|, under REML + log|X'V^-1 X|.
     root : ndarray, shape (rank, rank)
-        Upper triangular R with R'R = X'V^-1 X over the kept columns.
+        Upper triangular R with R'R = X'V^-1 X over the kept columns, in the basis.
     """
 
     def __init__(
-        self, objective: Objective, design: Design, columns: KeptColumns, lams: list[np.ndarray]
+        self,
+        objective: Objective,
+        design: Design,
+        columns: KeptColumns,
+        lams: list[np.ndarray],
+        standard: bool = False,
     ) -> None:
         self._objective, self._design, self._columns = objective, design, columns
         kept = columns.kept
         self._lams = lams
         kinds = [term.covariance for term in design.terms]
         theta = np.concatenate([lam_to_theta(lam, kind) for lam, kind in zip(lams, kinds, strict=True)])
-        self._at = self._objective.at(theta)
+        self._at = self._objective.at(theta, standard)
+        self._standard = standard
         self.logdet = self._at.logdet
         self.root = self._at.root
         self.beta = np.full(kept.size, np.nan)
@@ -82,10 +93,11 @@ class Point:
         return self._design.n - self._at.beta.size if reml else self._design.n
 
     def _step(self, beta: np.ndarray | None) -> np.ndarray:
-        """Kept coefficients less their estimate."""
+        """Kept coefficients less their estimate, in the basis."""
         if beta is None:
             return np.zeros_like(self._at.beta)
-        return self._columns.of(beta) - self._at.beta
+        step = self._columns.of(beta) - self._at.beta
+        return np.linalg.solve(self._objective.eq.fixed.T, step) if self._standard else step
 
     def r2(self, beta: np.ndarray | None = None) -> float:
         """(y - X b)'V^-1(y - X b); at the estimate by default."""
@@ -136,9 +148,21 @@ class Point:
         """Z'V^-1 X over the kept columns, per term, shapes (q_t, k_t, rank)."""
         return self._at.zx
 
+    def orthonormal_x(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """R and Z'V^-1 Q per term for an orthonormal basis Q of the kept columns, R'R = Q'V^-1 Q."""
+        return self._at.root_q, self._at.zq
+
     def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
         """Z'V^-1 Z w, per term, shapes (q_t, k_t, m)."""
         return self._at.times(w)
+
+    def trace_products(self) -> Products:
+        """Sums of products of blocks of Z'V^-1 Z: see `Marginal.trace_products`."""
+        return self._at.trace_products()
+
+    def conditional_covariances(self) -> list[np.ndarray]:
+        """Per level, covariance of its effects given y and b, divided by sigma2, shapes (q_t, k_t, k_t)."""
+        return self._at.conditional_covariances()
 
     def quadratic(self, beta: np.ndarray | None) -> list[np.ndarray]:
         """d q / d D_t with the sign turned: sum_l (Z'V^-1 r)_l (Z'V^-1 r)_l', per term, shapes (k_t, k_t)."""
@@ -164,5 +188,6 @@ class Point:
 
     def _derivatives(self) -> tuple[Evaluation, list[np.ndarray]]:
         here = self._objective.evaluate(self._at.theta, 1)
-        assert here.N is not None  # of order 1
-        return here, here.N
+        slopes = here.N_basis if self._standard else here.N
+        assert slopes is not None  # of order 1
+        return here, slopes

@@ -109,14 +109,31 @@ class Equations:
         A = sp.csc_array((self.gval, self.gidx, self.gptr), shape=(q2, q2))
         return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
 
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Connected part of every column of the rest, shape (q2,): different parts share no row."""
+        from scipy.sparse.csgraph import connected_components  # slow to import, and seldom needed
+
+        q1, q2 = self.layout.q1, self.layout.q2
+        ones = np.ones(self.idx.size, np.int8)
+        cells = sp.csr_array((ones, self.idx, self.ptr), shape=(q1, q2)) if q1 else None
+        within = sp.csr_array((np.ones(self.gidx.size, np.int8), self.gidx, self.gptr), shape=(q2, q2))
+        none = sp.csr_array((q1, q1), dtype=np.int8)
+        graph = within if cells is None else sp.block_array([[none, cells], [None, within]])
+        return connected_components(graph, directed=False)[1][q1:]
+
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos", "A22")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos", "A22", "parts")}
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
         place = self.layout.places[t]
         part = slice(place.first, place.first + place.k)
         return self.basis[place.block][part, part]
+
+    def term_bases(self) -> list[np.ndarray]:
+        """R of every term."""
+        return [self.term_basis(t) for t in range(len(self.layout.places))]
 
     def to_standard(self, theta: np.ndarray) -> np.ndarray:
         """A design's theta in the equations' basis, where an uncentred covariate costs no digits."""

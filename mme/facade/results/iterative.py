@@ -9,7 +9,7 @@ from statsmodels.iolib import summary2
 
 from ...engine.covariance.factors import entries
 from ...report.summary import convergence_lines, monte_carlo_lines
-from ..covariance import random_basis, well_conditioned
+from ..covariance import well_conditioned
 from ..design.params import MixedLMParams
 from ..releases import cache_readonly
 from .results import MixedLMResults
@@ -61,7 +61,7 @@ class IterativeMixedLMResults(MixedLMResults):
         self._settings = dict(settings)
         self._vcov_fe = fit.vcov_beta
         self._modes = fit.u
-        self._basis = random_basis(model.likelihood.cross_products(), model.k_re)
+        self._bases = model.likelihood.cross_products().term_bases()
         self._kinds = [term.covariance for term in fit.design.terms]
 
     # -- standard errors -----------------------------------------------------------------------
@@ -83,7 +83,7 @@ class IterativeMixedLMResults(MixedLMResults):
         information[np.ix_(where, where)] = self.monte_carlo.information
         active = np.zeros(k, dtype=bool)
         active[where] = True
-        T = well_conditioned(k_fe, self.k_vc, active, self._basis)
+        T = well_conditioned(k_fe, self.k_re, active, self._bases)
         if T is None:
             covariance = self._inverse(information, active)
         else:

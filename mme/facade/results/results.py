@@ -210,8 +210,9 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         coordinates, inner = None, None
         if self.fe_pen is None and self.cov_pen is None and not self.regularized:
             equations = self._likelihood.cross_products()
-            basis = random_basis(equations, self.k_re)
-            coordinates = well_conditioned(self.k_fe, self.k_vc, active, basis, equations.fixed)
+            coordinates = well_conditioned(
+                self.k_fe, self.k_re, active, equations.term_bases(), equations.fixed
+            )
 
             def inner() -> np.ndarray:
                 return -self._likelihood.orthonormal_hessian(self.params_object, self.reml)
@@ -280,9 +281,12 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         k_fe, likelihood = self.k_fe, self._likelihood
         point = likelihood.orthonormal_point(self.params_object, self.reml)
         nu = point.nu(self.reml)
-        R = random_basis(likelihood.cross_products(), self.k_re)
-        D = self.cov_re_unscaled if R is None else R @ self.cov_re_unscaled @ R.T
-        ratios = np.concatenate([D[np.tril_indices(self.k_re)], self.params_object.vcomp])
+        D = [self.cov_re_unscaled] if self.k_re else []
+        D += [np.full((1, 1), v) for v in self.params_object.vcomp]
+        bases = likelihood.cross_products().term_bases()
+        ratios = np.concatenate(
+            [(R @ d @ R.T)[np.tril_indices(R.shape[0])] for R, d in zip(bases, D, strict=True)]
+        )
         slope = np.zeros(self.params.size)
         slope[:k_fe][likelihood.kept] = -2.0 * point.score_beta(self.fe_params) / nu
         slope[k_fe:] = -np.concatenate(likelihood.triangle(point.quadratic(self.fe_params))) / nu

@@ -1,0 +1,127 @@
+"""Exact second derivatives of the likelihood in the covariances, crossed designs included.
+
+With V = W^-1 + Z D Z', V_i = Z E_i Z' for a symmetric direction E_i of D, G = Z'V^-1 Z and h = Z'V^-1 [r X],
+
+    tr(V^-1 V_i V^-1 V_j)     = sum_lm tr(E_i G_lm E_j G_ml),
+    r'V^-1 V_i V^-1 V_j V^-1 r = h_r'E_i G E_j h_r,
+
+and P in place of V^-1 takes away products of h with (X'V^-1 X)^-1.  Nothing is inverted that is singular
+where D is.  Second derivatives of restricted likelihoods: Harville (1977, JASA 72, 320-338), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .point import Point
+
+__all__ = ["Direction", "SecondDerivatives", "deviance_hessian", "entry_directions", "second_derivatives"]
+
+Direction = tuple[int, np.ndarray]
+"""A term of the design, and a symmetric matrix: dD / d(parameter)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SecondDerivatives:
+    """What second derivatives are made of, for m directions of D.
+
+    Attributes
+    ----------
+    traces : ndarray, shape (m, m)
+        tr(P V_i P V_j); V^-1 in place of P under ML.
+    slope : ndarray, shape (m,)
+        r'V^-1 V_i V^-1 r.
+    curve : ndarray, shape (m, m)
+        r'V^-1 V_i V^-1 V_j V^-1 r.
+    mixed : ndarray, shape (m, rank)
+        R^-T Q'V^-1 V_i V^-1 r, R'R = Q'V^-1 Q for an orthonormal basis Q of X: P in place of the middle V^-1
+        takes mixed mixed' from `curve`.
+    """
+
+    traces: np.ndarray
+    slope: np.ndarray
+    curve: np.ndarray
+    mixed: np.ndarray
+
+
+def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> list[Direction]:
+    """dD / d(entry) of a term's free entries."""
+    out = []
+    for a, b in entries:
+        E = np.zeros((k, k))
+        E[a, b] = E[b, a] = 1.0
+        out.append((term, E))
+    return out
+
+
+def second_derivatives(
+    point: Point, directions: Sequence[Direction], reml: bool, beta: np.ndarray | None = None
+) -> SecondDerivatives:
+    """Traces and quadratic forms at a point.
+
+    Parameters
+    ----------
+    point : Point
+    directions : sequence of (int, ndarray)
+        In the basis of the point.
+    reml : bool
+    beta : ndarray, shape (k_fe,), optional
+        Fixed effects at which the residual r is taken; by default their estimate.
+
+    Returns
+    -------
+    SecondDerivatives
+    """
+    m = len(directions)
+    grams = point.trace_products()
+    root, zq = point.orthonormal_x()
+    h = [np.concatenate([z[:, :, None], x], axis=2) for z, x in zip(point.products(beta), zq, strict=True)]
+    width = h[0].shape[2]
+    traces, crossed = np.zeros((m, m)), np.zeros((m, m, width, width))
+    moments = np.zeros((m, width, width))
+    for j, (t, E) in enumerate(directions):
+        turned = np.matmul(E, h[t])
+        moments[j] = np.tensordot(h[t], turned, axes=([0, 1], [0, 1]))
+        w = [np.zeros_like(v) for v in h]
+        w[t] = turned
+        back = point.times(w)
+        for i, (s, F) in enumerate(directions[: j + 1]):
+            traces[i, j] = traces[j, i] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
+            crossed[i, j] = np.tensordot(np.matmul(F, h[s]), back[s], axes=([0, 1], [0, 1]))
+            crossed[j, i] = crossed[i, j].T
+    root = np.linalg.inv(root)
+    mixed = moments[:, 0, 1:] @ root
+    if reml and width > 1:
+        inner = np.einsum("ax,ijab,bx->ij", root, crossed[:, :, 1:, 1:], root, optimize=True)
+        half = np.einsum("ax,iab,by->ixy", root, moments[:, 1:, 1:], root, optimize=True)
+        traces = traces - 2.0 * inner + np.einsum("ixy,jyx->ij", half, half)
+    return SecondDerivatives(0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed)
+
+
+def deviance_hessian(second: SecondDerivatives, r2: float, nu: int) -> np.ndarray:
+    """Second derivatives of the deviance in D and the residual variance, fixed effects profiled out.
+
+    Parameters
+    ----------
+    second : SecondDerivatives
+        At the estimate of the fixed effects.
+    r2 : float
+        r'V^-1 r there.
+    nu : int
+        Degrees of freedom of the residual variance.
+
+    Returns
+    -------
+    ndarray, shape (m + 1, m + 1)
+        At sigma2 = r2 / nu, whose row and column are the last:
+        -2l = log|V| [+ log|X'V^-1X|] + nu log(sigma2) + r2(D) / sigma2.
+    """
+    sigma2, m = r2 / nu, second.slope.size
+    H = np.empty((m + 1, m + 1))
+    H[:m, :m] = -second.traces + 2.0 * (second.curve - second.mixed @ second.mixed.T) / sigma2
+    H[:m, m] = H[m, :m] = second.slope / sigma2**2
+    H[m, m] = nu / sigma2**2
+    return H

@@ -1,0 +1,166 @@
+"""Sums over all pairs of levels of products of blocks of G = Z'V^-1 Z: what second derivatives need.
+
+d2 log|V| / dD_s dD_t = -tr(Z_s E Z_s' V^-1 Z_t F Z_t' V^-1) is a contraction of sum_lm G_lm[a, c] G_lm[b, d].
+The rest's columns of G are formed, some at a time: one product Z'V^-1 Z w each, where effects that no chain
+of rows connects share a vector.  The leading term, which may have a hundred times more levels, needs no
+columns of its own: with H_l = F_l A_l, phi_l = F_l B_l and T = lam2 S^-1 lam2' its blocks are
+G_lm = [l = m] H_l - phi_l T phi_m', so that
+
+    sum_lm G_lm[a, c] G_lm[b, d] = sum_l H_l[a, c] H_l[b, d] - H_l[a, c] C_l[b, d] - C_l[a, c] H_l[b, d]
+                                   + tr(K_ab' T K_cd T),   C_l = phi_l T phi_l',  K_ab = sum_l phi_la' phi_lb.
+
+Nothing is inverted that is singular where D is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..equations.equations import Equations
+from .elimination import Elimination
+from .state import State
+
+__all__ = ["Products", "Vectors", "block_products"]
+
+Products = dict[tuple[int, int], np.ndarray]
+
+_BATCH = 4_000_000  # numbers that one batch of vectors may hold
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Which columns of Z_2 are added up into one vector: at most one of each connected part.
+
+    Attributes
+    ----------
+    ranks : list of ndarray of int, shapes (q_r,)
+        Number of every level within its part, per block of the rest.
+    widths : list of int
+        Columns per level.
+    """
+
+    ranks: list[np.ndarray]
+    widths: list[int]
+
+    @classmethod
+    def of(cls, eq: Equations) -> Vectors:
+        """From the connected parts of the equations."""
+        lay, ranks = eq.layout, []
+        for r, block in enumerate(lay.rest):
+            part = eq.parts[int(lay.offsets[r]) : int(lay.offsets[r + 1]) : block.k]
+            order = np.argsort(part, kind="stable")
+            first = np.concatenate(([0], np.cumsum(np.bincount(part))))
+            rank = np.empty(part.size, dtype=np.intp)
+            rank[order] = np.arange(part.size) - first[part[order]]
+            ranks.append(rank)
+        return cls(ranks, [b.k for b in lay.rest])
+
+    @property
+    def count(self) -> int:
+        """Number of vectors."""
+        return sum((int(r.max()) + 1) * k for r, k in zip(self.ranks, self.widths, strict=True))
+
+    def work(self, eq: Equations, entries: float) -> float:
+        """Multiplications, roughly, with so many entries in the factor of S."""
+        lay = eq.layout
+        solves = 2.0 + (lay.k1**2 if lay.has_lead else 0.0)
+        passes = solves * (2.0 * entries + 2.0 * eq.idx.size * lay.k1) + lay.q1 * lay.k1**2
+        return self.count * passes
+
+
+def block_products(eq: Equations, el: Elimination, st: State) -> Products:
+    """sum_lm G_lm[a, c] G_lm[b, d] over the levels of two blocks, in the equations' basis.
+
+    Parameters
+    ----------
+    eq : Equations
+    el : Elimination
+        Last factored at `st`.
+    st : State
+
+    Returns
+    -------
+    dict of (s, t), blocks of the layout, to ndarray, shapes (k_s, k_s, k_t, k_t), indices a, b, c, d
+    """
+    lay = eq.layout
+    vectors = Vectors.of(eq)
+    first = int(lay.has_lead)
+    out: Products = {}
+    lead = _Lead(eq, el, st) if lay.has_lead else None
+    held = lay.q1 * lay.k1 * (2 + lay.k1) + 6 * lay.q2
+    for r, (rank, k) in enumerate(zip(vectors.ranks, vectors.widths, strict=True)):
+        n_ranks = int(rank.max()) + 1
+        step = max(1, _BATCH // max(1, held * k))
+        start = int(lay.offsets[r])
+        for begin in range(0, n_ranks, step):
+            size = min(step, n_ranks - begin)
+            inside = np.flatnonzero((rank >= begin) & (rank < begin + size))
+            w = np.zeros((lay.q2, size * k))
+            for c in range(k):
+                w[start + inside * k + c, (rank[inside] - begin) * k + c] = 1.0
+            y1, y2 = el.marginal_product(st, None, w)
+            cubes = [] if y1 is None else [y1]
+            for s, block in enumerate(lay.rest):
+                rows = y2[int(lay.offsets[s]) : int(lay.offsets[s + 1])]
+                cubes.append(rows.reshape(block.q, block.k, size * k))
+            for s, cube in enumerate(cubes):
+                gram = _gram(cube, size, k)
+                out[s, r + first] = gram if (s, r + first) not in out else out[s, r + first] + gram
+            if lead is not None:
+                lead.add(w)
+    if lead is not None:
+        out[0, 0] = lead.total()
+        for r in range(first, len(lay.blocks)):
+            out[r, 0] = out[0, r].transpose(2, 3, 0, 1)
+    return out
+
+
+def _gram(cube: np.ndarray, size: int, k: int) -> np.ndarray:
+    """sum over levels and vectors of y[a, c] y[b, d]; the vectors' columns are (rank, effect)."""
+    q, k_s = cube.shape[:2]
+    flat = cube.reshape(q, k_s, size, k).transpose(1, 3, 0, 2).reshape(k_s * k, -1)
+    return (flat @ flat.T).reshape(k_s, k, k_s, k).transpose(0, 2, 1, 3)
+
+
+class _Lead:
+    """The leading block's own sum, gathered over the rest's vectors."""
+
+    def __init__(self, eq: Equations, el: Elimination, st: State) -> None:
+        self.eq, self.el, self.st = eq, el, st
+        q1, k1 = eq.layout.q1, eq.layout.k1
+        self.H = np.matmul(el.F, eq.A1)
+        self.C = np.zeros((q1, k1, k1))
+        self.KK = np.zeros((k1, k1, k1, k1))
+
+    def add(self, w: np.ndarray) -> None:
+        """Take in the vectors w (q2, m)."""
+        el, k1 = self.el, self.eq.layout.k1
+        v = el.prior_solve(self.st, w)
+        z, x = self._phi(w), self._phi(v)
+        self.C += np.matmul(x, z.transpose(0, 2, 1))
+        left = {(a, b): self._phi_transposed(a, z[:, b]) for a in range(k1) for b in range(k1)}
+        for c in range(k1):
+            for d in range(k1):
+                right = el.prior_solve(self.st, self._phi_transposed(c, x[:, d]))
+                for (a, b), other in left.items():
+                    self.KK[a, b, c, d] += np.vdot(other, right)
+
+    def _phi(self, w: np.ndarray) -> np.ndarray:
+        """phi w of every level, (q2, m) -> (q1, k1, m)."""
+        lay = self.eq.layout
+        cells = self.el.minus_cells(-w, np.zeros((lay.q1, lay.k1, w.shape[1])))
+        return self.el.level_apply(self.el.F, cells)
+
+    def _phi_transposed(self, a: int, x: np.ndarray) -> np.ndarray:
+        """sum_l phi_la' x_l, (q1, m) -> (q2, m)."""
+        G = -self.el.F[:, a, :, None] * x[:, None, :]
+        return self.el.minus_cells_transposed(G, np.zeros((self.eq.layout.q2, x.shape[1])))
+
+    def total(self) -> np.ndarray:
+        """Indices a, b, c, d."""
+        H, C = self.H, self.C
+        own = np.einsum("lac,lbd->abcd", H, H)
+        mixed = np.einsum("lac,lbd->abcd", H, C)
+        return own - mixed - mixed.transpose(1, 0, 3, 2) + self.KK
