@@ -54,14 +54,20 @@ def fit_direct(
     progress : callable (objective, started) -> Progress
         Opens the bar of the first search; `started` says that its start is an iterative one.
     """
-    settings = {"solver": solver, "max_evaluations": max_evaluations, "tol": tol, "starts": starts}
+    fit = partial(_fit, design, reml=reml, clock=clock, progress=progress, solver=solver)
     try:
-        return _fit(design, equations, reml, theta0, clock, progress, **settings)
+        return fit(equations, theta0=theta0, max_evaluations=max_evaluations, tol=tol, starts=starts)
     except PerfectFitError:
         if perfect == "raise":
             raise
-    settings |= {"starts": 1, "tol": min(tol, 1e-12), "limit": True}
-    limit = _fit(design, limit_equations(equations), reml, None, clock, progress, **settings)
+    limit = fit(
+        limit_equations(equations),
+        theta0=None,
+        max_evaluations=max_evaluations,
+        tol=min(tol, 1e-12),
+        starts=1,
+        limit=True,
+    )
     record = replace(
         limit.record,
         converged=False,
@@ -195,7 +201,7 @@ def _search(
             raise
     if limit:
         assert outcome is not None
-        return _closer(design, outcome, search) if small else outcome
+        return _closer(design, objective, outcome, search) if small else outcome
     exact = outcome is None or may_explain(objective, space, outcome.best)
     if exact and not small and explains_exactly(objective, space):
         raise PerfectFitError(EXPLAINED)
@@ -231,9 +237,11 @@ def _search(
     )
 
 
-def _closer(design: Design, outcome: _Outcome, search: Callable[..., Minimum]) -> _Outcome:
+def _closer(
+    design: Design, objective: Objective, outcome: _Outcome, search: Callable[..., Minimum]
+) -> _Outcome:
     """The limit of an exact fit with less residual variation, where the usual one hides a small term."""
-    careful = CarefulObjective(design, outcome.objective, unexplained=CLOSER)
+    careful = CarefulObjective(design, objective, unexplained=CLOSER)
     best = search(careful, outcome.best.theta * np.sqrt(ADDED / CLOSER))
     if not best.converged:
         return outcome

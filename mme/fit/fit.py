@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
+from typing import Unpack
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ..exceptions import OptionError
 from .checks import check_search, check_start
 from .direct import fit_direct
 from .forecast import Preflight, check_rows, direct_seconds, forecast, iterative_hint, refuse
-from .options import SOLVERS, IterativeOptions, check_solver
+from .options import SOLVERS, IterativeArguments, IterativeOptions, check_solver
 from .record import Clock, Fit, FitRecord
 
 __all__ = [
@@ -53,7 +54,7 @@ def fit_design(
     starts: int | None = None,
     perfect: str = "raise",
     equations: Equations | None = None,
-    **iterative: object,
+    **iterative: Unpack[IterativeArguments],
 ) -> Fit:
     """Fit a design by restricted or full maximum likelihood.
 

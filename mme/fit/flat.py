@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..engine.direct.careful import CarefulObjective
 from ..engine.direct.objective import Objective
 from ..engine.equations.design import Design
 from ..engine.search.coordinates import Coordinates, Place, TermSpec
@@ -25,14 +26,17 @@ _DEPENDS = 1e-6  # relative change of a standard error
 
 
 def flat_directions(
-    design: Design, objective: Objective, terms: list[TermSpec] | Coordinates, minimum: Minimum
+    design: Design,
+    objective: Objective | CarefulObjective,
+    terms: list[TermSpec] | Coordinates,
+    minimum: Minimum,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of covariance parameters that are not identified, and of fixed effects that depend on them.
 
     Parameters
     ----------
     design : Design
-    objective : Objective
+    objective : Objective or CarefulObjective
     terms : list of TermSpec, or their Coordinates
     minimum : Minimum
         Of the deviance; theta in the equations' basis.

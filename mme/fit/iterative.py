@@ -23,13 +23,14 @@ from ..engine.equations.moments import moment_start
 from ..engine.iterative.lanczos import logdet
 from ..engine.iterative.objective import IterativeObjective
 from ..engine.iterative.root import Root, find_root, monte_carlo
+from ..engine.iterative.state import IterativeSolution
 from ..engine.runtime.memory import available_memory
 from ..engine.runtime.notices import Progress
 from ..engine.search.optimizer import minimise
 from ..exceptions import MemoryEstimateError
 from .direct import term_specs
 from .forecast import forecast, refuse
-from .record import Fit, FitRecord, assemble_fit
+from .record import Clock, Fit, FitRecord, assemble_fit
 
 if TYPE_CHECKING:
     from .options import IterativeOptions
@@ -53,7 +54,7 @@ def fit_iterative(
     options: IterativeOptions,
     max_steps: int,
     tol: float,
-    clock,
+    clock: Clock,
 ) -> Fit:
     """Fit by block conjugate gradients and stochastic traces.
 
@@ -68,7 +69,7 @@ def fit_iterative(
     max_steps : int
     tol : float
         Of the exact steps, as in `mme.engine.search.optimizer.minimise`.
-    clock : object with a method ``lap(stage)`` and a dict ``seconds``
+    clock : Clock
 
     Returns
     -------
@@ -157,7 +158,7 @@ def fit_iterative(
 
 
 def _deviance(
-    design: Design, objective: IterativeObjective, root: Root, solution: dict, probes: int
+    design: Design, objective: IterativeObjective, root: Root, solution: IterativeSolution, probes: int
 ) -> tuple[float, float]:
     """Deviance at the root and its Monte Carlo standard error; exact where that pays."""
     seconds = _factor_seconds(objective.eq)
@@ -206,7 +207,7 @@ def _check_exact_steps(design: Design, equations: Equations, steps: int) -> None
 
 
 def _exact_fit(
-    design: Design, objective: IterativeObjective, root: Root, steps: int, tol: float, clock
+    design: Design, objective: IterativeObjective, root: Root, steps: int, tol: float, clock: Clock
 ) -> Fit:
     """The direct search from the root of the stochastic one, at most so many accepted steps."""
 

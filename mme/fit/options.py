@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, TypedDict
 
 from ..exceptions import OptionError
 
-__all__ = ["SOLVERS", "IterativeOptions", "check_solver"]
+if TYPE_CHECKING:
+    from ..engine.equations.equations import Equations
+
+__all__ = ["SOLVERS", "FitArguments", "IterativeArguments", "IterativeOptions", "check_solver"]
 
 SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
 
@@ -16,6 +20,30 @@ def check_solver(solver: str) -> None:
     """Refuse the name of a solver that there is not."""
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise OptionError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, not {solver!r}.")
+
+
+class IterativeArguments(TypedDict, total=False):
+    """The fields of `IterativeOptions` as arguments."""
+
+    probes: int
+    max_probes: int
+    seed: int
+    goal: float
+    accuracy: float
+    solve_tol: float
+    loglik_probes: int
+    exact_steps: int
+    progress: bool | None
+
+
+class FitArguments(IterativeArguments, total=False):
+    """What a door hands to `mme.fit.fit_design` as it was given."""
+
+    max_evaluations: int
+    tol: float
+    starts: int | None
+    perfect: str
+    equations: Equations | None
 
 
 @dataclass(frozen=True)
@@ -63,9 +91,9 @@ class IterativeOptions:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise OptionError(f"{name} must be an integer and at least {least}, not {value!r}.")
         for name in ("goal", "accuracy", "solve_tol"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not value > 0:
-                raise OptionError(f"{name} must be a positive number, not {value!r}.")
+            number: float = getattr(self, name)
+            if not isinstance(number, Real) or not number > 0:
+                raise OptionError(f"{name} must be a positive number, not {number!r}.")
         if self.max_probes < self.probes:
             raise OptionError(
                 f"probes must be at most max_probes; they are {self.probes} and {self.max_probes}."

@@ -11,9 +11,11 @@ import numpy as np
 from ..engine.covariance.factors import theta_to_lam
 from ..engine.direct.objective import Objective
 from ..engine.equations.design import Design
+from ..engine.search.evaluation import Solution
 from ..exceptions import FlatLikelihoodWarning, PerfectFitWarning
 
 if TYPE_CHECKING:
+    from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
 
 __all__ = ["Clock", "Fit", "FitRecord", "assemble_fit"]
@@ -153,7 +155,7 @@ class Fit:
     p: int
     nu: int
     record: FitRecord
-    objective: object
+    objective: Objective | IterativeObjective
     design: Design
     monte_carlo: MonteCarlo | None = None
 
@@ -172,7 +174,7 @@ class Clock:
         self._last = now
 
 
-def assemble_fit(design: Design, objective: Objective, solution: dict, record: FitRecord) -> Fit:
+def assemble_fit(design: Design, objective: Objective, solution: Solution, record: FitRecord) -> Fit:
     """The fit of a direct search from its solution (`Objective.solution`)."""
     theta = solution["theta"]
     kept = objective.eq.fixed.kept

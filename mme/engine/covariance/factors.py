@@ -8,6 +8,8 @@ triangle are free) or ``"diagonal"``.  Zero and singular ``lam`` are ordinary va
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 __all__ = ["entries", "factor_psd", "gram_root", "lam_to_theta", "n_theta", "theta_to_lam", "triangular"]
@@ -72,7 +74,7 @@ def triangular(root: np.ndarray) -> np.ndarray:
     """
     if root.shape == (1, 1):
         return np.abs(root)
-    lam = np.linalg.qr(root.T, mode="r").T
+    lam = cast(np.ndarray, np.linalg.qr(root.T, mode="r")).T
     lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
     size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
     return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)

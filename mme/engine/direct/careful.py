@@ -14,6 +14,7 @@ of standard deviations.  Symbols and basis as in `mme.engine.direct.objective`.
 from __future__ import annotations
 
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ...exceptions import EXPLAINED, PerfectFitError
 from ..covariance.factors import theta_to_lam
 from ..equations.design import Design
 from ..equations.equations import Equations, dense_rows
-from ..search.evaluation import Evaluation
+from ..search.evaluation import Evaluation, Solution
 from .objective import Objective
 
 __all__ = ["CarefulObjective", "is_small"]
@@ -61,7 +62,8 @@ class CarefulObjective:
         if unexplained > 0.0:
             stacked = np.vstack([stacked, np.zeros(stacked.shape[1])])
             stacked[-1, -1] = np.sqrt(unexplained * float(y @ y))
-        R = np.linalg.qr(stacked, mode="r") if stacked.shape[0] > stacked.shape[1] else stacked
+        tall = stacked.shape[0] > stacked.shape[1]
+        R = cast(np.ndarray, np.linalg.qr(stacked, mode="r")) if tall else stacked
         q, p = Z.shape[1], X.shape[1]
         self._Z, self._X, self._y = R[:, :q], R[:, q : q + p], R[:, q + p]
         self._yy = float(self._y @ self._y)
@@ -131,7 +133,7 @@ class CarefulObjective:
             theta, deviance, sigma2, gradient=gradient, N_basis=N, information_basis=information, noise=noise
         )
 
-    def solution(self, theta: np.ndarray, standard: bool = True) -> dict[str, object]:
+    def solution(self, theta: np.ndarray, standard: bool = True) -> Solution:
         """As `Objective.solution`."""
         assert standard
         inner, W, Q, r, logdet = self._state(theta)
@@ -175,7 +177,8 @@ class CarefulObjective:
         outside -= self._U @ (self._U.T @ outside)
         return outside + self._U @ (inside / self._root[:, None])
 
-    def _state(self, theta: np.ndarray):
+    def _state(self, theta: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray, float]:
+        """Factors by term, V^-1/2 Z, the basis of V^-1/2 X, the residual of V^-1/2 y on it, log|V|."""
         self.n_factorizations += 1
         theta = np.asarray(theta, dtype=np.float64)
         if not np.all(np.isfinite(theta)):

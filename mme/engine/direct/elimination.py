@@ -69,7 +69,7 @@ class Elimination:
         self.factor: Factor
         if plan.dense:
             self.factor = DenseFactor(lay.q2)
-            self._S = np.zeros((lay.q2, lay.q2), order="F")
+            self._S: np.ndarray = np.zeros((lay.q2, lay.q2), order="F")
         else:
             assert plan.factor is not None
             self.factor = plan.factor

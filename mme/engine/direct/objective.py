@@ -19,7 +19,7 @@ from ..covariance.factors import factor_psd, gram_root, theta_to_lam
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
-from ..search.evaluation import Evaluation
+from ..search.evaluation import Evaluation, Solution
 from .elimination import Elimination, apply_lam
 from .marginal import Marginal, marginal_of
 from .plan import Plan, make_plan
@@ -155,7 +155,7 @@ class Objective:
             st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b, st.noise
         )
 
-    def solution(self, theta: np.ndarray, standard: bool = False) -> dict[str, object]:
+    def solution(self, theta: np.ndarray, standard: bool = False) -> Solution:
         """Fixed effects, their covariance and the conditional modes at theta.
 
         Parameters

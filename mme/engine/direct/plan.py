@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..equations.equations import Equations
-from ..factor import Factor, make_sparse
+from ..factor import CholmodFactor, Factor, SuperluFactor, make_sparse
 from ..kernels import schur as ks
 from ..runtime.parallel import cut, refresh_blas, run
 
@@ -22,7 +22,7 @@ _SPARSE_COST = 2.0
 _refreshed = False
 
 
-def _make_sparse(q2: int, sptr: np.ndarray, sidx: np.ndarray, solver: str) -> Factor:
+def _make_sparse(q2: int, sptr: np.ndarray, sidx: np.ndarray, solver: str) -> CholmodFactor | SuperluFactor:
     global _refreshed
     factor = make_sparse(q2, sptr, sidx, solver)
     if not _refreshed:

@@ -195,8 +195,8 @@ def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> 
     finite = np.isfinite(values)
     if finite.all():
         if np.abs(values).max(initial=0.0) > _LARGEST:
-            columns = np.flatnonzero(np.abs(values).max(axis=0) > _LARGEST) if values.ndim == 2 else []
-            where = f" in column {', '.join(str(names[j]) for j in columns)}" if len(names) else ""
+            large = np.flatnonzero(np.abs(values).max(axis=0) > _LARGEST) if values.ndim == 2 else ()
+            where = f" in column {', '.join(str(names[int(j)]) for j in large)}" if len(names) else ""
             raise DataError(
                 f"{label} has values above {_LARGEST:g}{where}; their products overflow. Use a larger unit."
             )
@@ -204,7 +204,7 @@ def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> 
     nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     where = ""
     if values.ndim == 2 and len(names):
-        columns = [str(names[j]) for j in np.flatnonzero(~finite.all(axis=0))]
+        columns = [str(names[int(j)]) for j in np.flatnonzero(~finite.all(axis=0))]
         where = f" in column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
     raise DataError(
         f"{label} has {nan} missing and {inf} infinite values{where}. "
@@ -219,7 +219,7 @@ def _check_not_tiny(label: str, columns: np.ndarray, names: Sequence[str] = ()) 
     for j in begins:
         largest = max(float(columns[:, j].max()), -float(columns[:, j].min()))
         if 0.0 < largest < _SMALLEST:
-            tiny.append(str(names[j]) if len(names) else str(j))
+            tiny.append(str(names[int(j)]) if len(names) else str(j))
     if tiny:
         where = f" in column {', '.join(tiny)}" if len(names) else ""
         raise DataError(

@@ -100,7 +100,9 @@ class Equations:
         """Positions of the cells by column, shape (nnz,)."""
         if self.positions is not None:
             return self.positions
-        return _transpose(self.ptr, self.idx, self.layout.q2)[2]
+        positions = _transpose(self.ptr, self.idx, self.layout.q2)[2]
+        assert positions is not None
+        return positions
 
     @cached_property
     def A22(self) -> sp.csr_array:
@@ -205,7 +207,9 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     else:
         gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     if layout.has_lead:
-        A1, A1x, ptr, idx, val = _lead(design, layout, columns[0], xy, rptr, ridx, rval)
+        lead = columns[0]
+        assert lead is not None  # the leading block is a grouped one
+        A1, A1x, ptr, idx, val = _lead(design, layout, lead, xy, rptr, ridx, rval)
     else:
         A1, A1x = np.zeros((0, 1, 1)), np.zeros((0, 1, p + 1))
         ptr, idx, val = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 1))
@@ -314,7 +318,7 @@ def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, n
     for _ in range(2):  # the second sweep repairs what the Gram matrix of the first could not resolve
         source = z
 
-        def gram(_: int, a: int, b: int, source=source) -> np.ndarray:
+        def gram(_: int, a: int, b: int, source: np.ndarray = source) -> np.ndarray:
             return source[a:b].T @ source[a:b]
 
         G = sum(run(gram, row_chunks(n))) / q
@@ -328,7 +332,14 @@ def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, n
         inverse = np.ascontiguousarray(sl.solve_triangular(step, np.eye(k)))
         z = np.empty((n, k))
 
-        def transform(_: int, a: int, b: int, source=source, z=z, inverse=inverse) -> None:
+        def transform(
+            _: int,
+            a: int,
+            b: int,
+            source: np.ndarray = source,
+            z: np.ndarray = z,
+            inverse: np.ndarray = inverse,
+        ) -> None:
             if k <= FEW:
                 transform_rows(a, b, source, inverse, z)
             else:

@@ -152,7 +152,7 @@ def gram_schmidt(
     Q = np.empty((n, p_all), order="F")
     R = np.zeros((p_all, p_all))
     r = 0
-    ones = None  # coefficients of a column of ones in Q
+    ones: np.ndarray | None = None  # coefficients of a column of ones in Q
     for j in range(p_all):
         if not nonzero[j]:
             continue
@@ -161,6 +161,7 @@ def gram_schmidt(
         shift = X[0, j] if ones is not None else 0.0
         v = X[:, j] - shift
         if shift != 0.0:
+            assert ones is not None
             unit = float(np.linalg.norm(v))
             if unit <= _ROUNDING * scale[j]:
                 continue

@@ -8,6 +8,8 @@ the lock.  Matrices are Fortran-ordered float64 blocks: first index contiguous, 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 from scipy.linalg import cython_blas, cython_lapack
@@ -19,10 +21,10 @@ _get_name.restype, _get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 _get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
-_c, _i, _d = (ctypes.POINTER(t) for t in (ctypes.c_char, ctypes.c_int, ctypes.c_double))
+_c, _i, _d = ctypes.POINTER(ctypes.c_char), ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_double)
 
 
-def _entry(module, name: str, *types):
+def _entry(module: ModuleType, name: str, *types: type[ctypes._Pointer]) -> Callable[..., None]:
     capsule = module.__pyx_capi__[name]
     return ctypes.CFUNCTYPE(None, *types)(_get_pointer(capsule, _get_name(capsule)))
 
@@ -34,19 +36,19 @@ _dpotrf = _entry(cython_lapack, "dpotrf", _c, _i, _d, _i, _i)
 _dtrtri = _entry(cython_lapack, "dtrtri", _c, _c, _i, _d, _i, _i)
 
 
-def _char(value: bytes):
+def _char(value: bytes) -> ctypes._CArgObject:
     return ctypes.byref(ctypes.c_char(value))
 
 
-def _int(value: int):
+def _int(value: int) -> ctypes._CArgObject:
     return ctypes.byref(ctypes.c_int(value))
 
 
-def _double(value: float):
+def _double(value: float) -> ctypes._CArgObject:
     return ctypes.byref(ctypes.c_double(value))
 
 
-def _block(M: np.ndarray):
+def _block(M: np.ndarray) -> tuple[ctypes._Pointer[ctypes.c_double], ctypes._CArgObject]:
     """Pointer and leading dimension of a Fortran-ordered block."""
     assert M.dtype == np.float64 and M.strides[0] == 8
     return ctypes.cast(M.ctypes.data, _d), _int(max(1, M.strides[1] // 8, M.shape[0]))

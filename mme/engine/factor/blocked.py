@@ -49,10 +49,10 @@ def cholesky(S: np.ndarray) -> int:
         if e == n:
             break
 
-        def panel(_: int, a: int, b: int, j=j, e=e) -> None:
+        def panel(_: int, a: int, b: int, j: int = j, e: int = e) -> None:
             trsm_right_transposed(S[j:e, j:e], S[a:b, j:e])
 
-        def update(_: int, a: int, b: int, j=j, e=e) -> None:
+        def update(_: int, a: int, b: int, j: int = j, e: int = e) -> None:
             symmetric_update(S[a:b, j:e], S[a:b, a:b])
             gemm(-1.0, S[b:, j:e], S[a:b, j:e], 1.0, S[b:, a:b], trans_b=True)
 
@@ -80,10 +80,12 @@ def inverse(L: np.ndarray, Z: np.ndarray) -> None:
             continue
         G = np.empty((n - e, e - j), order="F")
 
-        def scale(_: int, a: int, b: int, j=j, e=e, G=G, Li=Li) -> None:
+        def scale(
+            _: int, a: int, b: int, j: int = j, e: int = e, G: np.ndarray = G, Li: np.ndarray = Li
+        ) -> None:
             gemm(1.0, L[a:b, j:e], Li, 0.0, G[a - e : b - e])
 
-        def multiply(_: int, a: int, b: int, j=j, e=e, G=G) -> None:
+        def multiply(_: int, a: int, b: int, j: int = j, e: int = e, G: np.ndarray = G) -> None:
             gemm(-1.0, Z[a:b, e:], G, 0.0, Z[a:b, j:e])
             Z[j:e, a:b] = Z[a:b, j:e].T
 

@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -16,6 +17,20 @@ from .base import Factor, NotPositiveDefiniteError, check_pivots
 from .supernodes import EliminationTree, SelectedInverse
 
 __all__ = ["CholmodFactor", "available", "predicted", "why_unavailable"]
+
+
+class _Symbolic(Protocol):
+    """The analysed, later numeric factor of scikit-sparse: ``S[P][:, P] = L L'`` or ``L D L'``."""
+
+    def cholesky_inplace(self, S: sparse.csc_matrix) -> None: ...
+
+    def P(self) -> np.ndarray: ...
+
+    def D(self) -> np.ndarray: ...
+
+    def L(self) -> sparse.csc_matrix: ...
+
+    def solve_A(self, B: np.ndarray) -> np.ndarray: ...
 
 
 def why_unavailable() -> str:
@@ -46,7 +61,7 @@ def _lower(n: int, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) ->
     return S
 
 
-def _analyze(S: sparse.csc_matrix):
+def _analyze(S: sparse.csc_matrix) -> _Symbolic:
     if why_unavailable():
         raise ImportError(f"CHOLMOD is not available: {why_unavailable()}.")
     from sksparse.cholmod import CholmodOutOfMemoryError, CholmodTooLargeError, analyze
@@ -98,7 +113,8 @@ class CholmodFactor(Factor):
         self._indptr = np.ascontiguousarray(indptr, np.int64)
         self._indices = np.ascontiguousarray(indices, np.int32)
         self._S = _lower(self.n, self._indptr, self._indices, np.ones(self._indices.size))
-        self._symbolic = _analyze(self._S) if self.n else None
+        if self.n:
+            self._symbolic = _analyze(self._S)
         self._tree: EliminationTree | None = None
         self._inverse: SelectedInverse | None = None
         self._logdet = math.nan

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from .base import Factor, NotPositiveDefiniteError, check_pivots
 from .supernodes import EliminationTree, SelectedInverse
@@ -49,13 +49,12 @@ class SuperluFactor(Factor):
     """
 
     name = "sparse (SuperLU)"
+    _lu: SuperLU  # of the last matrix that was factorized
 
     def __init__(self, n: int, indptr: np.ndarray, indices: np.ndarray) -> None:
         self.n = int(n)
         indptr = np.ascontiguousarray(indptr, np.int64)
         indices = np.ascontiguousarray(indices, np.int32)
-        self._lu = None
-        self._lower = None
         self._inverse: SelectedInverse | None = None
         self._logdet = math.nan
         if self.n == 0:

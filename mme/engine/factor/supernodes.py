@@ -141,6 +141,7 @@ class SelectedInverse:
             self._work = np.empty(self._work_size)
             self._scratch = np.empty(self._scratch_size)
         panels, work = self._panels, self._work
+        assert panels is not None and work is not None
         panels.fill(0.0)
         status = kernels.scatter_factor(
             np.require(lp, np.int64, ["C", "W"]),
@@ -180,7 +181,8 @@ class SelectedInverse:
 
         scipy's routines throughout: numpy may bring a second BLAS, whose idle threads would get in the way.
         """
-        panels, work = self._panels, self._work
+        panels, work, scratch = self._panels, self._work, self._scratch
+        assert panels is not None and work is not None and scratch is not None
         w = int(self._first[s + 1] - self._first[s])
         lo, hi = int(self._row_ptr[s]), int(self._row_ptr[s + 1])
         r = hi - lo
@@ -194,7 +196,6 @@ class SelectedInverse:
             Y = dtrsm(1.0, L_JJ, L_IJ, side=0, lower=0)
             p = int(self._parent[s])
             ld = int(self._first[p + 1] - self._first[p] + self._row_ptr[p + 1] - self._row_ptr[p])
-            scratch = self._scratch
             kernels.gather_front(work, int(self._offset[p]), ld, self._relative[lo:hi], scratch)
             Z_II = scratch[: r * r].reshape(r, r)
             dsymm(-1.0, Z_II.T, Y, beta=0.0, c=L_IJ, side=1, lower=0, overwrite_c=1)

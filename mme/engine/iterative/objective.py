@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from ..search.evaluation import Evaluation
 from .information import average_information, flat
 from .pcg import SchurSystem
 from .probes import Deflation, ProbeSolves, batches, probe_block
-from .state import EigenRoot, SolvedState, SolveReport
+from .state import EigenRoot, IterativeSolution, SolvedState, SolveReport
 
 __all__ = ["IterativeObjective", "StochasticEvaluation"]
 
@@ -118,7 +119,7 @@ class IterativeObjective:
         built = ("system", "probes")
         return {k: v for k, v in self.__dict__.items() if k not in built} | {"_previous": None}
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> NoReturn:
         # only reached for what is not there
         raise AttributeError(
             f"an iterative fit has no {name!r}: there is no factorization. Fit with solver='direct' for it, "
@@ -252,7 +253,7 @@ class IterativeObjective:
             solved=st.report.solved,
         )
 
-    def solution(self, theta: np.ndarray, tol: float = 1e-8) -> dict[str, object]:
+    def solution(self, theta: np.ndarray, tol: float = 1e-8) -> IterativeSolution:
         """Fixed effects, their covariance and the conditional modes at theta, without probes.
 
         Returns
@@ -351,7 +352,10 @@ class IterativeObjective:
         tight = max(tol / np.sqrt(2.0 * most), min(tol, _TIGHTEST))
         report = SolveReport()
         lead, rest = [], []
-        Y = R = known = known_lead = None
+        Y: np.ndarray | None = None
+        R: np.ndarray | None = None
+        known: Deflation | None = None
+        known_lead: Deflation | None = None
         for i, stop in batches(z.shape[1], max(1, c), m + Q.shape[1], self.eq.layout.q2):
             head = U if i == 0 else U[:, :0]
             const = Q if i == 0 else Q[:, :0]
@@ -380,6 +384,7 @@ class IterativeObjective:
                 Y, R = np.ascontiguousarray(sol.X[:, :m]), np.ascontiguousarray(sol.R[:, :m])
                 known = Deflation.of(const, X[:, :e] - start[:, :e])
                 known_lead = Deflation.of(const, X[:, :e] - jacobi[:, :e])
+            assert known is not None and known_lead is not None
             own, X = tail[:, e:], X[:, e:]
             lead.append(self._lead_products(own, X - jacobi[:, e:] - known_lead.times(own), tol))
             lost = start[:, e:] - X + known.times(own)
@@ -388,6 +393,7 @@ class IterativeObjective:
             rest.append([self._rest_products(t, z[:, i:stop], lost, correction) for t in self._in_rest])
         merged = iter(np.concatenate(parts) for parts in zip(*rest, strict=True))
         by_term = [next(merged) if t in self._in_rest else None for t in range(len(self.eq.layout.places))]
+        assert Y is not None and R is not None and known is not None and known_lead is not None
         return Y, R, report, ProbeSolves(np.concatenate(lead), by_term, known, known_lead)
 
     @property

@@ -14,6 +14,7 @@ factors are confounded with each other and with an intercept.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -465,10 +466,8 @@ class SchurSystem:
                     correction[:, open_],
                 )
             step, shift = beta, correction
-            run(
-                lambda _, a, b, V=V, Z=Z, be=step, co=shift: ki.redirect(a, b, self.component, be, co, Z, V),
-                self.cut("vector", active.size),
-            )
+            turn = partial(self._redirect, step, shift, Z, V)
+            run(turn, self.cut("vector", active.size))
             _, curvature = self.product(V, _gather_tolerance(tol[active]), AV)
             good = (curvature > 0.0) & (total > 0.0)
             alpha = np.where(good, total / np.where(good, curvature, 1.0), 0.0)
@@ -481,6 +480,11 @@ class SchurSystem:
             out.X[:, active], out.R[:, active] = X, R
         out.residual = np.where(reference > 0.0, residual / np.where(reference > 0.0, reference, 1.0), 0.0)
         return out
+
+    def _redirect(
+        self, beta: np.ndarray, coarse: np.ndarray, Z: np.ndarray, V: np.ndarray, _: int, a: int, b: int
+    ) -> None:
+        ki.redirect(a, b, self.component, beta, coarse, Z, V)
 
     def _advance(
         self, alpha: np.ndarray, V: np.ndarray, AV: np.ndarray, X: np.ndarray, R: np.ndarray, Z: np.ndarray

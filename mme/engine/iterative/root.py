@@ -348,22 +348,22 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     variance_se, variance_error = [], []
     drift = np.zeros(len(thetas))
     row_size = np.zeros(objective.n_theta)  # stands for the standard errors that a singular term has not
-    for t, place in enumerate(objective.eq.layout.places):
-        lams = [theta_to_lam(theta[place.theta], place.k, place.kind) for theta in thetas]
-        lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
+    for t, term in enumerate(objective.eq.layout.places):
+        lams = [theta_to_lam(theta[term.theta], term.k, term.kind) for theta in thetas]
+        lam = theta_to_lam(root.theta[term.theta], term.k, term.kind)
         D, Ds = lam @ lam.T, np.array([each @ each.T for each in lams])
         R = objective.term_basis(t)
         # D from R D R', in which the information is well conditioned
-        back = congruence(np.linalg.inv(R), place.entries)
+        back = congruence(np.linalg.inv(R), term.entries)
         inner = R @ lam
         moved = np.array([(R @ each) @ (R @ each).T - inner @ inner.T for each in lams])
-        se = np.full((place.k, place.k), np.nan)
-        row_size[place.theta] = [np.sqrt(D[a, a]) for a, _ in place.entries]
-        for i, (a, b) in enumerate(place.entries):
+        se = np.full((term.k, term.k), np.nan)
+        row_size[term.theta] = [np.sqrt(D[a, a]) for a, _ in term.entries]
+        for i, (a, b) in enumerate(term.entries):
             direction = np.zeros(ev.joint.shape[0])
-            direction[place.theta], direction[-1] = s2 * back[i], D[a, b]
+            direction[term.theta], direction[-1] = s2 * back[i], D[a, b]
             se[a, b] = se[b, a] = np.sqrt(max(0.0, float(direction @ joint @ direction)))
-            drift += ev.slope[place.theta.start + i] * moved[:, a, b]
+            drift += ev.slope[term.theta.start + i] * moved[:, a, b]
         variance_se.append(se)
         variance_error.append(Ds)
     sigma2s = s2 + drift

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
 from .pcg import BlockSolution
 from .probes import ProbeSolves
 
-__all__ = ["EigenRoot", "SolveReport", "SolvedState"]
+__all__ = ["EigenRoot", "IterativeSolution", "SolveReport", "SolvedState"]
 
 
 @dataclass(eq=False)
@@ -54,3 +55,19 @@ class SolvedState:
     logdet_x: float
     probes: ProbeSolves
     report: SolveReport
+
+
+class IterativeSolution(TypedDict):
+    """As `mme.engine.search.evaluation.Solution`, without a deviance.
+
+    `logdet` is the part of log|M| that is known without log|S|.
+    """
+
+    beta: np.ndarray
+    vcov: np.ndarray
+    u: list[np.ndarray]
+    sigma2: float
+    logdet: float
+    iterations: int
+    residual: float
+    solved: bool

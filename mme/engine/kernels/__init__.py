@@ -9,12 +9,39 @@ indices, C order unless said), so that each kernel is compiled once, at its firs
 compiles nothing.
 """
 
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
 from numba import njit
 
-__all__ = ["kernel"]
+__all__ = ["Kernel", "kernel"]
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result", covariant=True)
 
 
-def kernel(function_or_signature, **options):
+class Kernel(Protocol[Given, Result]):
+    """A compiled function, and what it was compiled from."""
+
+    @property
+    def py_func(self) -> Callable[Given, Result]: ...
+
+    def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result: ...
+
+
+@overload
+def kernel(function_or_signature: Callable[Given, Result], **options: Any) -> Kernel[Given, Result]: ...
+
+
+@overload
+def kernel(
+    function_or_signature: str, **options: Any
+) -> Callable[[Callable[Given, Result]], Kernel[Given, Result]]: ...
+
+
+def kernel(
+    function_or_signature: Callable[Given, Result] | str, **options: Any
+) -> Kernel[Given, Result] | Callable[[Callable[Given, Result]], Kernel[Given, Result]]:
     """``numba.njit`` with the settings common to all kernels of mme; ``options`` add to them.
 
     A signature may be stated, ``@kernel("i8(i8, f8[::1])")``: it documents the one combination of types the
@@ -22,8 +49,8 @@ def kernel(function_or_signature, **options):
     """
     if isinstance(function_or_signature, str):
         return lambda function: kernel(function, **options)
-    options = {"cache": True, "nogil": True, "error_model": "numpy"} | options
+    settings: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"} | options
     try:
-        return njit(**options)(function_or_signature)
+        return njit(**settings)(function_or_signature)
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile every time
-        return njit(**(options | {"cache": False}))(function_or_signature)
+        return njit(**(settings | {"cache": False}))(function_or_signature)

@@ -13,7 +13,7 @@ from . import kernel
 
 
 @kernel
-def row_span(rptr, width, i):
+def row_span(rptr: np.ndarray, width: int, i: int) -> tuple[int, int]:
     """Where row i's entries begin and end."""
     if rptr.size == 0:
         return i * width, (i + 1) * width
@@ -21,7 +21,7 @@ def row_span(rptr, width, i):
 
 
 @kernel
-def counting_sort(codes, q):
+def counting_sort(codes: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
     """Stable order of rows by code: (order int32/int64 (n,), ptr int64 (q+1,))."""
     n = codes.size
     ptr = np.zeros(q + 1, np.int64)
@@ -39,7 +39,10 @@ def counting_sort(codes, q):
 
 
 @kernel
-def level_blocks(l0, l1, order, ptr, z, xy, A, B):
+def level_blocks(
+    l0: int, l1: int, order: np.ndarray, ptr: np.ndarray, z: np.ndarray, xy: np.ndarray, A: np.ndarray,
+    B: np.ndarray,
+) -> None:  # fmt: skip
     """Fill A[l] = sum z z' (k, k) and B[l] = sum z xy' (k, m) over the rows of level l, l0 <= l < l1."""
     k = z.shape[1]
     m = xy.shape[1]
@@ -66,7 +69,10 @@ def level_blocks(l0, l1, order, ptr, z, xy, A, B):
 
 
 @kernel
-def count_cells(l0, l1, order, ptr, rptr, width, ridx, q2, counts):
+def count_cells(
+    l0: int, l1: int, order: np.ndarray, ptr: np.ndarray, rptr: np.ndarray, width: int, ridx: np.ndarray,
+    q2: int, counts: np.ndarray,
+) -> None:  # fmt: skip
     """Number of distinct columns met by each level: counts[l+1] for l0 <= l < l1."""
     mark = np.full(q2, -1, np.int64)
     for l in range(l0, l1):  # noqa: E741
@@ -82,7 +88,10 @@ def count_cells(l0, l1, order, ptr, rptr, width, ridx, q2, counts):
 
 
 @kernel
-def fill_cells(l0, l1, order, ptr, rptr, width, ridx, rval, z, q2, cptr, cidx, cval):
+def fill_cells(
+    l0: int, l1: int, order: np.ndarray, ptr: np.ndarray, rptr: np.ndarray, width: int, ridx: np.ndarray,
+    rval: np.ndarray, z: np.ndarray, q2: int, cptr: np.ndarray, cidx: np.ndarray, cval: np.ndarray,
+) -> None:  # fmt: skip
     """Sorted columns and sums of products of every level, into the ranges cptr[l]:cptr[l+1].
 
     With `cval` of shape (0, k) the columns alone.
@@ -122,7 +131,7 @@ def fill_cells(l0, l1, order, ptr, rptr, width, ridx, rval, z, q2, cptr, cidx, c
 
 
 @kernel
-def column_pointers(idx, q2):
+def column_pointers(idx: np.ndarray, q2: int) -> np.ndarray:
     """Where the entries of each column begin, sorted by column: int64 (q2+1,)."""
     tptr = np.zeros(q2 + 1, np.int64)
     for e in range(idx.size):
@@ -133,7 +142,10 @@ def column_pointers(idx, q2):
 
 
 @kernel
-def transpose_cells(j0, j1, ptr, width, idx, tptr, tlev, tpos):
+def transpose_cells(
+    j0: int, j1: int, ptr: np.ndarray, width: int, idx: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
+    tpos: np.ndarray,
+) -> None:  # fmt: skip
     """Levels of the cells of the columns j0..j1, ascending, and their positions unless tpos is empty."""
     q1 = ptr.size - 1 if ptr.size else idx.size // width
     fill = tptr[j0:j1].copy()
@@ -150,7 +162,9 @@ def transpose_cells(j0, j1, ptr, width, idx, tptr, tlev, tpos):
 
 
 @kernel
-def rows_times(rptr, width, ridx, rval, xy, out):
+def rows_times(
+    rptr: np.ndarray, width: int, ridx: np.ndarray, rval: np.ndarray, xy: np.ndarray, out: np.ndarray
+) -> None:
     """out (q2, m) += Z' xy for a row-compressed Z (n, q2) and xy (n, m)."""
     m = xy.shape[1]
     for i in range(xy.shape[0]):
@@ -163,7 +177,10 @@ def rows_times(rptr, width, ridx, rval, xy, out):
 
 
 @kernel
-def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, width, ridx, counts):
+def count_gram(
+    lev0: int, lev1: int, lstart: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, rptr: np.ndarray,
+    width: int, ridx: np.ndarray, counts: np.ndarray,
+) -> None:  # fmt: skip
     """Rows at or below the level's first column in each column of Z'Z: counts[j+1].
 
     All columns of a level share the pattern of its union, so that k x k blocks are kept whole.
@@ -189,7 +206,11 @@ def count_gram(lev0, lev1, lstart, tptr, tlev, rptr, width, ridx, counts):
 
 
 @kernel
-def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, width, ridx, rval, gptr, gidx, gval):
+def fill_gram(
+    lev0: int, lev1: int, lstart: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray,
+    rptr: np.ndarray, width: int, ridx: np.ndarray, rval: np.ndarray, gptr: np.ndarray, gidx: np.ndarray,
+    gval: np.ndarray,
+) -> None:  # fmt: skip
     """Block-lower part of Z'Z by columns: rows gidx[gptr[j]:gptr[j+1]] >= the level's first column."""
     q2 = tptr.size - 1
     mark = np.full(q2, -1, np.int64)
@@ -229,7 +250,10 @@ def fill_gram(lev0, lev1, lstart, tptr, tlev, tpos, rptr, width, ridx, rval, gpt
 
 
 @kernel
-def cell_moments(l0, l1, ptr, idx, val, c, start, stop, step, u, w, H, K):
+def cell_moments(
+    l0: int, l1: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, c: int, start: int, stop: int,
+    step: int, u: np.ndarray, w: np.ndarray, H: np.ndarray, K: np.ndarray,
+) -> tuple[float, float]:  # fmt: skip
     """Sums of u_l w_j v^2 and of u_l w_j v H[l]'K[j] over the cells v = val[:, c] of levels l0..l1.
 
     j counts the columns start, start + step, ... before stop; other cells are left out. Every cell is one if

@@ -23,7 +23,7 @@ __all__ = [
 
 
 @kernel
-def elimination_tree(n, indptr, indices, label):
+def elimination_tree(n: int, indptr: np.ndarray, indices: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Elimination tree of S with row and column i renamed label[i].
 
     Parameters
@@ -41,6 +41,7 @@ def elimination_tree(n, indptr, indices, label):
     """
     # The tree grows row by row of the renamed lower triangle, so list the columns of each row first.
     start = np.zeros(n + 1, np.int64)
+    j: int | np.int64
     for j in range(n):
         for k in range(indptr[j], indptr[j + 1]):
             start[max(label[indices[k]], label[j]) + 1] += 1
@@ -70,7 +71,7 @@ def elimination_tree(n, indptr, indices, label):
 
 
 @kernel
-def postorder(parent):
+def postorder(parent: np.ndarray) -> np.ndarray:
     """Position of each node in a postorder of the forest; children keep their order.
 
     Parameters
@@ -111,7 +112,9 @@ def postorder(parent):
 
 
 @kernel
-def permuted_lower(n, indptr, indices, label):
+def permuted_lower(
+    n: int, indptr: np.ndarray, indices: np.ndarray, label: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower triangle of the renamed matrix, CSC with unsorted rows.
 
     Parameters
@@ -147,7 +150,7 @@ def permuted_lower(n, indptr, indices, label):
 
 
 @kernel
-def column_counts(ptr, rows, parent):
+def column_counts(ptr: np.ndarray, rows: np.ndarray, parent: np.ndarray) -> np.ndarray:
     """Entries in each column of L, diagonal included, without forming L.
 
     Parameters
@@ -210,7 +213,7 @@ def column_counts(ptr, rows, parent):
 
 
 @kernel
-def front_cost(w, r, small):
+def front_cost(w: int, r: int, small: float) -> float:
     """Estimated nanoseconds for a front of w columns and r rows below, in `small_fronts` or by BLAS.
 
     Only ratios matter: the price of memory traffic (r^2 to read Z_II, w m for the panel) against that of
@@ -224,7 +227,7 @@ def front_cost(w, r, small):
 
 
 @kernel
-def find_supernodes(parent, count, small):
+def find_supernodes(parent: np.ndarray, count: np.ndarray, small: float) -> np.ndarray:
     """First columns of the supernodes, ending with n.
 
     Columns with the same rows below belong together.  A supernode is then merged with its parent, storing
@@ -270,7 +273,9 @@ def find_supernodes(parent, count, small):
 
 
 @kernel
-def supernode_rows(first, parent, count, ptr, rows):
+def supernode_rows(
+    first: np.ndarray, parent: np.ndarray, count: np.ndarray, ptr: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Tree of supernodes and their rows below the diagonal block.
 
     Parameters
@@ -359,7 +364,10 @@ def supernode_rows(first, parent, count, ptr, rows):
 
 
 @kernel
-def supernode_maps(first, super_parent, row_ptr, row_ind, panel_ptr, ptr, rows, source):
+def supernode_maps(
+    first: np.ndarray, super_parent: np.ndarray, row_ptr: np.ndarray, row_ind: np.ndarray,
+    panel_ptr: np.ndarray, ptr: np.ndarray, rows: np.ndarray, source: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Places of a supernode's rows in its parent's front, and of the entries of S in the panels.
 
     Parameters
@@ -407,7 +415,9 @@ def supernode_maps(first, super_parent, row_ptr, row_ind, panel_ptr, ptr, rows, 
 
 
 @kernel
-def schedule(first, super_parent, row_ptr):
+def schedule(
+    first: np.ndarray, super_parent: np.ndarray, row_ptr: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Order of visits from the roots down and places of the fronts in one work array.
 
     Parameters

@@ -20,7 +20,7 @@ from .prefetch import AHEAD, prefetch
 
 
 @kernel
-def weigh(l0, l1, W, T):
+def weigh(l0: int, l1: int, W: np.ndarray, T: np.ndarray) -> None:
     """T[l] <- W[l] T[l] in place, (q1, k1, m), for levels l0..l1."""
     k = T.shape[1]
     m = T.shape[2]
@@ -43,7 +43,9 @@ def weigh(l0, l1, W, T):
 
 
 @kernel
-def rest_pass(j0, j1, tptr, tlev, tval, T, out):
+def rest_pass(
+    j0: int, j1: int, tptr: np.ndarray, tlev: np.ndarray, tval: np.ndarray, T: np.ndarray, out: np.ndarray
+) -> None:
     """out[j] -= sum over levels of B_l[:, j]'T[l]: (q2, m), for columns j0..j1 of the rest."""
     k = T.shape[1]
     m = T.shape[2]
@@ -70,7 +72,9 @@ def rest_pass(j0, j1, tptr, tlev, tval, T, out):
 
 
 @kernel
-def sparse_pass(j0, j1, ptr, idx, val, D, out):
+def sparse_pass(
+    j0: int, j1: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, D: np.ndarray, out: np.ndarray
+) -> None:
     """out[j] = A[j] D for rows j0..j1 of a row-compressed A."""
     m = D.shape[1]
     for j in range(j0, j1):
@@ -85,7 +89,10 @@ def sparse_pass(j0, j1, ptr, idx, val, D, out):
 
 
 @kernel
-def apply_blocks(t0, t1, lstart, lblock, lam, M, out, transpose):
+def apply_blocks(
+    t0: int, t1: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, M: np.ndarray, out: np.ndarray,
+    transpose: bool,
+) -> None:  # fmt: skip
     """out[level] = lam M[level] (or lam'M[level]) for levels t0..t1 of the rest; lam[block] is padded."""
     m = M.shape[1]
     for t in range(t0, t1):
@@ -108,7 +115,10 @@ def apply_blocks(t0, t1, lstart, lblock, lam, M, out, transpose):
 
 
 @kernel
-def lead_product(l0, l1, ptr, idx, val, D, W, T, m):
+def lead_product(
+    l0: int, l1: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, D: np.ndarray, W: np.ndarray,
+    T: np.ndarray, m: int,
+) -> None:  # fmt: skip
     """T[l] = W_l B_l D for levels l0..l1: D is (q2, >= m), T (q1, k1, >= m), of which m columns are used.
 
     W of shape (0, k1, k1) stands for identities.
@@ -151,7 +161,11 @@ def lead_product(l0, l1, ptr, idx, val, D, W, T, m):
 
 
 @kernel
-def rest_product(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, tval, D, T, V, out, dots):
+def rest_product(
+    t0: int, t1: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, aptr: np.ndarray,
+    aidx: np.ndarray, aval: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tval: np.ndarray, D: np.ndarray,
+    T: np.ndarray, V: np.ndarray, out: np.ndarray, dots: np.ndarray,
+) -> None:  # fmt: skip
     """out = V + lam'(A22 D - B'T) for levels t0..t1 of the rest; dots[b] = sum of V[:, b] out[:, b].
 
     D and T are those of `lead_product`; V and out are (q2, m).
@@ -201,7 +215,11 @@ def rest_product(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, tval
 
 
 @kernel
-def diagonal_blocks(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, tval, W, P):
+def diagonal_blocks(
+    t0: int, t1: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, aptr: np.ndarray,
+    aidx: np.ndarray, aval: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tval: np.ndarray, W: np.ndarray,
+    P: np.ndarray,
+) -> None:  # fmt: skip
     """Fill P[t] (padded) with the k x k diagonal block of S for levels t0..t1."""
     k1 = W.shape[1]
     kmax = P.shape[1]
@@ -255,7 +273,11 @@ def diagonal_blocks(t0, t1, lstart, lblock, lam, aptr, aidx, aval, tptr, tlev, t
 
 
 @kernel
-def advance(t0, t1, lstart, Pi, component, alpha, V, AV, X, R, Z, rz, sums):
+def advance(
+    t0: int, t1: int, lstart: np.ndarray, Pi: np.ndarray, component: np.ndarray, alpha: np.ndarray,
+    V: np.ndarray, AV: np.ndarray, X: np.ndarray, R: np.ndarray, Z: np.ndarray, rz: np.ndarray,
+    sums: np.ndarray,
+) -> None:  # fmt: skip
     """X += alpha V, R -= alpha AV, Z = P^-1 R for levels t0..t1.
 
     rz[b] += sum of R[:, b] Z[:, b]; sums[c, b] += R summed over the columns of component c.
@@ -289,7 +311,15 @@ def advance(t0, t1, lstart, Pi, component, alpha, V, AV, X, R, Z, rz, sums):
 
 
 @kernel
-def redirect(j0, j1, component, beta, coarse, Z, V):
+def redirect(
+    j0: int,
+    j1: int,
+    component: np.ndarray,
+    beta: np.ndarray,
+    coarse: np.ndarray,
+    Z: np.ndarray,
+    V: np.ndarray,
+) -> None:
     """V <- Z + coarse correction + beta V for columns j0..j1."""
     m = V.shape[1]
     for j in range(j0, j1):
@@ -299,7 +329,7 @@ def redirect(j0, j1, component, beta, coarse, Z, V):
 
 
 @kernel
-def block_solve(t0, t1, lstart, M, R, out):
+def block_solve(t0: int, t1: int, lstart: np.ndarray, M: np.ndarray, R: np.ndarray, out: np.ndarray) -> None:
     """out[level] = M[level] R[level] for levels t0..t1; M is padded (n_levels, k, k)."""
     m = R.shape[1]
     for t in range(t0, t1):
@@ -315,7 +345,10 @@ def block_solve(t0, t1, lstart, M, R, out):
 
 
 @kernel
-def block_trace(t0, t1, lstart, lblock, lam, Pi, tptr, tlev, tval, F, N):
+def block_trace(
+    t0: int, t1: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, Pi: np.ndarray,
+    tptr: np.ndarray, tlev: np.ndarray, tval: np.ndarray, F: np.ndarray, N: np.ndarray,
+) -> None:  # fmt: skip
     """N += sum_l F_l B_l G B_l'F_l' over the diagonal blocks G = lam P^-1 lam' of levels t0..t1: (k1, k1)."""
     k1 = F.shape[1]
     kmax = Pi.shape[1]

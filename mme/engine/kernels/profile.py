@@ -6,7 +6,9 @@ from . import kernel
 
 
 @kernel
-def scalar_profile(ratios, A, Ax, Axx, nu, reml):
+def scalar_profile(
+    ratios: np.ndarray, A: np.ndarray, Ax: np.ndarray, Axx: np.ndarray, nu: int, reml: bool
+) -> np.ndarray:
     """Deviance but for its constants at every ratio D; inf where it cannot be computed.
 
     Parameters

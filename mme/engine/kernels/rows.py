@@ -1,10 +1,12 @@
 """Row passes with few columns, where a BLAS call per block costs more than the arithmetic."""
 
+import numpy as np
+
 from . import kernel
 
 
 @kernel
-def transform_rows(a, b, x, T, out):
+def transform_rows(a: int, b: int, x: np.ndarray, T: np.ndarray, out: np.ndarray) -> None:
     """out[i] = x[i] T for rows a..b: (n, p) times (p, r), C order."""
     p = x.shape[1]
     r = T.shape[1]
@@ -17,7 +19,10 @@ def transform_rows(a, b, x, T, out):
 
 
 @kernel
-def basis_and_residual(a, b, x, y, T, b0, xy, cross):
+def basis_and_residual(
+    a: int, b: int, x: np.ndarray, y: np.ndarray, T: np.ndarray, b0: np.ndarray, xy: np.ndarray,
+    cross: np.ndarray,
+) -> None:  # fmt: skip
     """xy[i] = [x_i T, y_i - x_i T b0] for rows a..b, cross (p + 1, p + 1) += xy'xy (lower triangle)."""
     q = x.shape[1]
     p = T.shape[1]

@@ -14,7 +14,10 @@ from . import kernel
 
 
 @kernel
-def level_factors(l0, l1, A, lam, D, W, F, half):
+def level_factors(
+    l0: int, l1: int, A: np.ndarray, lam: np.ndarray, D: np.ndarray, W: np.ndarray, F: np.ndarray,
+    half: np.ndarray,
+) -> float:  # fmt: skip
     """Fill W, F and half for levels l0..l1; returns sum log|lam'A lam + I| (nan if not positive).
 
     half'half = W, from the Cholesky factor of lam'A lam + I: differences with B'W B are formed from half B,
@@ -158,7 +161,10 @@ def level_factors(l0, l1, A, lam, D, W, F, half):
 
 
 @kernel
-def level_information(l0, l1, ze, C, A, F, FA, K, X):
+def level_information(
+    l0: int, l1: int, ze: np.ndarray, C: np.ndarray, A: np.ndarray, F: np.ndarray, FA: np.ndarray,
+    K: np.ndarray, X: np.ndarray,
+) -> None:  # fmt: skip
     """Average information of the leading term alone, its working variates formed on the fly.
 
     w_l[:, i] = C[i] ze_l; adds to K (m, m) sum w_l' F_l A_l w_l and to X (p, m) sum (F_l A_xl)[:, :p]' w_l.
@@ -196,7 +202,7 @@ def level_information(l0, l1, ze, C, A, F, FA, K, X):
 
 
 @kernel
-def level_apply(l0, l1, W, Q, out):
+def level_apply(l0: int, l1: int, W: np.ndarray, Q: np.ndarray, out: np.ndarray) -> None:
     """out[l] = W[l] @ Q[l]: (k, k) times (k, m) for every level."""
     k = W.shape[1]
     m = Q.shape[2]
@@ -210,7 +216,9 @@ def level_apply(l0, l1, W, Q, out):
 
 
 @kernel
-def cells_dot(l0, l1, ptr, idx, val, M, out):
+def cells_dot(
+    l0: int, l1: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, M: np.ndarray, out: np.ndarray
+) -> None:
     """out[l] -= B_l M[idx of l]: (k, d) times (d, m), for levels l0..l1."""
     k = val.shape[1]
     m = M.shape[1]
@@ -225,7 +233,10 @@ def cells_dot(l0, l1, ptr, idx, val, M, out):
 
 
 @kernel
-def cells_tdot(j0, j1, tptr, tlev, tpos, val, G, out):
+def cells_tdot(
+    j0: int, j1: int, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray, val: np.ndarray, G: np.ndarray,
+    out: np.ndarray,
+) -> None:  # fmt: skip
     """out[j] -= sum over levels of B_l[:, j]' G[l]: (q2, m), for columns j0..j1."""
     k = val.shape[1]
     m = G.shape[2]
@@ -241,7 +252,10 @@ def cells_tdot(j0, j1, tptr, tlev, tpos, val, G, out):
 
 
 @kernel
-def _eliminated_column(j, off, ptr, idx, val, tptr, tlev, tpos, W, acc, w):
+def _eliminated_column(
+    j: int, off: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
+    tpos: np.ndarray, W: np.ndarray, acc: np.ndarray, w: np.ndarray,
+) -> None:  # fmt: skip
     """acc[i] -= sum_l B_l[:, i]' W_l B_l[:, j] for rows i >= j - off, the level's first column."""
     k = val.shape[1]
     if k == 1:
@@ -268,7 +282,11 @@ def _eliminated_column(j, off, ptr, idx, val, tptr, tlev, tpos, W, acc, w):
 
 
 @kernel
-def schur_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpos, W, gptr, gidx, gval, S):
+def schur_dense(
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, lam2: np.ndarray, ptr: np.ndarray,
+    idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray, W: np.ndarray,
+    gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, S: np.ndarray,
+) -> None:  # fmt: skip
     """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1, (q2, q2) F order."""
     q2 = S.shape[0]
     nlev = lstart.size - 1
@@ -314,26 +332,11 @@ def schur_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpo
 
 @kernel
 def schur_sparse(
-    lev0,
-    lev1,
-    lstart,
-    lblock,
-    clevel,
-    lam2,
-    ptr,
-    idx,
-    val,
-    tptr,
-    tlev,
-    tpos,
-    W,
-    gptr,
-    gidx,
-    gval,
-    sptr,
-    sidx,
-    sval,
-):
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, clevel: np.ndarray, lam2: np.ndarray,
+    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray,
+    W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, sptr: np.ndarray, sidx: np.ndarray,
+    sval: np.ndarray,
+) -> None:  # fmt: skip
     """As `schur_dense`, on a lower-triangular pattern sptr, sidx whose k x k blocks are whole.
 
     clevel[i] is the level of column i.
@@ -383,7 +386,10 @@ def schur_sparse(
 
 
 @kernel
-def count_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, counts):
+def count_schur(
+    lev0: int, lev1: int, lstart: np.ndarray, ptr: np.ndarray, idx: np.ndarray, tptr: np.ndarray,
+    tlev: np.ndarray, tpos: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, counts: np.ndarray,
+) -> None:  # fmt: skip
     """Rows of each column of the lower triangle of S: counts[j+1], for the columns of levels lev0..lev1."""
     q2 = tptr.size - 1
     mark = np.full(q2, -1, np.int64)
@@ -407,7 +413,11 @@ def count_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, coun
 
 
 @kernel
-def fill_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, sptr, sidx):
+def fill_schur(
+    lev0: int, lev1: int, lstart: np.ndarray, ptr: np.ndarray, idx: np.ndarray, tptr: np.ndarray,
+    tlev: np.ndarray, tpos: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, sptr: np.ndarray,
+    sidx: np.ndarray,
+) -> None:  # fmt: skip
     """Sorted rows of each column of the lower triangle of S."""
     q2 = tptr.size - 1
     mark = np.full(q2, -1, np.int64)
@@ -436,7 +446,10 @@ def fill_schur(lev0, lev1, lstart, ptr, idx, tptr, tlev, tpos, gptr, gidx, sptr,
 
 
 @kernel
-def _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v, j, N, g, h):
+def _traced_column(
+    c: int, kt: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
+    tpos: np.ndarray, F: np.ndarray, v: np.ndarray, j: int, N: np.ndarray, g: np.ndarray, h: np.ndarray,
+) -> None:  # fmt: skip
     """N += sum_l sym(F_l B_l V[:, j] (F_l B_l[:, j])'), rows of later levels counted twice."""
     k = val.shape[1]
     if k == 1:
@@ -482,7 +495,11 @@ def _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v, j, N, g, h):
 
 
 @kernel
-def traces_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tpos, F, Sinv, N, T):
+def traces_dense(
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, lam2: np.ndarray, ptr: np.ndarray,
+    idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray, F: np.ndarray,
+    Sinv: np.ndarray, N: np.ndarray, T: np.ndarray,
+) -> None:  # fmt: skip
     """Traces of the gradient from S^-1 (lower triangle, F order) for the columns of levels lev0..lev1.
 
     Adds to N (k, k) the sum over levels of F_l B_l V B_l' F_l', V = lam2 S^-1 lam2', and to T[block] the
@@ -529,25 +546,10 @@ def traces_dense(lev0, lev1, lstart, lblock, lam2, ptr, idx, val, tptr, tlev, tp
 
 @kernel
 def traces_sparse(
-    lev0,
-    lev1,
-    lstart,
-    lblock,
-    clevel,
-    lam2,
-    ptr,
-    idx,
-    val,
-    tptr,
-    tlev,
-    tpos,
-    F,
-    sptr,
-    sidx,
-    sinv,
-    N,
-    T,
-):
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, clevel: np.ndarray, lam2: np.ndarray,
+    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray,
+    F: np.ndarray, sptr: np.ndarray, sidx: np.ndarray, sinv: np.ndarray, N: np.ndarray, T: np.ndarray,
+) -> None:  # fmt: skip
     """As `traces_dense`, from S^-1 on the lower-triangular pattern of S."""
     q2 = sptr.size - 1
     kmax = lam2.shape[1]

@@ -28,7 +28,10 @@ __all__ = [
 
 
 @kernel
-def scatter_factor(lp, li, lx, scale, label, column, first, row_ptr, row_ind, panel_ptr, panels):
+def scatter_factor(
+    lp: np.ndarray, li: np.ndarray, lx: np.ndarray, scale: np.ndarray, label: np.ndarray, column: np.ndarray,
+    first: np.ndarray, row_ptr: np.ndarray, row_ind: np.ndarray, panel_ptr: np.ndarray, panels: np.ndarray,
+) -> int:  # fmt: skip
     """Copy a sparse factor into zeroed panels.
 
     Parameters
@@ -84,7 +87,7 @@ def scatter_factor(lp, li, lx, scale, label, column, first, row_ptr, row_ind, pa
 
 
 @kernel
-def gather_front(work, start, ld, relative, target):
+def gather_front(work: np.ndarray, start: int, ld: int, relative: np.ndarray, target: np.ndarray) -> None:
     """Copy the rows and columns `relative` of a symmetric block, lower triangles only.
 
     Parameters
@@ -107,8 +110,10 @@ def gather_front(work, start, ld, relative, target):
 
 @kernel
 def small_fronts(
-    visits, first, super_parent, row_ptr, offset, relative, panel_ptr, has_children, work, panels
-):
+    visits: np.ndarray, first: np.ndarray, super_parent: np.ndarray, row_ptr: np.ndarray, offset: np.ndarray,
+    relative: np.ndarray, panel_ptr: np.ndarray, has_children: np.ndarray, work: np.ndarray,
+    panels: np.ndarray,
+) -> None:  # fmt: skip
     """Takahashi's equations for a run of small supernodes.
 
     Parameters

@@ -24,6 +24,7 @@ import numpy as np
 from ..covariance.factors import lam_to_theta, theta_to_lam, triangular
 from ..kernels import cone as kernels
 from .cone import MOST_ITERATIONS, ConeBlock
+from .evaluation import Evaluation
 
 __all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec"]
 
@@ -277,15 +278,17 @@ class Coordinates:
 
     # -- derivatives and steps ----------------------------------------------------------------------------
 
-    def model(self, place: Place, evaluation) -> QuadraticModel:
+    def model(self, place: Place, evaluation: Evaluation) -> QuadraticModel:
         """Gradient and average information in E."""
         g = np.empty(self.m)
         J = np.zeros((self.m, self.m))
         N_all = evaluation.N if evaluation.N_basis is None else evaluation.N_basis
+        assert N_all is not None  # of order 2
         for b, G, N in zip(self.blocks, self.roots(place), N_all, strict=True):
             g[b.part] = b.dual(G.T @ N @ G)
             J[b.part, b.part] = b.congruence(G)
         info = evaluation.information_D if evaluation.N_basis is None else evaluation.information_basis
+        assert info is not None
         H = J.T @ info @ J
         return QuadraticModel(g, 0.5 * (H + H.T), self.metric)
 

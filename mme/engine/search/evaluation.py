@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "Solution"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +46,18 @@ class Evaluation:
     N_basis: list[np.ndarray] | None = None
     information_basis: np.ndarray | None = None
     noise: float = 0.0
+
+
+class Solution(TypedDict):
+    """What an objective with a deviance says at its optimum: fixed effects and conditional modes too.
+
+    `theta` is of the design's columns; `beta` (p,) and `vcov` (p, p) are the fixed effects of the kept
+    columns and their covariance; `u` are the random effects (q_t, k_t) of every term, on the data's scale.
+    """
+
+    theta: np.ndarray
+    beta: np.ndarray
+    vcov: np.ndarray
+    u: list[np.ndarray]
+    sigma2: float
+    deviance: float

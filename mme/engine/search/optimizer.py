@@ -27,6 +27,7 @@ import numpy as np
 
 from ...exceptions import ConvergenceError
 from .coordinates import RIDGE, Coordinates, Place, QuadraticModel, Step, TermSpec
+from .evaluation import Evaluation
 
 __all__ = ["Minimum", "TermSpec", "minimise"]
 
@@ -47,8 +48,8 @@ class Minimum:
     Attributes
     ----------
     theta : ndarray
-    evaluation : object
-        Evaluation of order 2 at theta.
+    evaluation : Evaluation
+        Of order 2 at theta.
     converged : bool
     message : str
     iterations : int
@@ -65,7 +66,7 @@ class Minimum:
     """
 
     theta: np.ndarray
-    evaluation: object
+    evaluation: Evaluation
     converged: bool
     message: str
     iterations: int
@@ -77,7 +78,7 @@ class Minimum:
 
 
 def minimise(
-    evaluate: Callable[[np.ndarray, int], object],
+    evaluate: Callable[[np.ndarray, int], Evaluation],
     theta0: np.ndarray,
     terms: list[TermSpec] | Coordinates,
     *,
@@ -120,7 +121,7 @@ def minimise(
         resumed += 1
         message = search.run(_PATIENCE if improved and resumed < _MOST_RESUMPTIONS else None)
     converged = message is not None
-    if not converged:
+    if message is None:
         message = (
             f"stopped after {search.count()} evaluations without convergence"
             if search.exhausted()
@@ -151,7 +152,7 @@ class _Search:
 
     def __init__(
         self,
-        evaluate: Callable[[np.ndarray, int], object],
+        evaluate: Callable[[np.ndarray, int], Evaluation],
         theta0: np.ndarray,
         terms: list[TermSpec] | Coordinates,
         tol: float,
@@ -272,7 +273,7 @@ class _Search:
 
     def quasi_newton(self) -> bool:
         """Quasi-Newton search in theta from here; whether it found a better point, which is then taken."""
-        best = {"theta": self.place.theta, "deviance": self.ev.deviance}
+        best_theta, best_deviance = self.place.theta, self.ev.deviance
         begin = self.ev.deviance
 
         # half of what is left at most: Newton steps have to find that the conditions hold
@@ -280,6 +281,7 @@ class _Search:
         last = self.count() + min(left // 2, _MOST_QUASI_NEWTON)
 
         def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best_theta, best_deviance
             if self.count() >= last - 2:  # two are kept for the derivatives at the end
                 raise _SpentError
             try:
@@ -287,8 +289,9 @@ class _Search:
                 e = self.evaluate(trial, 1)
             except np.linalg.LinAlgError:
                 return 1e300, np.zeros_like(z)
-            if e.deviance < best["deviance"]:
-                best.update(theta=trial, deviance=e.deviance)
+            assert e.gradient is not None  # of order 1
+            if e.deviance < best_deviance:
+                best_theta, best_deviance = trial, e.deviance
             return e.deviance, e.gradient * unit
 
         if last - self.count() <= 2:
@@ -307,9 +310,9 @@ class _Search:
                 method="L-BFGS-B",
                 options={"maxfun": _MOST_QUASI_NEWTON, "ftol": 1e-15, "gtol": 1e-9},
             )
-        if not best["deviance"] < begin - self.noise():
+        if not best_deviance < begin - self.noise():
             return False
-        place = self.space.at(best["theta"])
+        place = self.space.at(best_theta)
         try:
             ev = self.evaluate(place.theta, 2)
         except np.linalg.LinAlgError:
