@@ -13,6 +13,7 @@ import pytest
 
 from mme.engine.equations.design import Design, RandomTerm
 from mme.fit.fit import Fit
+from mme.formula import r_name
 
 HERE = Path(__file__).parent
 
@@ -56,6 +57,41 @@ def inference_reference() -> dict[str, dict]:
     """Models of tests/reference/inference.json by name."""
     with open(HERE / "reference" / "inference.json") as file:
         return json.load(file)["models"]
+
+
+def reference(name: str, method: str) -> dict:
+    return reference_models()[name][method]
+
+
+def comparable(name: str, method: str) -> bool:
+    """Whether the file gives estimates and the optimum is not singular."""
+    ref = reference(name, method)
+    return "fixef" in ref and not ref["singular_lme4"]
+
+
+def stopping(name: str, method: str) -> float:
+    """How far lme4 stopped from the optimum, in standard errors of its covariance parameters.
+
+    Near the optimum the log-likelihood falls by z^2 / 2 at z standard errors, so a gap g in log-likelihood
+    lets theta, and any smooth function of it, lie up to sqrt(2 g) standard errors away from lme4's value.
+    The gap is the file's loglik_best - loglik_lme4, at least the rounding of a number stored with 15 digits.
+    """
+    ref = reference(name, method)
+    rounding = 1e-15 * abs(ref["loglik_lme4"])
+    return float(np.sqrt(2.0 * max(ref["loglik_best"] - ref["loglik_lme4"], rounding)))
+
+
+def r_names(index) -> list[str]:
+    """Names as R writes them; R's factor() is spelled C() in our formulas."""
+    return [r_name(name).replace("factor(", "C(") for name in index]
+
+
+def aligned(series, expected: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a labelled series and of R's named vector in the same order; the same names in both."""
+    ours = dict(zip(r_names(series.index), np.asarray(series), strict=True))
+    theirs = {name.replace("factor(", "C("): value for name, value in expected.items()}
+    assert sorted(ours) == sorted(theirs)
+    return np.array([ours[name] for name in theirs]), np.array(list(theirs.values()))
 
 
 def random_design(seed: int) -> Design:

@@ -6,11 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support import HERE
 
-ROOT = Path(__file__).parent.parent
+ROOT = HERE.parent
 README = (ROOT / "README.md").read_text()
 
 

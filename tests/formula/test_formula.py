@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support import load_data, reference_models
+from support import HERE, load_data, reference_models
 
 from mme.exceptions import DataError, FormulaError
 from mme.formula import build_design, encode, interact, make_unique, parse_formula, r_name
@@ -198,7 +197,7 @@ def test_terms_are_labelled_and_ordered_as_in_lme4(data, right, expected):
     assert labels(build_design(f"y ~ 1 + {right}", data)) == expected
 
 
-SHIPPED = {path.name.removesuffix(".csv.gz") for path in (Path(__file__).parent / "data").glob("*.csv.gz")}
+SHIPPED = {path.name.removesuffix(".csv.gz") for path in (HERE / "data").glob("*.csv.gz")}
 # lme4's estimates are stored where it reached the optimum, by REML, ML or both
 NAMED = [
     (name, model["reml"] if "fixef" in model.get("reml", {}) else model["ml"])

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import queue
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import adapters, peers, problems, tables
 from benchmarks.tables import Cell, Row

@@ -1,16 +1,13 @@
-"""What a user of the iterative path sees: options, summary, progress."""
+"""What a user of the iterative path sees: options and summary."""
 
 from __future__ import annotations
-
-import io
 
 import numpy as np
 import pytest
 from problems import build
-from support import load_data, random_design
+from support import load_data
 
 import mme
-from mme.engine.runtime.notices import Progress
 from mme.fit.fit import fit_design
 
 
@@ -57,29 +54,3 @@ def test_unknown_solver_and_option_are_named():
 def test_loglik_can_be_left_out():
     fit = fit_design(build("crossed2"), solver="iterative", loglik_probes=0)
     assert np.isnan(fit.loglik) and np.isnan(fit.monte_carlo.loglik_error)
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_quiet_unless_wanted(capsys):
-    fit_design(random_design(0), solver="iterative")
-    assert capsys.readouterr().err == ""
-    fit_design(random_design(0), solver="iterative", progress=True)
-    shown = capsys.readouterr().err
-    assert "CG iterations" in shown and "gradient" in shown
-
-
-def test_progress_waits_on_a_terminal(monkeypatch):
-    stream = _Terminal()
-    monkeypatch.setattr("sys.stderr", stream)
-    bar = Progress(None)
-    bar.report(1, CG_iterations=3)
-    assert stream.getvalue() == ""  # nothing in the first seconds
-    bar._begin -= 10.0
-    bar.report(2, CG_iterations=6)
-    bar.close()
-    assert "CG iterations" in stream.getvalue()
-    assert Progress(False).show is False

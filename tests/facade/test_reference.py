@@ -12,8 +12,7 @@ from functools import cache
 import numpy as np
 import pytest
 import workloads
-from support import inference_reference, load_data, reference_models
-from test_reference import aligned, comparable, stopping
+from support import aligned, comparable, inference_reference, load_data, reference_models, stopping
 
 import mme
 from mme import MixedLMParams

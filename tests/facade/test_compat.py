@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 import statsmodels.api
@@ -19,7 +18,7 @@ import statsmodels.formula.api
 import statsmodels.regression.mixed_linear_model as original
 from numpy.testing import assert_allclose
 from statsmodels_plugin import DIFFERS
-from support import load_data
+from support import HERE, load_data
 
 import mme
 import mme.facade.results.results
@@ -93,7 +92,7 @@ def _noting(work, errors):
 
 def test_expected_failures_have_reasons():
     """At most three, each naming the fault of statsmodels that the test asserts; README.md lists them too."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (HERE.parent / "README.md").read_text()
     assert len(DIFFERS) <= 3
     for test, reason in DIFFERS.items():
         assert "FIX" in reason
@@ -102,8 +101,7 @@ def test_expected_failures_have_reasons():
 
 @pytest.mark.slow
 def test_statsmodels_own_suite(tmp_path):
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     modules = ["statsmodels.regression.tests.test_lme", "statsmodels.stats.tests.test_mediation"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "statsmodels_plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from support import HERE
 
 import mme
 from mme.exceptions import DataError, FlatLikelihoodWarning, PerfectFitError, PerfectFitWarning
@@ -117,7 +117,7 @@ def test_units_that_do_not_are_exact(sleep, factor, formula):
 
 
 def _frozen() -> list[dict]:
-    path = Path(__file__).parent / "reference" / "hard_designs.json.gz"
+    path = HERE / "reference" / "hard_designs.json.gz"
     with gzip.open(path, "rt") as file:
         return json.load(file)
 

@@ -7,16 +7,15 @@ import sys
 import warnings
 
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
+from handmade import SLOPE, THETA, oracle_fit, results_at
 from support import load_data, reference_models
 
 import mme
-from mme.engine.covariance.factors import theta_to_lam
 from mme.exceptions import ConvergenceWarning, DataError
 from mme.fit.checks import split_start
-from mme.fit.fit import Fit, FitRecord
+from mme.fit.fit import Fit
 from mme.formula import r_name
 from mme.lmm.model import LinearMixedModel
 from mme.lmm.results import LinearMixedModelResults
@@ -36,57 +35,6 @@ LABELLED = [
 ]
 
 
-def _record(**changes: object) -> FitRecord:
-    values = {
-        "converged": True,
-        "message": "converged: given",
-        "evaluations": 7,
-        "iterations": 6,
-        "gradient_norm": 1e-7,
-        "newton_decrement": 1e-12,
-        "solver": "dense (LAPACK)",
-        "singular": (),
-        "seconds": {"minimise": 0.002},
-    }
-    return FitRecord(**{**values, **changes})
-
-
-def _oracle_fit(design: object, theta: object, reml: bool = True, **record: object) -> Fit:
-    """A Fit at a given theta, by dense matrices."""
-    parts = oracle.split(design, np.atleast_1d(np.asarray(theta, dtype=float)))
-    at = oracle.evaluate(design, parts, reml)
-    lam = tuple(
-        theta_to_lam(part, term.k, term.covariance) for part, term in zip(parts, design.terms, strict=True)
-    )
-    return Fit(
-        reml=reml,
-        theta=parts,
-        lam=lam,
-        sigma2=at.sigma2,
-        deviance=at.deviance,
-        loglik=-at.deviance / 2,
-        beta=at.beta,
-        vcov_beta=at.vcov_beta,
-        u=at.u,
-        kept=np.ones(design.p, dtype=bool),
-        n=design.n,
-        p=design.p,
-        nu=design.n - design.p if reml else design.n,
-        record=_record(**record),
-        objective=None,
-        design=design,
-    )
-
-
-def _results_at(formula: str, data: pd.DataFrame, theta: object, reml: bool = True, **record: object):
-    model = LinearMixedModel.from_formula(formula, data)
-    return LinearMixedModelResults(model, _oracle_fit(model.model_design.design, theta, reml, **record))
-
-
-SLOPE = "Reaction ~ Days + (Days | Subject)"
-THETA = [0.966741773967412, 0.0151690588960361, 0.230909953207795]
-
-
 # -- labels and derived quantities, at lme4's theta ---------------------------------------------------------
 
 
@@ -95,7 +43,7 @@ THETA = [0.966741773967412, 0.0151690588960361, 0.230909953207795]
 def test_results_at_lme4s_theta(name, method):
     model = reference_models()[name]
     expected = model[method]
-    got = _results_at(model["formula"], load_data(model["data"]), expected["theta"], method == "reml")
+    got = results_at(model["formula"], load_data(model["data"]), expected["theta"], method == "reml")
     assert got.llf == pytest.approx(expected["loglik_lme4"], rel=1e-10)
     np.testing.assert_array_equal(got.theta, np.atleast_1d(expected["theta"]))
     assert got.sigma == pytest.approx(expected["sigma"], rel=1e-8)
@@ -120,7 +68,7 @@ def test_results_at_lme4s_theta(name, method):
 
 
 def test_varcorr_gives_standard_deviations_and_correlations(sleepstudy):
-    table = _results_at(SLOPE, sleepstudy, THETA).varcorr
+    table = results_at(SLOPE, sleepstudy, THETA).varcorr
     var_a, var_b, cov, residual = table["vcov"]
     np.testing.assert_allclose(
         table["sdcor"], [var_a**0.5, var_b**0.5, cov / (var_a * var_b) ** 0.5, residual**0.5], rtol=1e-14
@@ -128,16 +76,16 @@ def test_varcorr_gives_standard_deviations_and_correlations(sleepstudy):
 
 
 def test_a_correlation_with_a_zero_variance_is_nan(sleepstudy):
-    table = _results_at(SLOPE, sleepstudy, [0.0, 0.0, 0.2]).varcorr
+    table = results_at(SLOPE, sleepstudy, [0.0, 0.0, 0.2]).varcorr
     assert table["vcov"][0] == 0.0
     assert np.isnan(table["sdcor"][2])
 
 
 def test_information_criteria_as_lme4(sleepstudy):
     # AIC, BIC, df.residual of lme4 1.1-31 for this fit
-    reml = _results_at(SLOPE, sleepstudy, THETA)
+    reml = results_at(SLOPE, sleepstudy, THETA)
     assert (round(reml.aic, 3), round(reml.bic, 3), reml.df_resid) == (1755.628, 1774.786, 174)
-    ml = _results_at(SLOPE, sleepstudy, reference_models()["sleepstudy_slope"]["ml"]["theta"], reml=False)
+    ml = results_at(SLOPE, sleepstudy, reference_models()["sleepstudy_slope"]["ml"]["theta"], reml=False)
     assert (round(ml.aic, 3), round(ml.bic, 3), ml.df_resid) == (1763.939, 1783.097, 174)
     assert (reml.method, ml.method) == ("REML", "ML")
     assert reml.deviance == pytest.approx(-2 * reml.llf, rel=1e-15)
@@ -145,7 +93,7 @@ def test_information_criteria_as_lme4(sleepstudy):
 
 
 def test_fixed_effects_are_labelled(sleepstudy):
-    got = _results_at(SLOPE, sleepstudy, THETA)
+    got = results_at(SLOPE, sleepstudy, THETA)
     names = ["(Intercept)", "Days"]
     assert list(got.fe_params.index) == list(got.cov_params().index) == list(got.vcov_fe.columns) == names
     pd.testing.assert_series_equal(got.fixef, got.fe_params)
@@ -166,7 +114,7 @@ def test_fitted_values_by_dense_matrices(name):
     model = reference_models()[name]
     data = load_data(model["data"])
     data.index = [f"r{i}" for i in range(len(data))]
-    got = _results_at(model["formula"], data, model["reml"]["theta"])
+    got = results_at(model["formula"], data, model["reml"]["theta"])
     design = got.model.model_design.design
     expected = design.X @ got.fit.beta
     pd.testing.assert_series_equal(
@@ -190,7 +138,7 @@ def test_rows_follow_subset_and_offset(sleepstudy):
         offset="known",
         subset=sleepstudy.Days >= 2,
     )
-    fits = [LinearMixedModelResults(m, _oracle_fit(m.model_design.design, THETA)) for m in (plain, shifted)]
+    fits = [LinearMixedModelResults(m, oracle_fit(m.model_design.design, THETA)) for m in (plain, shifted)]
     keep = sleepstudy.Days >= 2
     assert fits[0].resid.index.equals(sleepstudy.index[keep])
     np.testing.assert_allclose(fits[1].fittedvalues, fits[0].fittedvalues + known[keep], rtol=1e-10)
@@ -198,7 +146,7 @@ def test_rows_follow_subset_and_offset(sleepstudy):
 
 
 def test_terms_with_one_factor_share_a_frame(sleepstudy):
-    got = _results_at("Reaction ~ Days + (Days || Subject)", sleepstudy, [0.98, 0.234])
+    got = results_at("Reaction ~ Days + (Days || Subject)", sleepstudy, [0.98, 0.234])
     assert list(got.ranef) == ["Subject"]
     frame = got.ranef["Subject"]
     assert list(frame.columns) == ["(Intercept)", "Days"]
@@ -207,7 +155,7 @@ def test_terms_with_one_factor_share_a_frame(sleepstudy):
 
 
 def test_dropped_columns_are_nan_and_do_not_spoil_fitted_values(sleepstudy):
-    full = _results_at(SLOPE, sleepstudy, THETA)
+    full = results_at(SLOPE, sleepstudy, THETA)
     model = LinearMixedModel.from_formula(
         "Reaction ~ Days + twice + (Days | Subject)", sleepstudy.assign(twice=2 * sleepstudy.Days)
     )
@@ -223,55 +171,6 @@ def test_dropped_columns_are_nan_and_do_not_spoil_fitted_values(sleepstudy):
     assert "nan" in str(got.summary())
 
 
-# -- summary ------------------------------------------------------------------------------------------------
-
-
-def test_summary_shows_estimates_and_convergence(sleepstudy):
-    text = str(_results_at(SLOPE, sleepstudy, THETA).summary())
-    for piece in ("REML", "-871.8141", "251.405", "1.5458", "612.1", "24.741", "0.07", "Subject (18)"):
-        assert piece in text
-    text = " ".join(text.split())
-    assert "Converged: optimum found (gradient 1e-07) in 6 steps. 7 evaluations in 0.002 s" in text
-    assert "given" not in text
-    assert "dense (LAPACK)" in text
-    assert "Singular" not in text
-
-
-def test_summary_says_singular_and_not_converged(sleepstudy):
-    got = _results_at(SLOPE, sleepstudy, THETA, converged=False, singular=("Subject",))
-    text = " ".join(str(got.summary()).split())
-    assert "NOT CONVERGED: no optimum found (gradient 1e-07) in 6 steps: given. 7 evaluations" in text
-    assert "Singular: the covariance of Subject has a zero variance" in text
-    assert got.is_singular
-    assert not got.converged
-    assert got.fit_info["evaluations"] == 7
-
-
-def test_summary_of_small_numbers_keeps_digits(sleepstudy):
-    tiny = sleepstudy.assign(Reaction=sleepstudy.Reaction * 1e-9)
-    assert "2.51405e-07" in str(_results_at(SLOPE, tiny, THETA).summary())
-
-
-def test_html(sleepstudy):
-    html = _results_at(SLOPE, sleepstudy, THETA)._repr_html_()
-    assert html.startswith('<table class="simpletable">\n<caption>Linear mixed model fit by REML</caption>')
-    assert html.count("<caption>") == 1
-    assert html.count("<table") == 3
-
-
-def test_html_is_escaped(sleepstudy):
-    """Names and labels are the data's: they must not become markup in a notebook."""
-    column = "<script>alert(1)</script>"
-    frame = sleepstudy.assign(**{column: sleepstudy.Days % 3, "a<b": sleepstudy.Subject})
-    got = mme.lmer(f"Reaction ~ I((Days<5)&(Days>1)) + Q('{column}') + (1 | `a<b`)", frame)
-    for html in (got._repr_html_(), got.summary()._repr_html_()):
-        assert "<script" not in html
-        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-        assert "I((Days &lt; 5) &amp; (Days &gt; 1))" in html
-        assert "a&lt;b (18)" in html
-    assert column in str(got.summary())
-
-
 # -- options and the model ----------------------------------------------------------------------------------
 
 
@@ -280,7 +179,7 @@ def test_options_reach_the_engine(sleepstudy, monkeypatch):
 
     def fit_design(design, **options):
         calls.append(options)
-        return _oracle_fit(design, np.concatenate(options["theta0"]), options["reml"])
+        return oracle_fit(design, np.concatenate(options["theta0"]), options["reml"])
 
     monkeypatch.setattr(lmer_module, "fit_design", fit_design)
     mme.lmer(
@@ -301,7 +200,7 @@ def test_start_is_split_by_term(sleepstudy):
 
 def test_not_converged_warns(sleepstudy, monkeypatch):
     monkeypatch.setattr(
-        lmer_module, "fit_design", lambda design, **_: _oracle_fit(design, THETA, converged=False)
+        lmer_module, "fit_design", lambda design, **_: oracle_fit(design, THETA, converged=False)
     )
     with pytest.warns(
         ConvergenceWarning,
@@ -337,7 +236,7 @@ def test_a_singular_fit_does_not_warn(sleepstudy, monkeypatch):
     monkeypatch.setattr(
         lmer_module,
         "fit_design",
-        lambda design, **_: _oracle_fit(design, THETA, singular=("Subject",)),
+        lambda design, **_: oracle_fit(design, THETA, singular=("Subject",)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import workloads
+from support import HERE
 
 import mme
-
-HERE = Path(__file__).parent
 
 
 def check(name: str):

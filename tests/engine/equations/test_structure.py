@@ -8,7 +8,6 @@ import pytest
 
 from mme.engine.equations.equations import build_equations
 from mme.engine.equations.layout import layout_of
-from mme.engine.runtime.parallel import cut, row_chunks
 
 
 def _dense_columns(design, layout, basis):
@@ -72,11 +71,3 @@ def test_orthonormal_fixed_effects():
     p = eq.p
     np.testing.assert_allclose(eq.Axx[:p, :p], np.eye(p), atol=1e-9)
     np.testing.assert_allclose(eq.Axx[:p, p], 0.0, atol=1e-6 * np.sqrt(eq.Axx[p, p]))
-
-
-@pytest.mark.parametrize("n", [0, 1, 7, 1000])
-def test_cuts_cover_everything_once(n):
-    rng = np.random.default_rng(n)
-    for ranges in (cut(rng.exponential(size=n) * 1e7, n), cut(None, n, 1e9), row_chunks(n)):
-        covered = [i for a, b in ranges for i in range(a, b)]
-        assert covered == list(range(n))

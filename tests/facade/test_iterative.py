@@ -102,7 +102,7 @@ def test_maximum_likelihood_and_information_criteria(model):
 
 
 def test_real_data():
-    """InstEval, two factors; oracle: the exact fit, itself held to lme4 in test_mixedlm_reference.py."""
+    """InstEval, two factors; oracle: the exact fit, itself held to lme4 in facade/test_reference.py."""
     data = load_data("InstEval")
     one = np.ones(len(data))
     model = mme.mixedlm("y ~ 1", data, groups=one, vc_formula={"s": "0 + C(s)", "d": "0 + C(d)"})

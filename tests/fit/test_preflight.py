@@ -168,17 +168,6 @@ def test_predicted_bytes_of_the_equations_are_enough(levels, monkeypatch):
         module.check_rows(design, layout)
 
 
-def test_available_memory_is_below_what_the_machine_has():
-    import os
-
-    total = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    have = available_memory()
-    assert 1e6 < have < total
-    # what is taken is no longer available; other processes move it by less than a tenth of the machine
-    block = np.ones(int(0.02 * have / 8) + 1)
-    assert available_memory() < have - 0.5 * block.nbytes + 0.1 * total
-
-
 def test_limits_of_the_process_count(monkeypatch):
     """ulimit -v and -d, less what the process has already."""
     import resource
@@ -264,18 +253,3 @@ def test_large_sparse_patterns_are_not_analysed(monkeypatch):
     monkeypatch.setattr(module, "_PATTERN", 1e4)
     monkeypatch.setattr(module, "make_plan", lambda *args: pytest.fail("a symbolic analysis was made"))
     assert preflight_design(crossed(60_000, (15_000, 7_000))).flops == 7_000**3 / 3
-
-
-def test_a_control_group_that_cannot_be_read_sets_no_limit(monkeypatch):
-    import builtins
-
-    real = builtins.open
-
-    def refuse(path, *args, **kwargs):
-        if str(path).startswith("/sys/fs/cgroup"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *args, **kwargs)
-
-    monkeypatch.setattr("mme.engine.runtime.memory.os.path.exists", lambda path: True)
-    monkeypatch.setattr(builtins, "open", refuse)
-    assert 0 < available_memory() < np.inf

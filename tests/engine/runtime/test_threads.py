@@ -9,18 +9,17 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import threadpoolctl
+from support import HERE
 
 import mme
 from mme.engine.direct.objective import Objective
 from mme.engine.runtime import parallel
 
-HERE = Path(__file__).parent
 VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # Large enough to be cut into pieces: dense S of order 1,600 (factored by blocks), several crossed terms,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from support import SOLVERS, reference_models
-
-HERE = Path(__file__).parent
+from support import HERE, SOLVERS, reference_models
 
 SCRIPT = """
 import json, sys, warnings
@@ -101,20 +98,3 @@ def test_a_fit_in_a_forked_process_after_a_fit(solver):
         [sys.executable, "-c", FORKED, solver], capture_output=True, text=True, timeout=170, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_without_a_writable_cache(monkeypatch):
-    """No place for compiled kernels: they are compiled in every process, not refused."""
-    from mme.engine import kernels
-
-    calls = []
-
-    def njit(**options):
-        calls.append(options["cache"])
-        if options["cache"]:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(kernels, "njit", njit)
-    assert kernels.kernel(len) is len
-    assert calls == [True, False]
