@@ -10,7 +10,7 @@ import numpy as np
 from statsmodels.base._penalties import Penalty
 from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning, ValueWarning
 
-from ..engine.covariance.factors import lam_to_theta
+from ..engine.covariance.structure import DIAGONAL, FULL, Structure
 from ..exceptions import PerfectFitError, RankDeficientWarning
 from ..fit.fit import fit_design
 from ..fit.options import IterativeOptions, check_solver
@@ -64,7 +64,7 @@ def fit_model(
         warnings.warn("niter_sa is currently ignored", ValueWarning, stacklevel=3)
     start = start_of(model, start_params)
     reml = check_reml(reml)
-    pattern = _engine_pattern(model, free, start)
+    pattern = _engine_structure(model, free, start)
     exact = _needs_likelihood(do_cg, methods, fe_pen, cov_pen, pattern)
     if exact and solver == "iterative":
         raise _needs_direct(exact)
@@ -76,14 +76,14 @@ def fit_model(
         message = "not optimized (do_cg=False)"
         outcome = Outcome(here, False, {"converged": False, "message": message, "evaluations": 0}, [])
     elif not exact:
-        outcome = _by_engine(model, reml, start, pattern == "diagonal", solver, options, iterative)
+        outcome = _by_engine(model, reml, start, pattern is DIAGONAL, solver, options, iterative)
     else:
         names = methods or ["bfgs", "lbfgs"]
         if pattern is None or fe_pen is not None or cov_pen is not None:
             model.likelihood.objective(reml, solver)
             outcome = by_scipy(model, reml, start, free, fe_pen, cov_pen, names, options)
         else:
-            outcome = _by_methods(model, reml, start, free, names, pattern == "diagonal", solver, options)
+            outcome = _by_methods(model, reml, start, free, names, pattern is DIAGONAL, solver, options)
     model.reml, model.fe_pen, model.cov_pen, model._freepat = reml, fe_pen, cov_pen, free
     joint = fe_pen is not None or fixed_fe(free)
     results = _results(model, outcome, reml, fe_pen, cov_pen, free, joint and do_cg, iterative)
@@ -95,21 +95,25 @@ def fit_model(
     return result_class(MixedLMResultsWrapper)(results)
 
 
-def _engine_pattern(model: MixedModel, free: MixedLMParams | None, start: MixedLMParams | None) -> str | None:
-    """Which design of the engine has this pattern of free parameters: "full", "diagonal" or none."""
+def _engine_structure(
+    model: MixedModel, free: MixedLMParams | None, start: MixedLMParams | None
+) -> Structure | None:
+    """The covariance structure that has this pattern of free parameters; None if there is none."""
     if free is None:
-        return "full"
+        return FULL
     if fixed_fe(free) or np.any(np.asarray(free.vcomp) == 0):
         return None
     pattern = np.asarray(free.cov_re) != 0
     if pattern.all():
-        return "full"
+        return FULL
     off = ~np.eye(model.k_re, dtype=bool)
     uncorrelated = start is None or not np.any(np.asarray(start.cov_re)[off])
-    return "diagonal" if np.array_equal(pattern, ~off) and uncorrelated else None
+    return DIAGONAL if np.array_equal(pattern, ~off) and uncorrelated else None
 
 
-def _needs_likelihood(do_cg: bool, methods: list[str], fe_pen: Any, cov_pen: Any, pattern: str | None) -> str:
+def _needs_likelihood(
+    do_cg: bool, methods: list[str], fe_pen: Any, cov_pen: Any, pattern: Structure | None
+) -> str:
     """What was asked for that only the exact likelihood can do; empty if nothing."""
     asked = {
         "do_cg=False": not do_cg,
@@ -196,7 +200,7 @@ def _engine_fit(
     theta0 = None
     if start is not None:
         lams = model.likelihood.factors(start.cov_re, start.vcomp)
-        theta0 = tuple(lam_to_theta(lam, t.covariance) for lam, t in zip(lams, design.terms, strict=True))
+        theta0 = tuple(t.structure.theta(lam) for lam, t in zip(lams, design.terms, strict=True))
     equations = None if diagonal else model.likelihood.equations
     return fit_design(
         design,

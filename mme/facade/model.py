@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import statsmodels.base.model as base
 
+from ..engine.covariance.structure import DIAGONAL, FULL
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.layout import layout_of
 from ..exceptions import DataError, OptionError
@@ -296,7 +297,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                         self.group_index.codes,
                         self.n_groups,
                         columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),
-                        covariance="diagonal" if diagonal else "full",
+                        covariance=DIAGONAL if diagonal else FULL,
                         column_names=tuple(str(c) for c in self.data.exog_re_names),
                     )
                 )

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from ..engine.covariance.factors import n_theta, theta_to_lam
 from ..engine.equations.design import Design, RandomTerm
 from ..exceptions import DataError, OptionError
 
@@ -67,7 +66,7 @@ def split_start(start: object, terms: Sequence[RandomTerm]) -> tuple[np.ndarray,
     ------
     DataError
     """
-    sizes = [n_theta(term.k, term.covariance) for term in terms]
+    sizes = [term.structure.size(term.k) for term in terms]
     theta = _real_vector(start)
     if theta is None or theta.shape != (sum(sizes),) or not np.isfinite(theta).all():
         counts = ", ".join(f"{term.name} ({size})" for term, size in zip(terms, sizes, strict=True))
@@ -100,7 +99,7 @@ def check_start(theta0: object, design: Design) -> tuple[np.ndarray, ...]:
     out = []
     for term, values in zip(design.terms, given, strict=True):
         theta = split_start(values, (term,))[0]
-        lam = np.atleast_2d(theta_to_lam(theta, term.k, term.covariance))
+        lam = np.atleast_2d(term.structure.lam(theta, term.k))
         size = _column_sizes(term, design)
         with np.errstate(over="ignore"):
             largest = float(np.abs(size[:, None] * lam).max(initial=0.0))

@@ -15,7 +15,7 @@ from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
 from ..engine.equations.moments import moment_start
 from ..engine.runtime.notices import Progress
-from ..engine.search.coordinates import Coordinates, TermSpec
+from ..engine.search.coordinates import Coordinates, term_specs
 from ..engine.search.optimizer import Minimum, minimise
 from ..exceptions import EXPLAINED, ConvergenceError, PerfectFitError
 from .flat import flat_directions
@@ -23,7 +23,7 @@ from .modes import search_modes
 from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
 from .record import Clock, Fit, FitRecord, assemble_fit
 
-__all__ = ["fit_direct", "term_specs"]
+__all__ = ["fit_direct"]
 
 _MOVED = 1e-3  # relative change of a variance from which a limit is taken closer
 _ORTHOGONAL = "orthogonal factorizations of the rows (LAPACK)"
@@ -164,7 +164,7 @@ def _search(
 
     In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     """
-    space = Coordinates(term_specs(objective))
+    space = Coordinates(term_specs(objective.eq, standard=True))
     small = is_small(objective.eq)
 
     def search(
@@ -256,12 +256,3 @@ def _closer(
         evaluations=outcome.evaluations + careful.n_factorizations,
         solver=_ORTHOGONAL,
     )
-
-
-def term_specs(objective: Objective) -> list[TermSpec]:
-    """The terms as the search wants them, theta in the equations' basis."""
-    lay = objective.eq.layout
-    return [
-        TermSpec(p.k, p.kind, p.entries, lay.blocks[p.block].q, objective.term_root(t))
-        for t, p in enumerate(lay.places)
-    ]

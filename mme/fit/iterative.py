@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from ..engine.covariance.factors import theta_to_lam
 from ..engine.direct.objective import Objective
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
@@ -26,9 +25,9 @@ from ..engine.iterative.root import Root, find_root, monte_carlo
 from ..engine.iterative.state import IterativeSolution
 from ..engine.runtime.memory import available_memory
 from ..engine.runtime.notices import Progress
+from ..engine.search.coordinates import term_specs
 from ..engine.search.optimizer import minimise
 from ..exceptions import MemoryEstimateError
-from .direct import term_specs
 from .forecast import forecast, refuse
 from .record import Clock, Fit, FitRecord, assemble_fit
 
@@ -139,7 +138,7 @@ def fit_iterative(
     return Fit(
         reml=reml,
         theta=tuple(root.theta[p.theta] for p in places),
-        lam=tuple(theta_to_lam(root.theta[p.theta], p.k, p.kind) for p in places),
+        lam=tuple(p.structure.lam(root.theta[p.theta], p.k) for p in places),
         sigma2=float(solution["sigma2"]),
         deviance=float(deviance),
         loglik=-0.5 * float(deviance),
@@ -220,7 +219,7 @@ def _exact_fit(
     minimum = minimise(
         partial(direct.evaluate, standard=True),
         direct.eq.to_standard(root.theta),
-        term_specs(direct),
+        term_specs(direct.eq, standard=True),
         tol=tol,
         max_evaluations=steps,
         count=lambda: accepted[0],

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engine.covariance.factors import theta_to_lam
 from ..engine.direct.objective import Objective
 from ..engine.equations.design import Design
 from ..engine.search.evaluation import Solution
@@ -186,7 +185,7 @@ def assemble_fit(design: Design, objective: Objective, solution: Solution, recor
     return Fit(
         reml=objective.reml,
         theta=tuple(theta[p.theta] for p in places),
-        lam=tuple(theta_to_lam(theta[p.theta], p.k, p.kind) for p in places),
+        lam=tuple(p.structure.lam(theta[p.theta], p.k) for p in places),
         sigma2=float(solution["sigma2"]),
         deviance=float(solution["deviance"]),
         loglik=-0.5 * float(solution["deviance"]),

@@ -173,10 +173,8 @@ class LinearMixedModelResults:
             cov = self.fit.sigma2 * (lam @ lam.T)
             sd = np.sqrt(np.diag(cov))
             rows += [(group, name, None, cov[a, a], sd[a]) for a, name in enumerate(names)]
-            if term.covariance == "diagonal":
-                continue
-            for b in range(len(names)):
-                for a in range(b + 1, len(names)):
+            for a, b in term.structure.entries(term.k):
+                if a != b:
                     product = sd[a] * sd[b]
                     correlation = cov[a, b] / product if product > 0 else np.nan
                     rows.append((group, names[b], names[a], cov[a, b], correlation))

@@ -10,11 +10,10 @@ import problems
 import pytest
 
 from mme.engine.direct.objective import Objective
-from mme.engine.search.coordinates import Coordinates
+from mme.engine.search.coordinates import Coordinates, term_specs
 from mme.engine.search.optimizer import Minimum
 from mme.exceptions import ConvergenceError
 from mme.fit import modes
-from mme.fit.direct import term_specs
 from mme.fit.modes import search_modes
 
 OFF, MIDDLE, HIGH, HIGHEST = 0.0, 0.9, 0.99, 1.0 - 1e-5
@@ -24,9 +23,13 @@ def _case(name: str) -> tuple[Objective, list, Minimum]:
     """An objective, its terms and a first optimum inside that a search found easily."""
     design = problems.build(name)
     objective = Objective(design, reml=True)
-    theta = Coordinates(term_specs(objective)).uniform(0.5)
+    theta = Coordinates(term_specs(objective.eq, standard=True)).uniform(0.5)
     ev = objective.evaluate(theta, 2, standard=True)
-    return objective, term_specs(objective), Minimum(theta, ev, True, "", 1, 0.0, 0.0, [], [], 3)
+    return (
+        objective,
+        term_specs(objective.eq, standard=True),
+        Minimum(theta, ev, True, "", 1, 0.0, 0.0, [], [], 3),
+    )
 
 
 def _reliabilities(terms: list, theta: np.ndarray) -> tuple[float, ...]:

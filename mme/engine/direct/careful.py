@@ -19,7 +19,6 @@ from typing import cast
 import numpy as np
 
 from ...exceptions import EXPLAINED, PerfectFitError
-from ..covariance.factors import theta_to_lam
 from ..equations.design import Design
 from ..equations.equations import Equations, dense_rows
 from ..search.evaluation import Evaluation, Solution
@@ -183,7 +182,7 @@ class CarefulObjective:
         theta = np.asarray(theta, dtype=np.float64)
         if not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError("theta is not finite.")
-        inner = [theta_to_lam(theta[p.theta], p.k, p.kind) for p in self.eq.layout.places]
+        inner = [p.structure.lam(theta[p.theta], p.k) for p in self.eq.layout.places]
         B = np.zeros_like(self._Z)
         for columns, lam in zip(self._columns(), inner, strict=True):
             B[:, columns] = self._Z[:, columns] @ lam

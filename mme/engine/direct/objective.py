@@ -15,7 +15,7 @@ import numpy as np
 
 from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
-from ..covariance.factors import factor_psd, gram_root, theta_to_lam
+from ..covariance.factors import factor_psd
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
@@ -63,7 +63,6 @@ class Objective:
             raise PerfectFitError(EXPLAINED_BY_FIXED)
         self.n_factorizations = 0
         self._state: State | None = None
-        self.scales = equations.gram_scale()
 
     @cached_property
     def plan(self) -> Plan:
@@ -91,19 +90,6 @@ class Objective:
     def solver_name(self) -> str:
         """Which factorization serves."""
         return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
-
-    def term_root(self, t: int) -> np.ndarray:
-        """Root of the mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
-        return gram_root(self._term_gram(t), self.eq.layout.places[t].kind)
-
-    def _term_gram(self, t: int) -> np.ndarray:
-        place = self.eq.layout.places[t]
-        part = slice(place.first, place.first + place.k)
-        return self.scales[place.block][part, part]
-
-    def term_basis(self, t: int) -> np.ndarray:
-        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
-        return self.eq.term_basis(t)
 
     def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = False) -> Evaluation:
         """Evaluate the objective.
@@ -139,7 +125,7 @@ class Objective:
         J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
             part = slice(place.first, place.first + place.k)
-            R_t = self.term_basis(t)
+            R_t = self.eq.term_basis(t)
             N_basis.append(N_blocks[place.block][part, part])
             N.append(R_t.T @ N_basis[-1] @ R_t)
             full = 2.0 * N_basis[-1] @ st.inner[t]
@@ -180,7 +166,7 @@ class Objective:
         for t, place in enumerate(lay.places):
             ze = Ze[place.block][:, place.first : place.first + place.k]
             inner = ze @ (st.inner[t] @ st.inner[t].T)
-            u.append(np.linalg.solve(self.term_basis(t), inner.T).T)
+            u.append(np.linalg.solve(self.eq.term_basis(t), inner.T).T)
         return {
             "theta": st.theta,
             "beta": fixed.T @ (st.b + fixed.b0),
@@ -221,7 +207,7 @@ class Objective:
     def _lams(self, theta: np.ndarray) -> list[np.ndarray]:
         if theta.shape != (self.n_theta,):
             raise ValueError(f"theta has shape {theta.shape}; expected ({self.n_theta},).")
-        return [theta_to_lam(theta[p.theta], p.k, p.kind) for p in self.eq.layout.places]
+        return [p.structure.lam(theta[p.theta], p.k) for p in self.eq.layout.places]
 
     def _block_lams(self, lams: list[np.ndarray]) -> list[np.ndarray]:
         out = [np.zeros((b.k, b.k)) for b in self.eq.layout.blocks]
@@ -290,7 +276,7 @@ class Objective:
         largest = 0.0
         for t, (lam, place) in enumerate(zip(inner, self.eq.layout.places, strict=True)):
             if not (self.eq.layout.has_lead and place.block == 0):
-                largest = max(largest, float(np.max(np.diag(self._term_gram(t)) @ (lam * lam))))
+                largest = max(largest, float(np.max(np.diag(self.eq.term_gram(t)) @ (lam * lam))))
         lost = self.nu * self.yy / r2 + largest
         if largest > 0.0:
             u = Y[:, p] - Y[:, :p] @ b
@@ -357,7 +343,7 @@ class Objective:
             place = self.eq.layout.places[t]
             part = slice(place.first, place.first + place.k)
             block = self.eq.layout.blocks[place.block]
-            share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self._term_gram(t))))
+            share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self.eq.term_gram(t))))
             if share < 1e-2:
                 floors[t] = min(_FLOOR / max(share, 1e-8), 1.0)
                 again.append(t)
@@ -418,7 +404,7 @@ class Objective:
         for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
             if lay.has_lead and place.block == 0:
                 continue
-            scaled = lam * np.sqrt(np.diag(self._term_gram(t)))[:, None]
+            scaled = lam * np.sqrt(np.diag(self.eq.term_gram(t)))[:, None]
             smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
             if smallest**2 < floors[t]:
                 out.append(t)
@@ -430,7 +416,7 @@ class Objective:
             return None
         lams = list(st.inner)
         for t in lifted:
-            scale = np.sqrt(np.diag(self._term_gram(t)))
+            scale = np.sqrt(np.diag(self.eq.term_gram(t)))
             scaled = lams[t] * scale[:, None]
             lams[t] = factor_psd(scaled @ scaled.T + floors[t] * np.eye(scale.size)) / scale[:, None]
         blocks = self._block_lams(lams)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..covariance.factors import lam_to_theta
 from ..equations.design import Design
 from ..search.evaluation import Evaluation
 from .objective import Objective
@@ -75,8 +74,9 @@ class Point:
         self._objective, self._design, self._columns = objective, design, columns
         kept = columns.kept
         self._lams = lams
-        kinds = [term.covariance for term in design.terms]
-        theta = np.concatenate([lam_to_theta(lam, kind) for lam, kind in zip(lams, kinds, strict=True)])
+        theta = np.concatenate(
+            [term.structure.theta(lam) for term, lam in zip(design.terms, lams, strict=True)]
+        )
         self._at = self._objective.at(theta, standard)
         self._standard = standard
         self.logdet = self._at.logdet

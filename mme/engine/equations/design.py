@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...exceptions import DataError, DesignError, NotEnoughDataError
+from ..covariance.structure import Structure, structure_of
 
 __all__ = ["Design", "RandomTerm"]
 
@@ -35,8 +36,9 @@ class RandomTerm:
         Number of levels q (grouped), or of columns of ``Z`` (general).
     columns : ndarray of float, shape (n, k), or None
         The term's model-matrix columns; None stands for one column of ones.  Ignored for a general term.
-    covariance : {"full", "diagonal"}
-        Whether the k effects of a level are correlated.
+    covariance : {"full", "diagonal"} or Structure
+        Whether the k effects of a level are correlated: a `mme.engine.covariance.structure.Structure`, or
+        the name of one.
     Z : scipy.sparse array or matrix, shape (n, q), or None
         A general term: its columns are independent with a common variance (one parameter).
     column_names : tuple of str
@@ -52,7 +54,7 @@ class RandomTerm:
     codes: np.ndarray | None
     n_levels: int
     columns: np.ndarray | None = None
-    covariance: str = "full"
+    covariance: Structure | str = "full"
     Z: sp.sparray | sp.spmatrix | None = None
     column_names: tuple[str, ...] = ("(Intercept)",)
 
@@ -60,6 +62,11 @@ class RandomTerm:
     def k(self) -> int:
         """Number of effects per level."""
         return 1 if self.Z is not None or self.columns is None else self.columns.shape[1]
+
+    @property
+    def structure(self) -> Structure:
+        """How the k effects of a level may covary."""
+        return structure_of(self.covariance)
 
     @property
     def general(self) -> bool:
@@ -230,8 +237,10 @@ def _check_not_tiny(label: str, columns: np.ndarray, names: Sequence[str] = ()) 
 
 def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
     label = f"random term '{term.name}'"
-    if term.covariance not in ("full", "diagonal"):
-        raise DesignError(f"{label}: covariance must be 'full' or 'diagonal', not {term.covariance!r}.")
+    try:
+        structure_of(term.covariance)
+    except ValueError as error:
+        raise DesignError(f"{label}: {error}") from None
     if term.Z is not None:
         _check_rows(label, term.Z.shape[0], n)
         if term.Z.shape[1] != term.n_levels:

@@ -17,7 +17,7 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 
 from ...exceptions import DesignError
-from ..covariance.factors import lam_to_theta, theta_to_lam, triangular
+from ..covariance.structure import triangular
 from ..kernels import cells as kc
 from ..kernels.rows import transform_rows
 from ..runtime.parallel import cut, row_chunks, run
@@ -150,12 +150,23 @@ class Equations:
     ) -> np.ndarray:
         out = np.array(theta, dtype=np.float64)
         for t, place in enumerate(self.layout.places):
-            lam = theta_to_lam(out[place.theta], place.k, place.kind)
+            lam = place.structure.lam(out[place.theta], place.k)
             changed = change(self.term_basis(t), lam)
-            out[place.theta] = lam_to_theta(changed if place.k == 1 else triangular(changed), place.kind)
+            out[place.theta] = place.structure.theta(changed if place.k == 1 else triangular(changed))
         return out
 
-    def gram_scale(self) -> list[np.ndarray]:
+    def term_gram(self, t: int) -> np.ndarray:
+        """Mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
+        place = self.layout.places[t]
+        part = slice(place.first, place.first + place.k)
+        return self.scales[place.block][part, part]
+
+    def term_root(self, t: int) -> np.ndarray:
+        """R with R'R = `term_gram`, as far as the term's structure lets it pass, shape (k_t, k_t)."""
+        return self.layout.places[t].structure.root(self.term_gram(t))
+
+    @cached_property
+    def scales(self) -> list[np.ndarray]:
         """Mean k x k cross-product per level of every block: the natural scale of its covariance."""
         lay = self.layout
         scales = []
@@ -294,7 +305,7 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
         z = np.ones((design.n, 1)) if term.columns is None else np.asarray(term.columns, dtype=np.float64)
         if root_w is not None:
             z = z * root_w[:, None]
-        if term.k > 1 and term.covariance == "full":
+        if term.k > 1 and term.structure.mixes:
             z, basis[start : start + term.k, start : start + term.k] = _standardise(z, block.q, term)
         elif term.columns is not None:
             # the information has fourth powers of a column

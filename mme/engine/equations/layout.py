@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..covariance.factors import entries, n_theta
+from ..covariance.structure import Structure
 from .design import Design
 
 __all__ = ["Block", "Layout", "TermPlace", "layout_of"]
@@ -36,8 +36,7 @@ class TermPlace:
         Index into `Layout.blocks`.
     first, k : int
         The term's columns are first..first+k of the block's.
-    kind : str
-        "full" or "diagonal".
+    structure : Structure
     entries : list of (int, int)
         Free entries of the term's factor, in theta's order.
     theta : slice
@@ -47,7 +46,7 @@ class TermPlace:
     block: int
     first: int
     k: int
-    kind: str
+    structure: Structure
     entries: list[tuple[int, int]]
     theta: slice
 
@@ -125,14 +124,14 @@ def layout_of(design: Design) -> Layout:
     for t, term in enumerate(design.terms):
         index = next(i for i, b in enumerate(blocks) if t in b.terms)
         before = blocks[index].terms[: blocks[index].terms.index(t)]
-        size = n_theta(term.k, term.covariance)
+        size = term.structure.size(term.k)
         places.append(
             TermPlace(
                 index,
                 sum(design.terms[s].k for s in before),
                 term.k,
-                term.covariance,
-                entries(term.k, term.covariance),
+                term.structure,
+                term.structure.entries(term.k),
                 slice(start, start + size),
             )
         )

@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...exceptions import DesignError
-from ..covariance.factors import lam_to_theta
 from ..kernels import cells as kc
 from ..runtime.parallel import cut, run
 from .design import Design
@@ -109,7 +108,7 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
             reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
             reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
             sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
-        theta[place.theta] = lam_to_theta(np.diag(sd), place.kind)
+        theta[place.theta] = place.structure.theta(np.diag(sd))
     return theta
 
 

@@ -30,10 +30,9 @@ import numpy as np
 
 from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
-from ..covariance.factors import gram_root, theta_to_lam, triangular
+from ..covariance.structure import triangular
 from ..equations.equations import Equations
 from ..equations.layout import Block
-from ..search.coordinates import TermSpec
 from ..search.evaluation import Evaluation
 from .information import average_information, flat
 from .pcg import SchurSystem
@@ -147,46 +146,19 @@ class IterativeObjective:
         """Probes independent of those in use, int8, shape (q2, number)."""
         return probe_block(self.eq.layout.q2, number, self.seed + 1_000_003)
 
-    def term_specs(self) -> list[TermSpec]:
-        """The terms as the optimizer's coordinates want them."""
-        return [
-            TermSpec(
-                p.k,
-                p.kind,
-                p.entries,
-                self.eq.layout.blocks[p.block].q,
-                self.term_root(t),
-                self.term_basis(t),
-            )
-            for t, p in enumerate(self.eq.layout.places)
-        ]
-
     def _part(self, t: int) -> slice:
         place = self.eq.layout.places[t]
         return slice(place.first, place.first + place.k)
 
-    def term_basis(self, t: int) -> np.ndarray:
-        """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
-        return self.eq.term_basis(t)
-
-    def _gram(self, t: int) -> np.ndarray:
-        part = self._part(t)
-        return self.scales[self.eq.layout.places[t].block][part, part]
-
-    def term_root(self, t: int) -> np.ndarray:
-        """As `mme.engine.direct.objective.Objective.term_root`."""
-        return gram_root(self._gram(t), self.eq.layout.places[t].kind)
-
     def _floored_root(self, t: int, lam: np.ndarray) -> EigenRoot:
         """U, s of the term's relative covariance in the equations' basis, s floored."""
-        d = np.sqrt(np.diag(self._gram(t)))
-        inner = self.term_basis(t) @ lam
-        if lam.shape[0] == 1:
-            return EigenRoot(np.eye(1), np.maximum(np.abs(inner[0]), np.sqrt(_FLOOR) / d))
-        if self.eq.layout.places[t].kind == "diagonal":
-            return EigenRoot(np.eye(d.size), np.maximum(np.abs(np.diag(inner)), np.sqrt(_FLOOR) / d))
-        U, s, _ = np.linalg.svd(inner)
-        return EigenRoot(U, np.maximum(s, np.sqrt(_FLOOR) / np.sqrt(np.mean(d * d))))
+        d = np.sqrt(np.diag(self.eq.term_gram(t)))
+        inner = self.eq.term_basis(t) @ lam
+        structure = self.eq.layout.places[t].structure
+        U, s = structure.eigen(inner)
+        for block in map(list, structure.blocks(s.size)):
+            s[block] = np.maximum(s[block], np.sqrt(_FLOOR) / np.sqrt(np.mean(d[block] ** 2)))
+        return EigenRoot(U, s)
 
     # -- evaluation ---------------------------------------------------------------------------------------
 
@@ -219,7 +191,7 @@ class IterativeObjective:
         N_basis, N, gradient = [M.mean(axis=0) for M in samples], [], np.empty(self.n_theta)
         J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
         for t, place in enumerate(self.eq.layout.places):
-            R = self.term_basis(t)
+            R = self.eq.term_basis(t)
             N.append(R.T @ N_basis[t] @ R)
             full = 2.0 * R.T @ (N_basis[t] @ (R @ st.lams[t]))
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
@@ -269,7 +241,7 @@ class IterativeObjective:
         root = fixed.T @ st.Ri.T
         u = []
         for t, place in enumerate(self.eq.layout.places):
-            ze = Ze[place.block][:, self._part(t)] @ self.term_basis(t)
+            ze = Ze[place.block][:, self._part(t)] @ self.eq.term_basis(t)
             u.append(ze @ (st.lams[t] @ st.lams[t].T))
         logdet = self.system.logdet1
         if self.reml:
@@ -291,7 +263,7 @@ class IterativeObjective:
         lay = self.eq.layout
         if theta.shape != (self.n_theta,) or not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError(f"theta must be {self.n_theta} finite numbers; it is {theta}.")
-        lams = [theta_to_lam(theta[p.theta], p.k, p.kind) for p in lay.places]
+        lams = [p.structure.lam(theta[p.theta], p.k) for p in lay.places]
         blocks = [np.zeros((b.k, b.k)) for b in lay.blocks]
         roots = []
         for t, (lam, place) in enumerate(zip(lams, lay.places, strict=True)):
@@ -299,7 +271,7 @@ class IterativeObjective:
             root = self._floored_root(t, lam)
             roots.append(root)
             if lay.has_lead and place.block == 0:
-                blocks[0][part, part] = lam if lam.size == 1 else triangular(self.term_basis(t) @ lam)
+                blocks[0][part, part] = lam if lam.size == 1 else triangular(self.eq.term_basis(t) @ lam)
             else:
                 blocks[place.block][part, part] = root.U * root.s
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))

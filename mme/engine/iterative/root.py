@@ -16,9 +16,9 @@ import numpy as np
 
 from ...exceptions import ConvergenceError, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
-from ..covariance.factors import theta_to_lam, triangular
+from ..covariance.structure import triangular
 from ..equations.equations import Equations
-from ..search.coordinates import RIDGE, Coordinates, Place, QuadraticModel
+from ..search.coordinates import RIDGE, Coordinates, Place, QuadraticModel, term_specs
 from .objective import IterativeObjective, StochasticEvaluation
 
 __all__ = ["MonteCarlo", "Root", "find_root", "iterative_start", "monte_carlo"]
@@ -111,7 +111,7 @@ class _Search:
 
     def __init__(self, objective: IterativeObjective, theta0: np.ndarray, inner: float) -> None:
         self.objective = objective
-        self.space = Coordinates(objective.term_specs())
+        self.space = Coordinates(term_specs(objective.eq))
         self.inner = inner  # relative tolerance of the solves
         self.steps = self.halvings = 0
         self.last: np.ndarray | None = None  # the last step, if it was a whole one
@@ -336,7 +336,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     ev = root.evaluation
     assert ev.information is not None and ev.joint is not None and ev.slope is not None
     assert ev.information_basis is not None
-    space = Coordinates(objective.term_specs())
+    space = Coordinates(term_specs(objective.eq))
     place = space.at(root.theta)
     steps = _moved_steps(space, place, ev, space.model(place, ev))
     # a step may overshoot: I - rho stays a tenth of what it is here
@@ -349,10 +349,10 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     drift = np.zeros(len(thetas))
     row_size = np.zeros(objective.n_theta)  # stands for the standard errors that a singular term has not
     for t, term in enumerate(objective.eq.layout.places):
-        lams = [theta_to_lam(theta[term.theta], term.k, term.kind) for theta in thetas]
-        lam = theta_to_lam(root.theta[term.theta], term.k, term.kind)
+        lams = [term.structure.lam(theta[term.theta], term.k) for theta in thetas]
+        lam = term.structure.lam(root.theta[term.theta], term.k)
         D, Ds = lam @ lam.T, np.array([each @ each.T for each in lams])
-        R = objective.term_basis(t)
+        R = objective.eq.term_basis(t)
         # D from R D R', in which the information is well conditioned
         back = congruence(np.linalg.inv(R), term.entries)
         inner = R @ lam
@@ -400,8 +400,8 @@ def _theta_se(objective: IterativeObjective, root: Root) -> np.ndarray:
     J = np.zeros((m, m))
     moves = []
     for t, place in enumerate(places):
-        A, R = objective.term_root(t), objective.term_basis(t)
-        lam = theta_to_lam(root.theta[place.theta], place.k, place.kind)
+        A, R = objective.eq.term_root(t), objective.eq.term_basis(t)
+        lam = place.structure.lam(root.theta[place.theta], place.k)
         L = triangular(A @ (R @ lam))
         J[place.theta, place.theta] = factor_jacobian(L, place.entries, np.linalg.inv(A))
         moves.append(factor_jacobian(lam, place.entries, R))

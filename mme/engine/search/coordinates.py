@@ -21,12 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..covariance.factors import lam_to_theta, theta_to_lam, triangular
+from ..covariance.structure import Structure
+from ..equations.equations import Equations
 from ..kernels import cone as kernels
 from .cone import MOST_ITERATIONS, ConeBlock
 from .evaluation import Evaluation
 
-__all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec"]
+__all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec", "term_specs"]
 
 RIDGE = 1e-10  # of the metric of balanced data, added to the average information
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
@@ -41,9 +42,7 @@ class TermSpec:
     Attributes
     ----------
     k : int
-    kind : str
-        "full" or "diagonal".
-    entries : list of (int, int)
+    structure : Structure
     q : int
         Number of levels.
     root : ndarray, shape (k, k)
@@ -54,11 +53,36 @@ class TermSpec:
     """
 
     k: int
-    kind: str
-    entries: list[tuple[int, int]]
+    structure: Structure
     q: int
     root: np.ndarray
     basis: np.ndarray | None = None
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """Free entries of the lower triangle."""
+        return self.structure.entries(self.k)
+
+
+def term_specs(eq: Equations, standard: bool = False) -> list[TermSpec]:
+    """The terms of a model as the search wants them.
+
+    Parameters
+    ----------
+    eq : Equations
+    standard : bool
+        theta in the equations' basis, not the design's.
+    """
+    return [
+        TermSpec(
+            p.k,
+            p.structure,
+            eq.layout.blocks[p.block].q,
+            eq.term_root(t),
+            None if standard else eq.term_basis(t),
+        )
+        for t, p in enumerate(eq.layout.places)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +148,12 @@ class Coordinates:
         for t in terms:
             block = ConeBlock(start, t.k, t.entries)
             self.blocks.append(block)
-            if t.kind == "diagonal":
-                self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for a in range(t.k)]
-            else:
+            parts = t.structure.blocks(t.k)
+            if len(parts) == 1:
                 self.cones.append(block)
+            else:
+                # effects that are not correlated with one another: a cone each
+                self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]
             A = t.root if t.basis is None else t.root @ t.basis
             self.A.append(A)
             self.Ai.append(np.linalg.inv(A))
@@ -138,7 +164,7 @@ class Coordinates:
         self._ks = np.array([c.k for c in self.cones])
         self._unit = 1.0 / np.sqrt(self.metric)
         self._size = np.concatenate(
-            [np.full(t.k if t.kind == "diagonal" else 1, 1.0 / np.sqrt(t.q)) for t in terms]
+            [np.full(len(t.structure.blocks(t.k)), 1.0 / np.sqrt(t.q)) for t in terms]
         )
         self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
         self._none = np.zeros(len(self.cones), dtype=np.int64)
@@ -155,7 +181,7 @@ class Coordinates:
         theta = np.asarray(theta, dtype=np.float64)
         factors = []
         for t, b, A in zip(self.terms, self.blocks, self.A, strict=True):
-            factors.append(A @ theta_to_lam(theta[b.part], t.k, t.kind))
+            factors.append(A @ t.structure.lam(theta[b.part], t.k))
         return self._place(factors)
 
     def _place(self, factors: list[np.ndarray]) -> Place:
@@ -163,24 +189,15 @@ class Coordinates:
         theta = np.empty(self.m)
         Us, ds = [], []
         for t, b, Ai, L in zip(self.terms, self.blocks, self.Ai, factors, strict=True):
-            if t.kind == "diagonal" or t.k == 1:
-                U, s = np.eye(t.k), np.abs(np.diag(L))
-                lam = np.diag(s * np.diag(Ai)) if t.k > 1 else np.abs(Ai @ L)
-            else:
-                U, s, _ = np.linalg.svd(L)
-                s = np.where(s > _ZERO * s[0], s, 0.0)
-                lam = triangular(Ai @ (U * s))
-            theta[b.part] = lam_to_theta(lam, t.kind)
+            U, s = t.structure.eigen(L)
+            theta[b.part] = t.structure.theta(t.structure.triangular(Ai @ (U * s)))
             Us.append(U)
             ds.append(s * s)
         X0 = np.zeros((len(self.cones), int(self._ks.max()), int(self._ks.max())))
         i = 0
         for t, d in zip(self.terms, ds, strict=True):
-            if t.kind == "diagonal":
-                X0[i : i + t.k, 0, 0] = d
-                i += t.k
-            else:
-                X0[i, range(t.k), range(t.k)] = d
+            for part in t.structure.blocks(t.k):
+                X0[i, range(len(part)), range(len(part))] = d[list(part)]
                 i += 1
         return Place(theta, Us, ds, X0)
 
@@ -199,7 +216,7 @@ class Coordinates:
         cone = 0
         for t, b, U, d in zip(self.terms, self.blocks, place.U, place.d, strict=True):
             root = np.sqrt(1.0 + d)
-            if t.kind == "diagonal" or t.k == 1:
+            if len(t.structure.blocks(t.k)) == t.k:
                 E = e[b.part]
                 y = d / (1.0 + d) + E / (1.0 - E)
                 if zeros is not None:
@@ -240,7 +257,7 @@ class Coordinates:
         factors = []
         for t in self.terms:
             r = rng.uniform(size=t.k)
-            Q = np.eye(t.k) if t.kind == "diagonal" else np.linalg.qr(rng.normal(size=(t.k, t.k)))[0]
+            Q = np.eye(t.k) if not t.structure.mixes else np.linalg.qr(rng.normal(size=(t.k, t.k)))[0]
             factors.append(Q * np.sqrt(r / (1.0 - r)))
         return self._place(factors).theta
 

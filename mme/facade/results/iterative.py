@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from statsmodels.iolib import summary2
 
-from ...engine.covariance.factors import entries
 from ...report.summary import convergence_lines, monte_carlo_lines
 from ..covariance import well_conditioned
 from ..design.params import MixedLMParams
@@ -62,7 +61,7 @@ class IterativeMixedLMResults(MixedLMResults):
         self._vcov_fe = fit.vcov_beta
         self._modes = fit.u
         self._bases = model.likelihood.cross_products().term_bases()
-        self._kinds = [term.covariance for term in fit.design.terms]
+        self._structure = fit.design.terms[0].structure
 
     # -- standard errors -----------------------------------------------------------------------
 
@@ -70,7 +69,7 @@ class IterativeMixedLMResults(MixedLMResults):
         """Where the engine's free entries of every covariance sit among the parameters."""
         where = []
         if self.k_re:
-            where = [self.k_fe + a * (a + 1) // 2 + b for a, b in entries(self.k_re, self._kinds[0])]
+            where = [self.k_fe + a * (a + 1) // 2 + b for a, b in self._structure.entries(self.k_re)]
         first = self.k_fe + self.k_re2
         return np.array([*where, *range(first, first + self.k_vc)], dtype=np.intp)
 

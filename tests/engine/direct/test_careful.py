@@ -9,8 +9,7 @@ import pytest
 from mme.engine.direct.careful import CarefulObjective
 from mme.engine.direct.objective import Objective
 from mme.engine.equations.design import Design, RandomTerm
-from mme.engine.search.coordinates import Coordinates
-from mme.fit.direct import term_specs
+from mme.engine.search.coordinates import Coordinates, term_specs
 
 NAMES = ["scalar", "vector2", "crossed2", "crossed3", "nested3", "weighted", "multi_membership"]
 NAMES += ["crossed_vectors", "only_general"]
@@ -19,7 +18,7 @@ NAMES += ["crossed_vectors", "only_general"]
 def _pair(name: str, reml: bool) -> tuple[CarefulObjective, Objective, list[np.ndarray]]:
     design = problems.build(name)
     objective = Objective(design, reml=reml)
-    space = Coordinates(term_specs(objective))
+    space = Coordinates(term_specs(objective.eq, standard=True))
     rng = np.random.default_rng(4)
     return CarefulObjective(design, objective), objective, [space.uniform(0.3), space.random(rng)]
 
@@ -68,7 +67,7 @@ def test_what_is_inside_the_levels_shrinks_to_the_last_digit(ratio):
     design = Design(rng.normal(size=20), np.ones((20, 1)), (term,))
     objective = Objective(design, reml=True)
     careful = CarefulObjective(design, objective)
-    theta = ratio * Coordinates(term_specs(objective)).uniform(0.5)
+    theta = ratio * Coordinates(term_specs(objective.eq, standard=True)).uniform(0.5)
     careful._state(theta)
     inside = careful._U @ (careful._U.T @ careful._Z @ rng.normal(size=8))
     rest = rng.normal(size=inside.size)

@@ -77,7 +77,7 @@ def _directions(design: Design) -> list[tuple[int, np.ndarray]]:
 
 
 def _point(design: Design, objective: Objective, theta: np.ndarray, standard: bool = False) -> Point:
-    lams = [theta_to_lam(theta[p.theta], p.k, p.kind) for p in objective.eq.layout.places]
+    lams = [theta_to_lam(theta[p.theta], p.k, p.structure) for p in objective.eq.layout.places]
     return Point(objective, design, KeptColumns(design, objective.eq.fixed.kept), lams, standard)
 
 

@@ -49,7 +49,8 @@ def test_gradient_has_the_exact_expectation(name, reml):
         # singular directions are lifted to 1e-8 of the scale of their columns
         np.testing.assert_allclose(got.information_D, expected.information_D, atol=1e-4 * scale)
         own = [
-            (R.T @ s @ R) for R, s in zip(map(mine.term_basis, range(len(got.N))), got.samples, strict=True)
+            (R.T @ s @ R)
+            for R, s in zip(map(mine.eq.term_basis, range(len(got.N))), got.samples, strict=True)
         ]
         both = [*got.N_basis, *got.N], [*expected.N_basis, *expected.N], [*got.samples, *own]
         for N, N_exact, samples in zip(*both, strict=True):
@@ -66,7 +67,7 @@ def test_gradient_in_theta_is_that_of_its_own_traces(name):
     theta = thetas(design)["interior"]
     got = mine.evaluate(theta, 1, tol=1e-10)
     for place, N in zip(mine.eq.layout.places, got.N, strict=True):
-        lam = theta_to_lam(theta[place.theta], place.k, place.kind)
+        lam = theta_to_lam(theta[place.theta], place.k, place.structure)
         for i, (a, b) in enumerate(place.entries):
             change = np.zeros_like(lam)
             change[a, b] = 1.0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mme.engine.covariance.factors import theta_to_lam
+from mme.engine.covariance.structure import DIAGONAL, FULL, structure_of
 from mme.engine.direct.objective import Evaluation
 from mme.engine.search import optimizer
 from mme.engine.search.coordinates import Coordinates, QuadraticModel
@@ -58,7 +59,7 @@ class Balanced:
 
     @property
     def terms(self) -> list[TermSpec]:
-        return [TermSpec(1, "full", [(0, 0)], int(q), np.array([[np.sqrt(self.n)]])) for q in self.q]
+        return [TermSpec(1, FULL, int(q), np.array([[np.sqrt(self.n)]])) for q in self.q]
 
     @property
     def optimum(self) -> np.ndarray:
@@ -209,7 +210,7 @@ def test_vector_terms_in_a_basis():
         deviance = q * np.linalg.slogdet(C)[1] + float(np.trace(S @ X))
         return Evaluation(theta.copy(), deviance, 1.0, [basis.T @ N @ basis], None, H, None, [N], H)
 
-    term = TermSpec(2, "full", [(0, 0), (1, 0), (1, 1)], q, np.sqrt(n) * np.eye(2), basis)
+    term = TermSpec(2, FULL, q, np.sqrt(n) * np.eye(2), basis)
     found = minimise(evaluate, np.array([1.0, 0.0, 1.0]), [term])
     lam = theta_to_lam(found.theta, 2, "full")
     expected = np.linalg.solve(basis, np.linalg.solve(basis, (S / q - np.eye(2)) / n).T)
@@ -248,7 +249,7 @@ def test_steps_within_the_rounding_of_the_deviance_end_the_search():
 )
 def test_the_secant_correction_learns_one_direction_at_a_time(second, expected):
     """Near zero variance steps of the reliability add up: what two successive ones say of the Hessian."""
-    space = Coordinates([TermSpec(1, "full", [(0, 0)], 4, np.eye(1)) for _ in range(2)])
+    space = Coordinates([TermSpec(1, FULL, 4, np.eye(1)) for _ in range(2)])
     secant = optimizer._Secant(space)
     secant.slow = True
     size, H = 1e-7, 2.0 * np.eye(2)
@@ -272,7 +273,7 @@ def test_a_step_is_cut_where_it_would_nearly_use_up_a_direction(kind):
     entries = (
         [(a, b) for a in range(3) for b in range(a + 1)] if kind == "full" else [(a, a) for a in range(3)]
     )
-    space = Coordinates([TermSpec(3, kind, entries, 5, np.eye(3))])
+    space = Coordinates([TermSpec(3, structure_of(kind), 5, np.eye(3))])
     Q = np.eye(3) if kind == "diagonal" else np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     for largest, fraction in [(0.5, 1.0), (0.9, 1.0), (1.8, 0.5), (9.0, 0.1)]:
         E = (Q * [-20.0, 0.3, largest]) @ Q.T
@@ -302,9 +303,7 @@ def test_steps_that_stall_above_the_rounding_go_on():
 
 
 def test_the_largest_reliability_is_that_of_any_term_and_direction():
-    space = Coordinates(
-        [TermSpec(1, "full", [(0, 0)], 5, np.eye(1)), TermSpec(2, "diagonal", [(0, 0), (1, 1)], 5, np.eye(2))]
-    )
+    space = Coordinates([TermSpec(1, FULL, 5, np.eye(1)), TermSpec(2, DIAGONAL, 5, np.eye(2))])
     # theta squared is the variance ratio, one observation's worth of information per level
     assert space.at(np.array([1.0, 0.0, 3.0])).largest() == pytest.approx(0.9, rel=1e-14)
     assert space.at(np.array([3.0, 0.5, 0.0])).largest() == pytest.approx(0.9, rel=1e-14)
