@@ -20,6 +20,7 @@ from ..report.summary import in_words
 from .design.params import MixedLMParams
 from .names import result_class
 from .options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
+from .penalty import CovariancePenalty, FixedPenalty
 from .results.iterative import IterativeMixedLMResults
 from .results.results import MixedLMResults, MixedLMResultsWrapper
 from .scipy_search import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
@@ -44,8 +45,8 @@ def fit_model(
     reml: bool,
     niter_sa: int,
     do_cg: bool,
-    fe_pen: Any,
-    cov_pen: Any,
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
     free: MixedLMParams | None,
     full_output: bool,
     method: str | list[str] | None,
@@ -109,7 +110,13 @@ def _engine_pattern(model: MixedModel, free: MixedLMParams | None, start: MixedL
     return "diagonal" if np.array_equal(pattern, ~off) and uncorrelated else None
 
 
-def _needs_likelihood(do_cg: bool, methods: list[str], fe_pen: Any, cov_pen: Any, pattern: str | None) -> str:
+def _needs_likelihood(
+    do_cg: bool,
+    methods: list[str],
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
+    pattern: str | None,
+) -> str:
     """What was asked for that only the exact likelihood can do; empty if nothing."""
     asked = {
         "do_cg=False": not do_cg,
@@ -270,8 +277,8 @@ def _results(
     model: MixedModel,
     outcome: Outcome,
     reml: bool,
-    fe_pen: Any,
-    cov_pen: Any,
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
     free: MixedLMParams | None,
     keep_fe: bool,
     iterative: dict[str, Any],
