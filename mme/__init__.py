@@ -5,9 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import exceptions
 from .lmm.model import LinearMixedModel, lmer
+
+if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
+    from .facade.design.components import VCSpec
+    from .facade.design.params import MixedLMParams
+    from .facade.install import install, uninstall
+    from .facade.model import MixedLM, mixedlm
+    from .lmm.preflight import preflight
+
+    __version__: str
 
 __all__ = [
     "LinearMixedModel",

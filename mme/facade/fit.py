@@ -20,6 +20,7 @@ from ..report.summary import in_words
 from .design.params import MixedLMParams
 from .names import result_class
 from .options import ITERATIVE, check_kwargs, check_objects, check_reml, method_names, start_of
+from .penalty import CovariancePenalty, FixedPenalty
 from .results.iterative import IterativeMixedLMResults
 from .results.results import MixedLMResults, MixedLMResultsWrapper
 from .scipy_search import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
@@ -44,8 +45,8 @@ def fit_model(
     reml: bool,
     niter_sa: int,
     do_cg: bool,
-    fe_pen: Any,
-    cov_pen: Any,
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
     free: MixedLMParams | None,
     full_output: bool,
     method: str | list[str] | None,
@@ -112,7 +113,11 @@ def _engine_structure(
 
 
 def _needs_likelihood(
-    do_cg: bool, methods: list[str], fe_pen: Any, cov_pen: Any, pattern: Structure | None
+    do_cg: bool,
+    methods: list[str],
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
+    pattern: Structure | None,
 ) -> str:
     """What was asked for that only the exact likelihood can do; empty if nothing."""
     asked = {
@@ -274,8 +279,8 @@ def _results(
     model: MixedModel,
     outcome: Outcome,
     reml: bool,
-    fe_pen: Any,
-    cov_pen: Any,
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
     free: MixedLMParams | None,
     keep_fe: bool,
     iterative: dict[str, Any],

@@ -13,7 +13,7 @@ the quadratic forms Z'V^-1 r.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from ..fit.fit import equations_of, planned
 from .covariance import triangle
 from .design.params import MixedLMParams
 from .hessian import SINGULAR, difference_hessian, feasible_directions
+from .penalty import CovariancePenalty, FixedPenalty
 
 if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
@@ -183,8 +184,8 @@ class Likelihood:
         params: MixedLMParams,
         reml: bool,
         profile_fe: bool,
-        fe_pen: Any = None,
-        cov_pen: Any = None,
+        fe_pen: FixedPenalty | None = None,
+        cov_pen: CovariancePenalty | None = None,
         refine: bool = False,
     ) -> float:
         """Log-likelihood less penalties; minus infinity where the covariance is not positive semidefinite."""
@@ -204,7 +205,12 @@ class Likelihood:
         return float(value)
 
     def score(
-        self, params: MixedLMParams, reml: bool, calc_fe: bool, fe_pen: Any = None, cov_pen: Any = None
+        self,
+        params: MixedLMParams,
+        reml: bool,
+        calc_fe: bool,
+        fe_pen: FixedPenalty | None = None,
+        cov_pen: CovariancePenalty | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Derivatives with respect to b (zeros unless `calc_fe`), the lower triangle of D, and v."""
         point = self.at(params.cov_re, params.vcomp, reml)
@@ -232,8 +238,8 @@ class Likelihood:
         self,
         params: MixedLMParams,
         reml: bool,
-        fe_pen: Any = None,
-        cov_pen: Any = None,
+        fe_pen: FixedPenalty | None = None,
+        cov_pen: CovariancePenalty | None = None,
         stationary: bool = False,
     ) -> tuple[np.ndarray, bool]:
         """Second derivatives with respect to b, the lower triangle of D, and v.
@@ -287,7 +293,7 @@ class Likelihood:
         point: Point,
         beta: np.ndarray,
         reml: bool,
-        fe_pen: Any = None,
+        fe_pen: FixedPenalty | None = None,
         stationary: bool = False,
     ) -> np.ndarray:
         """The Hessian but for the block of the (co)variances, which is left zero."""
@@ -324,7 +330,12 @@ class Likelihood:
         return np.concatenate(out)
 
     def _covariance_block(
-        self, params: MixedLMParams, point: Point, beta: np.ndarray, reml: bool, cov_pen: Any
+        self,
+        params: MixedLMParams,
+        point: Point,
+        beta: np.ndarray,
+        reml: bool,
+        cov_pen: CovariancePenalty | None,
     ) -> tuple[np.ndarray, bool]:
         cov_re = np.asarray(params.cov_re, dtype=np.float64).reshape(self.k_re, self.k_re)
         vcomp = np.asarray(params.vcomp, dtype=np.float64)
@@ -376,7 +387,7 @@ def _inverse(cov: np.ndarray) -> np.ndarray:
         return np.linalg.pinv(cov)
 
 
-def _penalty_hessian(pen: Any, beta: np.ndarray) -> np.ndarray:
+def _penalty_hessian(pen: FixedPenalty, beta: np.ndarray) -> np.ndarray:
     """Minus the second derivative of a penalty; by differences where the penalty has none."""
     if hasattr(pen, "deriv2"):
         second = np.asarray(pen.deriv2(beta), dtype=np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .design.params import MixedLMParams
 from .likelihood import Likelihood
+from .penalty import CovariancePenalty, FixedPenalty
 
 __all__ = ["LogLikelihood"]
 
@@ -22,10 +23,11 @@ class LogLikelihood:
 
     k_fe: int
     k_re: int
+    k_re2: int
     use_sqrt: bool
     reml: bool
-    fe_pen: Any
-    cov_pen: Any
+    fe_pen: FixedPenalty | None
+    cov_pen: CovariancePenalty | None
     _freepat: MixedLMParams | None
 
     @cached_property

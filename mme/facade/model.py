@@ -39,6 +39,7 @@ from .design.vc_formula import component_from_formula
 from .fit import fit_model, fit_regularized
 from .likelihood import Likelihood
 from .loglike import LogLikelihood
+from .penalty import CovariancePenalty, FixedPenalty
 from .releases import SPEC
 from .results.distribution import MixedLMDistribution
 from .results.results import MixedLMResultsWrapper
@@ -166,7 +167,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
 
     def _set_names(self, exog_re: Any) -> None:
         names = re_names(exog_re)
-        pairs = []
+        pairs: list[str] = []
         for i, name in enumerate(names):
             pairs.extend(f"{other} x {name} Cov" for other in names[:i])
             pairs.append(f"{name} Var")
@@ -386,8 +387,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         reml: bool = True,
         niter_sa: int = 0,
         do_cg: bool = True,
-        fe_pen: Any = None,
-        cov_pen: Any = None,
+        fe_pen: FixedPenalty | None = None,
+        cov_pen: CovariancePenalty | None = None,
         free: MixedLMParams | None = None,
         full_output: bool = False,
         method: str | list[str] | None = None,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..engine.equations.design import Design
+from .design.components import LazyVCSpec
 from .design.groups import GroupIndex
 from .design.params import MixedLMParams
 from .likelihood import Likelihood
+from .penalty import CovariancePenalty, FixedPenalty
+
+if TYPE_CHECKING:
+    from statsmodels.iolib.summary2 import Summary
 
 __all__ = ["MixedModel", "MixedResults"]
 
@@ -20,8 +25,9 @@ class MixedModel(Protocol):
     endog: np.ndarray
     exog: np.ndarray
     exog_re: np.ndarray
-    exog_vc: Any
-    data: Any
+    exog_vc: LazyVCSpec
+    data: Any  # statsmodels' container, which the formula adds attributes to
+    nobs: int
     k_fe: int
     k_re: int
     k_re2: int
@@ -29,11 +35,15 @@ class MixedModel(Protocol):
     n_groups: int
     use_sqrt: bool
     reml: bool
-    fe_pen: Any
-    cov_pen: Any
-    _freepat: Any  # statsmodels' own name
+    fe_pen: FixedPenalty | None
+    cov_pen: CovariancePenalty | None
+    _freepat: MixedLMParams | None  # statsmodels' own name
     group_index: GroupIndex
     likelihood: Likelihood
+
+    @property
+    def endog_names(self) -> str:
+        """Name of the response."""
 
     @property
     def exog_names(self) -> list[str]:
@@ -45,14 +55,14 @@ class MixedModel(Protocol):
     def need_data(self) -> None:
         """Raise `DataError` where the data were removed."""
 
-    def fit(self, **arguments: Any) -> Any:
+    def fit(self, **arguments: Any) -> Any:  # a wrapper of statsmodels, whose attributes are its results'
         """`mme.MixedLM.fit`."""
 
 
 class MixedResults(Protocol):
     """Results of a `mme.MixedLM`."""
 
-    model: Any
+    model: MixedModel
     params_object: MixedLMParams
     fe_params: np.ndarray
     cov_re: np.ndarray
@@ -67,10 +77,26 @@ class MixedResults(Protocol):
     k_re: int
     k_re2: int
     k_vc: int
-    fe_pen: Any
-    cov_pen: Any
-    freepat: Any
+    fe_pen: FixedPenalty | None
+    cov_pen: CovariancePenalty | None
+    freepat: MixedLMParams | None
+    perfect: bool
 
     @property
     def llf(self) -> float:
         """Log-likelihood."""
+
+    @property
+    def bse_fe(self) -> np.ndarray:
+        """Standard errors of the fixed effects."""
+
+    @property
+    def bse_re(self) -> np.ndarray:
+        """Standard errors of cov_re and vcomp."""
+
+    @property
+    def _group_sizes(self) -> tuple[int, float, float, float]:
+        """Number of groups, smallest, largest and mean size."""
+
+    def _complete(self, smry: Summary) -> None:
+        """Add what the kind of fit has to say to a summary."""

@@ -13,6 +13,7 @@ from ..engine.runtime.parallel import single_threaded_blas
 from ..fit.record import Fit
 from ..report.summary import in_words
 from .design.params import MixedLMParams
+from .penalty import CovariancePenalty, FixedPenalty
 
 if TYPE_CHECKING:
     from .protocol import MixedModel
@@ -146,8 +147,8 @@ def by_scipy(
     reml: bool,
     start: MixedLMParams | None,
     free: MixedLMParams | None,
-    fe_pen: Any,
-    cov_pen: Any,
+    fe_pen: FixedPenalty | None,
+    cov_pen: CovariancePenalty | None,
     methods: list[str],
     options: dict[str, Any],
     conditions: Callable[[MixedLMParams], Conditions] | None = None,

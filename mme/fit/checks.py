@@ -43,11 +43,11 @@ def check_search(tol: object = 1e-8, max_evaluations: object = 200) -> tuple[flo
             "the deviance is predicted to fall by less; the default is 1e-8."
         )
     whole = isinstance(max_evaluations, Integral) and not isinstance(max_evaluations, bool | np.bool_)
-    if not whole or max_evaluations < 1:  # type: ignore[operator]
+    if not whole or max_evaluations < 1:  # type: ignore[operator]  # it is Integral
         raise OptionError(
             f"max_evaluations must be an integer and at least 1, not {max_evaluations!r}; the default is 200."
         )
-    return number, int(max_evaluations)  # type: ignore[call-overload]
+    return number, int(max_evaluations)  # type: ignore[call-overload]  # as above
 
 
 def split_start(start: object, terms: Sequence[RandomTerm]) -> tuple[np.ndarray, ...]:

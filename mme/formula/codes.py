@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -79,8 +80,9 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
         Missing labels, or labels of several types that have no order.
     """
     dtype = values.dtype
+    labelled = cast(pd.Series, values)  # what has a dtype of pandas is no ndarray
     if isinstance(dtype, pd.CategoricalDtype):
-        codes = np.asarray(values.array.codes if isinstance(values, pd.Series) else values.codes)
+        codes = np.asarray(labelled.array.codes if isinstance(values, pd.Series) else labelled.codes)
         if codes.size and codes.min() < 0:
             raise _missing(name, int((codes < 0).sum()))
         factor = _encode_integers(codes)
@@ -88,9 +90,9 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
     if not isinstance(dtype, np.dtype) and pd.api.types.is_integer_dtype(dtype):
         if pd.isna(values).any():
             raise _missing(name, int(pd.isna(values).sum()))
-        values = values.to_numpy(dtype=np.dtype(f"{dtype.kind}8"))
+        values = labelled.to_numpy(dtype=np.dtype(f"{dtype.kind}8"))
     elif not isinstance(dtype, np.dtype) and pd.api.types.is_float_dtype(dtype):
-        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        values = labelled.to_numpy(dtype=np.float64, na_value=np.nan)
     if isinstance(values.dtype, np.dtype):
         kind = values.dtype.kind
         array = np.asarray(values)
@@ -199,7 +201,8 @@ def _encode_integers(values: np.ndarray) -> Factor:
     if present.size == span:
         codes = shifted.astype(kind)
     else:
-        codes = (np.cumsum(seen, dtype=kind) - kind(1))[shifted]
+        counts: np.ndarray = np.cumsum(seen, dtype=kind)
+        codes = (counts - kind(1))[shifted]
     return Factor(codes, present.size, pd.Index(present + low))
 
 

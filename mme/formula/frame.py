@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -400,9 +400,10 @@ def _missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | 
     mask = np.asarray(pd.isna(column), dtype=bool)
     infinite = 0
     if pd.api.types.is_float_dtype(dtype):
-        infinite = int(np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).sum())
-    elif is_object(dtype) and (values := as_numeric(column[~mask])) is not None:
-        infinite = int(np.isinf(values).sum())
+        labelled = cast(pd.Series, column)  # an ndarray of floats was seen to above
+        infinite = int(np.isinf(labelled.to_numpy(dtype=np.float64, na_value=np.nan)).sum())
+    elif is_object(dtype) and (numbers := as_numeric(column[~mask])) is not None:
+        infinite = int(np.isinf(numbers).sum())
     return (mask if mask.any() else None), infinite
 
 

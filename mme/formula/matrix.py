@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Sized
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, names_in
 from .safe import check_expression
 from .size import check_size
+
+if TYPE_CHECKING:
+    from formulaic import Formula
 
 __all__ = ["MatrixBuilder", "r_name"]
 
@@ -222,7 +225,7 @@ class MatrixBuilder:
             if token.kind.value == "python":
                 check_expression(token.token, names, self.formula, self.frame.is_text)
 
-    def _check_factors(self, formula: Any) -> None:
+    def _check_factors(self, formula: Formula) -> None:
         """Under evaluate="safe": the very factors that formulaic will evaluate."""
         names = self.frame.names | set(self.frame.scope.layers[0])
         for term in formula:
@@ -306,6 +309,7 @@ def r_name(name: str) -> str:
     out = []
     for piece in pieces:
         match = re.fullmatch(r"(.*?)(?:\[(?:T\.)?([^\]]*)\])?", piece, re.DOTALL)
+        assert match is not None  # of any text
         variable, level = match[1], match[2] or ""
         variable = re.sub(r"^C\((.*)\)$", r"factor(\1)", variable)
         variable = re.sub(r"\bnp\.", "", variable).replace(" ** ", "^").replace("**", "^")
@@ -344,7 +348,7 @@ def _check_not_numbers(column: pd.Series, name: str) -> None:
 
 
 @lru_cache(maxsize=256)
-def _formula(text: str) -> object:
+def _formula(text: str) -> Formula:
     from formulaic import Formula
 
     try:

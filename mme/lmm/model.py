@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from typing import Unpack
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..exceptions import ConvergenceWarning, OptionError, RankDeficientWarning, 
 from ..fit.checks import split_start
 from ..fit.fit import fit_design
 from ..fit.forecast import Preflight, preflight_design
-from ..fit.options import IterativeOptions
+from ..fit.options import FitArguments, IterativeOptions
 from ..formula import ModelDesign, build_design
 from ..hints import unknown_option
 from ..report.summary import convergence_lines
@@ -85,7 +86,7 @@ class LinearMixedModel:
         *,
         solver: str = "auto",
         start: object = None,
-        **options: object,
+        **options: Unpack[FitArguments],
     ) -> LinearMixedModelResults:
         """Fit by restricted or full maximum likelihood.
 
@@ -167,7 +168,7 @@ def lmer(
     context: int | Mapping[str, object] = 0,
     solver: str = "auto",
     start: object = None,
-    **options: object,
+    **options: Unpack[FitArguments],
 ) -> LinearMixedModelResults:
     """Fit a linear mixed model from a formula in lme4's syntax.
 
@@ -263,7 +264,7 @@ def lmer(
     return model.fit(reml, solver=solver, start=start, **options)
 
 
-def _check_options(reml: object, options: dict[str, object]) -> None:
+def _check_options(reml: object, options: Mapping[str, object]) -> None:
     """Refuse what would silently fit something else, and misspelt options by name."""
     if not isinstance(reml, bool | np.bool_):
         raise OptionError(f"reml must be True (restricted) or False (full maximum likelihood), not {reml!r}.")

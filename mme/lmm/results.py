@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import numpy as np
 import pandas as pd
 
+from ..engine.equations.design import Design
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..hints import attribute_hint
 from ..report.summary import lmm_summary
+
+if TYPE_CHECKING:
+    from ..report.tables import TitledSummary
 
 __all__ = ["LinearMixedModelResults"]
 
@@ -49,7 +53,7 @@ class LinearMixedModelResults:
         self.model = model
         self.fit = fit
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> NoReturn:
         # only for names that are not there: say what the field's other software calls them
         hint = attribute_hint(name)
         raise AttributeError(f"results of lmer have no attribute {name!r}{hint and '; here ' + hint}.")
@@ -267,7 +271,7 @@ class LinearMixedModelResults:
         """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
         return asdict(self.fit.record)
 
-    def summary(self) -> object:
+    def summary(self) -> TitledSummary:
         """Text tables: the model, fixed effects, variances and how the fit converged.
 
         Returns
@@ -284,7 +288,7 @@ class LinearMixedModelResults:
         return f"<LinearMixedModelResults {self.formula!r}, {self.method}, llf {self.llf:.4f}>"
 
     @property
-    def _design(self) -> object:
+    def _design(self) -> Design:
         return self.model.model_design.design
 
     @cached_property

@@ -3,37 +3,73 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
 
-from ..fit.record import Fit
+from ..fit.record import Fit, FitRecord
 
 if TYPE_CHECKING:
+    from ..engine.iterative.root import MonteCarlo
+    from ..formula import ModelDesign
     from .tables import TitledSummary
 
 __all__ = ["convergence_lines", "in_words", "lmm_summary"]
 
 
+class SummarisedModel(Protocol):
+    """What a summary shows of a model (a `LinearMixedModel`)."""
+
+    model_design: ModelDesign
+
+
 class SummarisedResults(Protocol):
     """What a summary shows (of `LinearMixedModelResults`)."""
 
-    model: Any
     fit: Fit
-    formula: str
-    method: str
-    nobs: int
-    n_params: int
-    llf: float
-    aic: float
-    bic: float
-    sigma: float
-    n_groups: dict[str, int]
-    fe_params: pd.Series
-    bse_fe: pd.Series
-    tvalues: pd.Series
-    varcorr: pd.DataFrame
+
+    @property
+    def model(self) -> SummarisedModel: ...
+
+    @property
+    def formula(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def nobs(self) -> int: ...
+
+    @property
+    def n_params(self) -> int: ...
+
+    @property
+    def llf(self) -> float: ...
+
+    @property
+    def aic(self) -> float: ...
+
+    @property
+    def bic(self) -> float: ...
+
+    @property
+    def sigma(self) -> float: ...
+
+    @property
+    def n_groups(self) -> dict[str, int]: ...
+
+    @property
+    def fe_params(self) -> pd.Series: ...
+
+    @property
+    def bse_fe(self) -> pd.Series: ...
+
+    @property
+    def tvalues(self) -> pd.Series: ...
+
+    @property
+    def varcorr(self) -> pd.DataFrame: ...
 
 
 def lmm_summary(results: SummarisedResults) -> TitledSummary:
@@ -86,7 +122,7 @@ def lmm_summary(results: SummarisedResults) -> TitledSummary:
     return out
 
 
-def convergence_lines(record: object) -> list[str]:
+def convergence_lines(record: FitRecord) -> list[str]:
     """How a fit went, one sentence each; what the optimizer says of an optimum is in the record alone.
 
     Parameters
@@ -143,7 +179,7 @@ def in_words(converged: bool, gradient: float, steps: int, reason: str) -> str:
     return f"no optimum found ({size}) in {count}: {reason}"
 
 
-def monte_carlo_lines(errors: object) -> list[str]:
+def monte_carlo_lines(errors: MonteCarlo) -> list[str]:
     """What an iterative fit adds: Monte Carlo errors, one sentence.
 
     Parameters

@@ -8,6 +8,7 @@ may be singular independently of one another, each a cone of the search.  A stru
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def triangular(root: np.ndarray) -> np.ndarray:
     """
     if root.shape == (1, 1):
         return np.abs(root)
-    lam = np.linalg.qr(root.T, mode="r").T
+    lam = cast(np.ndarray, np.linalg.qr(root.T, mode="r")).T
     lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
     size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
     return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)

@@ -95,7 +95,6 @@ class IterativeObjective:
         self.yy = float(equations.Axx[-1, -1])
         if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
             raise PerfectFitError(EXPLAINED_BY_FIXED)
-        self.scales = equations.gram_scale()
         self.seed = int(seed)
         self.max_iterations = _MOST_ITERATIONS
         self.n_evaluations = 0

@@ -6,7 +6,10 @@ from . import kernel
 
 
 @kernel
-def _entry(i, j, sparse, full, sptr, sidx, sinv, lstart, clevel):
+def _entry(
+    i: int, j: int, sparse: bool, full: np.ndarray, sptr: np.ndarray, sidx: np.ndarray, sinv: np.ndarray,
+    lstart: np.ndarray, clevel: np.ndarray,
+) -> float:  # fmt: skip
     """S^-1[i, j] of the lower triangle (F order), or on the lower-triangular pattern of S."""
     if i < j:
         i, j = j, i
@@ -25,7 +28,11 @@ def _entry(i, j, sparse, full, sptr, sidx, sinv, lstart, clevel):
 
 
 @kernel
-def level_inverse(l0, l1, lstart, lblock, clevel, lam2, ptr, idx, val, sparse, full, sptr, sidx, sinv, out):
+def level_inverse(
+    l0: int, l1: int, lstart: np.ndarray, lblock: np.ndarray, clevel: np.ndarray, lam2: np.ndarray,
+    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, sparse: bool, full: np.ndarray, sptr: np.ndarray,
+    sidx: np.ndarray, sinv: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
     """out[l] = B_l T B_l' (k, k), T = lam2 S^-1 lam2', for levels l0..l1 of the leading term.
 
     S^-1 is `full` (lower triangle, F order) or, if `sparse`, `sinv` on the pattern sptr, sidx.

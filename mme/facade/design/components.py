@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -372,11 +373,11 @@ class LazyVCSpec(VCSpec):
         return c.labels(int(c.column_starts[g]), int(c.column_starts[g + 1]))
 
     @property
-    def colnames(self) -> list[_PerGroup]:
+    def colnames(self) -> list[_PerGroup]:  # type: ignore[override]  # read only: built when asked for
         n = self.groups.n_groups
-        return [_PerGroup(lambda g, k=k: self.group_names(k, g), n) for k in range(len(self.components))]
+        return [_PerGroup(partial(self.group_names, k), n) for k in range(len(self.components))]
 
     @property
-    def mats(self) -> list[_PerGroup]:
+    def mats(self) -> list[_PerGroup]:  # type: ignore[override]  # as above
         n = self.groups.n_groups
-        return [_PerGroup(lambda g, c=c: c.block(g, self.groups), n) for c in self.components]
+        return [_PerGroup(partial(c.block, groups=self.groups), n) for c in self.components]

@@ -155,7 +155,7 @@ def missing_rows(values: Any) -> np.ndarray:
     null = np.asarray(
         pd.isnull(values if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values))
     )
-    return null.any(axis=1) if null.ndim == 2 else null
+    return np.any(null, axis=1) if null.ndim == 2 else null
 
 
 def select_rows(values: Any, keep: np.ndarray) -> Any:

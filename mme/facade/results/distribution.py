@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from statsmodels.tools.rng_qrng import check_random_state
 
 from ...engine.covariance.factors import factor_psd
 from ..design.params import MixedLMParams
+
+if TYPE_CHECKING:
+    from ..protocol import MixedModel
 
 __all__ = ["MixedLMDistribution"]
 
@@ -33,7 +36,7 @@ class MixedLMDistribution:
         Fixed effects, and (co)variances on the variance scale.
     """
 
-    def __init__(self, model: Any, params: Any, scale: float, exog: Any = None) -> None:
+    def __init__(self, model: MixedModel, params: Any, scale: float, exog: Any = None) -> None:
         self.model = model
         self.exog = model.exog if exog is None else exog
         unpacked = MixedLMParams.from_packed(params, model.k_fe, model.k_re, False, True)

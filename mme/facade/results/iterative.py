@@ -15,6 +15,7 @@ from .results import MixedLMResults
 
 if TYPE_CHECKING:
     from ...fit.record import Fit
+    from ..protocol import MixedModel
 
 __all__ = ["IterativeMixedLMResults"]
 
@@ -52,7 +53,7 @@ class IterativeMixedLMResults(MixedLMResults):
     """
 
     def __init__(
-        self, model: Any, params: MixedLMParams, *, fit: Fit, settings: dict[str, Any], **common: Any
+        self, model: MixedModel, params: MixedLMParams, *, fit: Fit, settings: dict[str, Any], **common: Any
     ) -> None:
         super().__init__(model, params, **common)
         self.monte_carlo = fit.monte_carlo

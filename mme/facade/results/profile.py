@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -44,12 +44,12 @@ def profile_variance(
         )
     model = results.model
     if vtype == "re":
-        j = range(model.k_re)[re_ix]
+        j = range(model.k_re)[cast(int, re_ix)]
         estimate = float(results.cov_re[j, j])
     else:
         if re_ix not in model.exog_vc.names:
             raise ValueError(f"{re_ix!r} is not a variance component; there are {list(model.exog_vc.names)}.")
-        j = list(model.exog_vc.names).index(re_ix)
+        j = list(model.exog_vc.names).index(cast(str, re_ix))
         estimate = float(results.vcomp[j])
     if estimate - dist_low <= 0:
         raise ValueError(

@@ -20,6 +20,7 @@ from ..covariance import invert, random_basis, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
 from ..design.vc_formula import formula_columns
+from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
 from .blups import group_covariances, random_effect_arrays
 from .profile import profile_variance
@@ -28,6 +29,7 @@ from .summary import summary_tables
 if TYPE_CHECKING:
     from ...engine.iterative.root import MonteCarlo
     from ..likelihood import Likelihood
+    from ..protocol import MixedModel
 
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
@@ -81,7 +83,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
 
     def __init__(
         self,
-        model: Any,
+        model: MixedModel,
         params: MixedLMParams,
         *,
         scale: float,
@@ -89,8 +91,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         reml: bool,
         converged: bool,
         retvals: dict[str, Any],
-        fe_pen: Any = None,
-        cov_pen: Any = None,
+        fe_pen: FixedPenalty | None = None,
+        cov_pen: CovariancePenalty | None = None,
         free: MixedLMParams | None = None,
         regularized: bool = False,
         perfect: bool = False,
@@ -108,7 +110,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         self.method = "REML" if reml else "ML"
         self.converged = bool(converged)
         self.mle_retvals = retvals
-        self.hist = None
+        self.hist: list | None = None
         self.fe_pen, self.cov_pen = fe_pen, cov_pen
         self.k_fe, self.k_re, self.k_re2, self.k_vc = model.k_fe, model.k_re, model.k_re2, model.k_vc
         self.use_sqrt = model.use_sqrt
@@ -232,7 +234,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     ) -> np.ndarray:
         """Covariance of the active parameters; NaN for others and, with a warning, in flat directions."""
         covariance, flat, better = invert(information, active, coordinates, inner)
-        self._orthonormal = None if better is None else (coordinates, better)
+        self._orthonormal = None if coordinates is None or better is None else (coordinates, better)
         if flat.size:
             names = [str(self.model.data.param_names[i]) for i in flat]
             warnings.warn(
