@@ -10,7 +10,7 @@ compiles nothing.
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from numba import njit
 
@@ -29,28 +29,10 @@ class Kernel(Protocol[Given, Result]):
     def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result: ...
 
 
-@overload
-def kernel(function_or_signature: Callable[Given, Result], **options: Any) -> Kernel[Given, Result]: ...
-
-
-@overload
-def kernel(
-    function_or_signature: str, **options: Any
-) -> Callable[[Callable[Given, Result]], Kernel[Given, Result]]: ...
-
-
-def kernel(
-    function_or_signature: Callable[Given, Result] | str, **options: Any
-) -> Kernel[Given, Result] | Callable[[Callable[Given, Result]], Kernel[Given, Result]]:
-    """``numba.njit`` with the settings common to all kernels of mme; ``options`` add to them.
-
-    A signature may be stated, ``@kernel("i8(i8, f8[::1])")``: it documents the one combination of types the
-    callers pass, but the kernel is still compiled at its first call, so that importing mme compiles nothing.
-    """
-    if isinstance(function_or_signature, str):
-        return lambda function: kernel(function, **options)
-    settings: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"} | options
+def kernel(function: Callable[Given, Result]) -> Kernel[Given, Result]:
+    """``numba.njit`` with the settings common to all kernels of mme."""
+    settings: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
     try:
-        return njit(**settings)(function_or_signature)
+        return njit(**settings)(function)
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile every time
-        return njit(**(settings | {"cache": False}))(function_or_signature)
+        return njit(**(settings | {"cache": False}))(function)
