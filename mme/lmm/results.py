@@ -240,13 +240,7 @@ class LinearMixedModelResults:
         """Fitted values given the random effects, X b + Z u + offset, shape (n,), on the data's index."""
         fitted = self._fixed()
         for term, u in zip(self._design.terms, self.fit.u, strict=True):
-            if term.general:
-                fitted += term.Z @ np.ravel(u)
-            elif term.columns is None:
-                fitted += np.ravel(u)[term.codes]
-            else:
-                effects = np.reshape(u, (term.n_levels, term.k))
-                fitted += np.einsum("ij,ij->i", term.columns, effects[term.codes])
+            fitted += term.times(u)
         return pd.Series(fitted, index=self.model.model_design.index, name="fittedvalues")
 
     @cached_property

@@ -116,13 +116,7 @@ class Point:
         for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
             u = z @ lam
             total += float(np.sum(u * u))
-            w = u @ lam.T
-            if term.general:
-                resid -= term.Z @ w[:, 0]
-            elif term.columns is None:
-                resid -= w[term.codes, 0]
-            else:
-                resid -= np.einsum("ij,ij->i", term.columns, w[term.codes])
+            resid -= term.times(u @ lam.T)
         return total + float(resid @ resid)
 
     def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:

@@ -78,6 +78,27 @@ class RandomTerm:
         """Number of columns of Z_t: levels times effects per level."""
         return self.n_levels * self.k
 
+    def times(self, u: np.ndarray) -> np.ndarray:
+        """Z u: what random effects contribute to the rows.
+
+        Parameters
+        ----------
+        u : ndarray, shape (n_levels, k) or (n_levels * k,)
+            Effects of every level.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        if self.Z is not None:
+            return self.Z @ np.ravel(u)
+        if self.columns is None:
+            return np.ravel(u)[self.codes]
+        effects = np.reshape(u, (self.n_levels, self.k))
+        if self.k == 1:
+            return effects[:, 0][self.codes] * self.columns[:, 0]
+        return np.einsum("ij,ij->i", self.columns, effects[self.codes])
+
 
 @dataclass(frozen=True, eq=False)
 class Design:

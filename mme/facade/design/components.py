@@ -123,12 +123,6 @@ class VarianceComponent:
             self._cache["matrix"] = sp.csr_array((values, self.codes, np.arange(n + 1)), shape=shape)
         return self._cache["matrix"]
 
-    def times(self, u: np.ndarray) -> np.ndarray:
-        """Z u: contribution of random effects of the used columns to the rows, shape (n,)."""
-        if self.codes is None:
-            return self.Z @ u
-        return u[self.codes] if self.values is None else u[self.codes] * self.values
-
     def expand(self, u: np.ndarray) -> np.ndarray:
         """Random effects of all columns, shape (q,), from those of the used ones; zero elsewhere."""
         if self.used is None:

@@ -68,12 +68,12 @@ class MixedLMDistribution:
         rng = check_random_state(rng)
         model = self.model
         y = np.dot(self.exog, self.fe_params)
+        terms = iter(model.design().terms)
         u = rng.normal(size=(model.n_groups, model.k_re))
         if model.k_re:
-            u = u @ factor_psd(self.cov_re).T
-            y = y + np.sum(u[self.group_idx] * model.exog_re, axis=1)
-        for component, variance in zip(model.exog_vc.components, self.vcomp, strict=True):
+            y = y + next(terms).times(u @ factor_psd(self.cov_re).T)
+        for component, variance, term in zip(model.exog_vc.components, self.vcomp, terms, strict=True):
             draws = rng.normal(size=component.n_columns)
             used = draws if component.used is None else draws[component.used]
-            y = y + np.sqrt(max(variance, 0.0)) * component.times(used)
+            y = y + np.sqrt(max(variance, 0.0)) * term.times(used)
         return y + np.sqrt(self.scale) * rng.normal(size=len(y))

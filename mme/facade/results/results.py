@@ -349,10 +349,9 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         """Fixed effects plus predicted random effects, shape (nobs,)."""
         model, arrays = self.model, self._blups
         fit = model.predict(self.params_object)
-        if self.k_re:
-            fit = fit + np.sum(arrays[0][model.group_index.codes] * model.exog_re, axis=1)
-        for component, u in zip(model.exog_vc.components, arrays[1 if self.k_re else 0 :], strict=True):
-            fit = fit + component.times(u if component.used is None else u[component.used])
+        used = [None] * bool(self.k_re) + [component.used for component in model.exog_vc.components]
+        for term, u, part in zip(model.design().terms, arrays, used, strict=True):
+            fit = fit + term.times(u if part is None else u[part])
         return fit
 
     @cache_readonly
