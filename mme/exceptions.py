@@ -73,6 +73,10 @@ class MemoryEstimateError(MMEError, MemoryError):
     """A fit that is predicted not to fit in memory; refused before anything large is allocated."""
 
 
+class InferenceError(MMEError, NotImplementedError):
+    """Something that this fit cannot give: it has no factorization, or its data were removed."""
+
+
 class MMEWarning(UserWarning):
     """Base class of all warnings raised by mme itself."""
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..engine.covariance.derivatives import congruence
-from ..engine.equations.equations import Equations
 from ..engine.equations.fixed import FixedPart
 
-__all__ = ["invert", "random_basis", "triangle", "well_conditioned"]
+__all__ = ["invert", "triangle", "well_conditioned"]
 
 _FLAT = 1e-8  # eigenvalue of the information (unit diagonal) below which a direction is flat
 
@@ -24,11 +23,6 @@ _FLAT = 1e-8  # eigenvalue of the information (unit diagonal) below which a dire
 def triangle(k: int) -> list[tuple[int, int]]:
     """Free entries of a covariance in statsmodels' order: the lower triangle row by row."""
     return [(a, b) for a in range(k) for b in range(a + 1)]
-
-
-def random_basis(equations: Equations, k_re: int) -> np.ndarray | None:
-    """R of the first term, shape (k_re, k_re): its covariance in orthonormal columns is R D R'."""
-    return equations.term_basis(0) if k_re >= 2 else None
 
 
 def well_conditioned(

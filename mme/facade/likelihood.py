@@ -107,6 +107,11 @@ class Likelihood:
             self._points.pop(reml, None)
         return here
 
+    def natural_root(self, t: int) -> np.ndarray:
+        """A with A'A the mean cross-product of term t's columns per level, shape (k_t, k_t)."""
+        eq = self.cross_products()
+        return eq.term_root(t) @ eq.term_basis(t)
+
     def term_squares(self, t: int) -> np.ndarray:
         """Mean sum of squares of term t's columns per level, shape (k_t,); zero columns count as one.
 

@@ -127,7 +127,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             exog_vc = convert_vc(exog_vc, groups)
         elif exog_vc is not None and not hasattr(exog_vc, "mats"):
             raise DataError(f"exog_vc must be a VCSpec, or a dict of dicts of matrices, not {exog_vc!r}.")
-        self._group_name = groups_name(groups)
+        self.group_name = groups_name(groups)
         endog, exog, exog_re = (
             numeric_input(what, to_pandas(values))
             for what, values in (("endog", endog), ("exog", exog), ("exog_re", exog_re))
@@ -277,7 +277,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         """The model in a few words: formula or names, rows, groups."""
         formula = getattr(self, "formula", None) or f"{self.endog_names} ~ {' + '.join(self.exog_names)}"
         count = f"{self.n_groups} group{'' if self.n_groups == 1 else 's'}"
-        return f"{str(formula)!r}, {self.nobs} rows in {count} ({self._group_name})"
+        return f"{str(formula)!r}, {self.nobs} rows in {count} ({self.group_name})"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.description}>"
@@ -294,7 +294,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 ones = self.k_re == 1 and bool(np.all(self.exog_re == 1.0))
                 terms.append(
                     RandomTerm(
-                        self._group_name,
+                        self.group_name,
                         self.group_index.codes,
                         self.n_groups,
                         columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),

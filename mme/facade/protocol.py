@@ -33,6 +33,7 @@ class MixedModel(Protocol):
     k_re2: int
     k_vc: int
     n_groups: int
+    group_name: str
     use_sqrt: bool
     reml: bool
     fe_pen: FixedPenalty | None

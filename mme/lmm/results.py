@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from ..engine.equations.design import Design
+from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..hints import attribute_hint
+from ..inference.variances import variance_covariance
+from ..report.estimates import variance_components
 from ..report.summary import lmm_summary
 
 if TYPE_CHECKING:
@@ -156,6 +159,36 @@ class LinearMixedModelResults:
         return float(np.sqrt(self.fit.sigma2))
 
     @cached_property
+    def bse_re(self) -> pd.Series:
+        """Standard errors of the (co)variances and of the residual variance, on the variance scale.
+
+        From the exact Hessian of the deviance (direct fits) or from the average information (iterative ones);
+        at a singular covariance along the covariances of its rank, NaN for what is held at zero.  In the
+        order of `varcorr`; estimates of variances are skewed, so that these make poor intervals.
+        """
+        terms, errors = self._design.terms, self.fit.monte_carlo
+        if errors is not None:
+            entries = [se for se in errors.variance_se]
+            residual = errors.sigma2_se
+        else:
+            se = variance_covariance(self.fitted).se
+            entries, start = [], 0
+            for term in terms:
+                matrix = np.full((term.k, term.k), np.nan)
+                for a, b in term.structure.entries(term.k):
+                    matrix[a, b] = matrix[b, a] = se[start]
+                    start += 1
+                entries.append(matrix)
+            residual = float(se[-1])
+        values: list[float] = []
+        for term, matrix in zip(terms, entries, strict=True):
+            values += np.diag(matrix).tolist()
+            values += [matrix[a, b] for a, b in term.structure.entries(term.k) if a != b]
+        rows = self.varcorr
+        index = pd.MultiIndex.from_frame(rows[["grp", "var1", "var2"]])
+        return pd.Series([*values, residual], index=index, name="bse_re")
+
+    @cached_property
     def theta(self) -> np.ndarray:
         """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
         return np.concatenate([np.atleast_1d(theta) for theta in self.fit.theta])
@@ -168,28 +201,7 @@ class LinearMixedModelResults:
         deviation or correlation): for each term the variances (`var2` is None), then the covariances; the
         residual last.  A correlation with a zero variance is NaN.
         """
-        rows: list[tuple[str, str | None, str | None, float, float]] = []
-        terms = self._design.terms
-        for group, term, lam in zip(
-            make_unique(self.model.model_design.groups), terms, self.fit.lam, strict=True
-        ):
-            names = term.column_names
-            cov = self.fit.sigma2 * (lam @ lam.T)
-            sd = np.sqrt(np.diag(cov))
-            rows += [(group, name, None, cov[a, a], sd[a]) for a, name in enumerate(names)]
-            for a, b in term.structure.entries(term.k):
-                if a != b:
-                    product = sd[a] * sd[b]
-                    correlation = cov[a, b] / product if product > 0 else np.nan
-                    rows.append((group, names[b], names[a], cov[a, b], correlation))
-        rows.append(("Residual", None, None, self.fit.sigma2, self.sigma))
-        grp, var1, var2, vcov, sdcor = zip(*rows, strict=True)
-        # object columns: the text type of pandas 3 would turn None into NaN
-        text = {
-            label: pd.Series(values, dtype=object)
-            for label, values in (("grp", grp), ("var1", var1), ("var2", var2))
-        }
-        return pd.DataFrame({**text, "vcov": np.array(vcov), "sdcor": np.array(sdcor)})
+        return variance_components(self.fitted)
 
     # -- random effects -----------------------------------------------------------------------------------
 
@@ -273,13 +285,32 @@ class LinearMixedModelResults:
         mme.tables.TitledSummary
             A summary of statsmodels.
         """
-        return lmm_summary(self)
+        labels = self.model.model_design
+        return lmm_summary(
+            self.fitted,
+            formula=self.formula,
+            groups=self.n_groups,
+            criteria={"AIC": self.aic, "BIC": self.bic},
+            n_params=self.n_params,
+            dropped=labels.dropped,
+            given=labels.given,
+        )
 
     def _repr_html_(self) -> str:
         return self.summary().as_html()
 
     def __repr__(self) -> str:
         return f"<LinearMixedModelResults {self.formula!r}, {self.method}, llf {self.llf:.4f}>"
+
+    @property
+    def fitted(self) -> Fitted:
+        """The estimate with its labels, as reports and inference take it from either door."""
+        labels = self.model.model_design
+        terms = tuple(
+            TermLabels(group, tuple(term.column_names), term.n_levels, term.structure)
+            for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
+        )
+        return Fitted.of(self.fit, Labels(labels.response, tuple(self._design.x_names), terms))
 
     @property
     def _design(self) -> Design:

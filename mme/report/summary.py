@@ -3,81 +3,46 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from ..fit.record import Fit, FitRecord
+from ..fit.fitted import Fitted
+from ..fit.record import FitRecord
+from .estimates import FixedEffects, fixed_effects, variance_components
 
 if TYPE_CHECKING:
     from ..engine.iterative.root import MonteCarlo
-    from ..formula import ModelDesign
     from .tables import TitledSummary
 
 __all__ = ["convergence_lines", "in_words", "lmm_summary"]
 
 
-class SummarisedModel(Protocol):
-    """What a summary shows of a model (a `LinearMixedModel`)."""
-
-    model_design: ModelDesign
-
-
-class SummarisedResults(Protocol):
-    """What a summary shows (of `LinearMixedModelResults`)."""
-
-    fit: Fit
-
-    @property
-    def model(self) -> SummarisedModel: ...
-
-    @property
-    def formula(self) -> str: ...
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def nobs(self) -> int: ...
-
-    @property
-    def n_params(self) -> int: ...
-
-    @property
-    def llf(self) -> float: ...
-
-    @property
-    def aic(self) -> float: ...
-
-    @property
-    def bic(self) -> float: ...
-
-    @property
-    def sigma(self) -> float: ...
-
-    @property
-    def n_groups(self) -> dict[str, int]: ...
-
-    @property
-    def fe_params(self) -> pd.Series: ...
-
-    @property
-    def bse_fe(self) -> pd.Series: ...
-
-    @property
-    def tvalues(self) -> pd.Series: ...
-
-    @property
-    def varcorr(self) -> pd.DataFrame: ...
-
-
-def lmm_summary(results: SummarisedResults) -> TitledSummary:
+def lmm_summary(
+    fitted: Fitted,
+    *,
+    formula: str,
+    groups: Mapping[str, int],
+    criteria: Mapping[str, float],
+    n_params: int,
+    dropped: int = 0,
+    given: int = 0,
+) -> TitledSummary:
     """Summary of a linear mixed model.
 
     Parameters
     ----------
-    results : LinearMixedModelResults
+    fitted : Fitted
+    formula : str
+    groups : mapping of str to int
+        Levels of every grouping factor.
+    criteria : mapping of str to float
+        Information criteria, by name.
+    n_params : int
+    dropped, given : int
+        Rows left out because of missing values; rows of the data.
 
     Returns
     -------
@@ -88,35 +53,35 @@ def lmm_summary(results: SummarisedResults) -> TitledSummary:
     from .tables import TitledSummary
 
     out = TitledSummary()
-    out.add_title(f"Linear mixed model fit by {results.method}")
-    model = results.model.model_design
-    groups = ", ".join(f"{group} ({count})" for group, count in results.n_groups.items())
+    out.add_title(f"Linear mixed model fit by {fitted.method}")
     out.add_dict(
         {
-            "Response:": model.response,
-            "No. observations:": str(results.nobs),
-            "Method:": results.method,
-            "Log-likelihood:": f"{results.llf:.4f}",
-            "AIC:": f"{results.aic:.4f}",
-            "BIC:": f"{results.bic:.4f}",
-            "Residual SD:": f"{results.sigma:.5g}",
-            "Parameters:": str(results.n_params),
+            "Response:": fitted.labels.response,
+            "No. observations:": str(fitted.n),
+            "Method:": fitted.method,
+            "Log-likelihood:": f"{fitted.loglik:.4f}",
+            **{f"{name}:": f"{value:.4f}" for name, value in criteria.items()},
+            "Residual SD:": f"{np.sqrt(fitted.sigma2):.5g}",
+            "Parameters:": str(n_params),
         },
         ncols=2,
     )
-    if len(results.fe_params):
-        out.add_df(_fixed_table(results), index=False, align="lrrr")
-    variances = _variance_table(results)
+    fixed = fixed_effects(fitted)
+    if fixed.names:
+        out.add_df(_fixed_table(fixed), index=False, align="lrrr")
+    variances = _variance_table(variance_components(fitted))
     out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
-    lines = [f"Formula: {results.formula}", f"Groups: {groups}"]
-    asked = results.nobs + model.dropped
-    if asked < model.given:
-        lines.append(f"Subset: {asked} of {model.given} rows.")
-    if model.dropped:
-        lines.append(f"{model.dropped} of {asked} rows left out because of missing values.")
-    lines += convergence_lines(results.fit.record)
-    if results.fit.monte_carlo is not None:
-        lines += monte_carlo_lines(results.fit.monte_carlo)
+    shown = ", ".join(f"{group} ({count})" for group, count in groups.items())
+    lines = [f"Formula: {formula}", f"Groups: {shown}"]
+    asked = fitted.n + dropped
+    if asked < given:
+        lines.append(f"Subset: {asked} of {given} rows.")
+    if dropped:
+        lines.append(f"{dropped} of {asked} rows left out because of missing values.")
+    if fitted.record is not None:
+        lines += convergence_lines(fitted.record)
+    if fitted.monte_carlo is not None:
+        lines += monte_carlo_lines(fitted.monte_carlo)
     for line in lines:
         out.add_text(line)
     return out
@@ -199,22 +164,21 @@ def monte_carlo_lines(errors: MonteCarlo) -> list[str]:
     ]
 
 
-def _fixed_table(results: SummarisedResults) -> pd.DataFrame:
+def _fixed_table(fixed: FixedEffects) -> pd.DataFrame:
     """Estimate, standard error and t of every fixed effect; significant digits, whatever the unit."""
     # names as a column, not as the index: statsmodels pads tables with an index beyond the common width
     return pd.DataFrame(
         {
-            "Fixed effect": [str(name) for name in results.fe_params.index],
-            "Coef.": [f"{value:.6g}" for value in results.fe_params],
-            "Std.Err.": [f"{value:.5g}" for value in results.bse_fe],
-            "t": [f"{value:.3f}" for value in results.tvalues],
+            "Fixed effect": [str(name) for name in fixed.names],
+            "Coef.": [f"{value:.6g}" for value in fixed.estimate],
+            "Std.Err.": [f"{value:.5g}" for value in fixed.se],
+            "t": [f"{value:.3f}" for value in fixed.statistic],
         }
     )
 
 
-def _variance_table(results: SummarisedResults) -> pd.DataFrame:
+def _variance_table(table: pd.DataFrame) -> pd.DataFrame:
     """Group, effect, variance, standard deviation, and correlations with the group's earlier effects."""
-    table = results.varcorr
     widest = int(table["var2"].notna().groupby(table["grp"]).sum().max())
     rows = []
     earlier = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..equations.design import Design
+from ..equations.equations import Equations
 from ..search.evaluation import Evaluation
 from .objective import Objective
 from .second import Products
@@ -83,6 +84,11 @@ class Point:
         self.root = self._at.root
         self.beta = np.full(kept.size, np.nan)
         self.beta[kept] = self._at.beta
+
+    @property
+    def equations(self) -> Equations:
+        """The cross-products."""
+        return self._objective.eq
 
     def is_at(self, lams: list[np.ndarray]) -> bool:
         """Whether this is the point of these factors."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..covariance.boundary import SINGULAR
 from ..covariance.structure import Structure
 from ..equations.equations import Equations
 from ..kernels import cone as kernels
@@ -32,7 +33,6 @@ __all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec"
 RIDGE = 1e-10  # of the metric of balanced data, added to the average information
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _ZERO = 1e-14  # eigenvalue of Y that counts as zero
-_SINGULAR = 1e-8  # reliability below which a direction is called singular
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ class Coordinates:
 
     def singular_terms(self, place: Place) -> list[int]:
         """Terms with a direction whose reliability is zero to within rounding."""
-        return [i for i, d in enumerate(place.d) if float(np.min(d)) < _SINGULAR]
+        return [i for i, d in enumerate(place.d) if float(np.min(d)) < SINGULAR]
 
     def uniform(self, reliability: float) -> np.ndarray:
         """theta at which every direction of every term has the same reliability."""

@@ -38,18 +38,17 @@ def random_effect_arrays(
     return out
 
 
-def group_covariances(model: MixedModel, params: MixedLMParams, scale: float) -> list[np.ndarray]:
+def group_covariances(
+    model: MixedModel, likelihood: Likelihood, params: MixedLMParams, scale: float, reml: bool
+) -> list[np.ndarray]:
     """scale * L (L'Z'Z L + I)^-1 L' for each group, D = L L': covariance given data and parameters.
 
     L is allowed to be singular; the result is then singular in the same directions.
     """
-    lam = factor_psd(np.asarray(params.cov_re)) if model.k_re else np.zeros((0, 0))
-    index = model.group_index
     if model.k_vc == 0:
-        z = model.exog_re[index.order]
-        A = np.add.reduceat(z[:, :, None] * z[:, None, :], index.starts[:-1], axis=0)
-        M = lam.T @ A @ lam + np.eye(model.k_re)
-        return list(scale * (lam @ np.linalg.solve(M, np.broadcast_to(lam.T, M.shape))))
+        point = likelihood.at(params.cov_re, params.vcomp, reml)
+        return list(scale * point.conditional_covariances()[0])
+    lam = factor_psd(np.asarray(params.cov_re)) if model.k_re else np.zeros((0, 0))
     widths = model.k_re + np.sum([np.diff(c.column_starts) for c in model.exog_vc.components], axis=0)
     # the results, and three matrices of the largest group
     need = 8.0 * (float(widths @ widths.astype(np.float64)) + 3.0 * float(widths.max()) ** 2)

@@ -14,9 +14,12 @@ from statsmodels.iolib import summary2
 from statsmodels.tools.rng_qrng import check_random_state
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
+from ...engine.covariance.boundary import is_singular, zero_effects
+from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
+from ...fit.fitted import Fitted, Labels, TermLabels
 from ...formula.frame import to_pandas
-from ..covariance import invert, random_basis, well_conditioned
+from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
 from ..design.vc_formula import formula_columns
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 # A ratio of variances this small, in units where the reliability is about one half, is on the boundary.
-_BOUNDARY = 1e-7
 
 
 class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
@@ -154,34 +156,22 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         model, names = self.model, []
         likelihood = self._likelihood
         if self.k_re:
-            size = 1.0 / np.sqrt(likelihood.term_squares(0))
-            D = self.cov_re_unscaled / np.outer(size, size)
+            D, A = self.cov_re_unscaled, likelihood.natural_root(0)
             effects = [str(n) for n in model.data.exog_re_names]
-            zero = np.diag(D) <= _BOUNDARY
+            zero = zero_effects(D, A)
             free = self.freepat is None or bool(np.all(np.asarray(self.freepat.cov_re)))
             names += [
                 n if n.endswith(" Var") else f"{n} Var" for n, z in zip(effects, zero, strict=True) if z
             ]
             left = np.flatnonzero(~zero)
-            if left.size > 1 and free:
-                sd = np.sqrt(np.diag(D)[left])
-                w = np.linalg.eigvalsh(D[np.ix_(left, left)] / np.outer(sd, sd))
-                if w[0] <= _BOUNDARY and self._is_singular(left):
-                    names.append(" x ".join(effects[i] for i in left) + " correlation")
+            if left.size > 1 and free and is_singular(D[np.ix_(left, left)], A[:, left]):
+                names.append(" x ".join(effects[i] for i in left) + " correlation")
         first = 1 if self.k_re else 0
         for j, name in enumerate(model.exog_vc.names):
-            if self.params_object.vcomp[j] * likelihood.term_squares(first + j)[0] <= _BOUNDARY:
+            D = np.full((1, 1), self.params_object.vcomp[j])
+            if zero_effects(D, likelihood.natural_root(first + j))[0]:
                 names.append(f"{name} Var")
         return names
-
-    def _is_singular(self, effects: np.ndarray) -> bool:
-        """Whether cov_re is singular too where uncentred columns do not make effects look alike."""
-        R = random_basis(self._likelihood.cross_products(), self.k_re)
-        if R is None or effects.size < self.k_re:
-            return True
-        D = R @ self.cov_re_unscaled @ R.T
-        sd = np.sqrt(np.maximum(np.diag(D), np.finfo(float).tiny))
-        return bool(np.linalg.eigvalsh(D / np.outer(sd, sd))[0] <= _BOUNDARY)
 
     # -- standard errors -----------------------------------------------------------------------
 
@@ -336,7 +326,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         """Conditional covariance of each group's random effects given the data and the parameters."""
         model = self.model
         model.need_data()
-        matrices = group_covariances(model, self.params_object, self.scale)
+        matrices = group_covariances(model, self._likelihood, self.params_object, self.scale, self.reml)
         shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
         out = {}
         for g, (label, V) in enumerate(zip(model.group_labels, matrices, strict=True)):
@@ -477,6 +467,30 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         """
         return profile_variance(self, re_ix, vtype, num_low, dist_low, num_high, dist_high, fit_kwargs)
 
+    @property
+    def fitted(self) -> Fitted:
+        """The estimate with its labels, as reports and inference take it from either door."""
+        model, likelihood = self.model, self._likelihood
+        effects = tuple(str(n) for n in model.data.exog_re_names) if self.k_re else ()
+        terms = [TermLabels(model.group_name, effects, model.n_groups, FULL)] if self.k_re else []
+        terms += [TermLabels(c.name, (c.name,), c.n_columns, FULL) for c in model.exog_vc.components]
+        k = self.k_fe
+        return Fitted(
+            labels=Labels(model.endog_names, tuple(str(n) for n in model.exog_names), tuple(terms)),
+            reml=self.reml,
+            n=int(self.nobs),
+            nu=int(self.df_resid if self.reml else self.nobs),
+            beta=self.fe_params,
+            vcov_beta=lambda: np.asarray(self.cov_params())[:k, :k],
+            lam=tuple(likelihood.factors(self.cov_re_unscaled, self.params_object.vcomp)),
+            sigma2=self.scale,
+            loglik=self.llf,
+            converged=self.converged,
+            objective=lambda: likelihood.objective(self.reml),
+            design=likelihood.design,
+            monte_carlo=self.monte_carlo,
+        )
+
     # -- summary, storage ------------------------------------------------------------------------
 
     def summary(
@@ -498,7 +512,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         alpha : float
             One less the level of the confidence intervals.
         """
-        return summary_tables(self, yname, xname_fe, xname_re, title, alpha)
+        return summary_tables(self, self.fitted, yname, xname_fe, xname_re, title, alpha)
 
     @property
     def fit_info(self) -> dict[str, Any]:

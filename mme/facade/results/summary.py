@@ -9,6 +9,9 @@ import pandas as pd
 from scipy.stats import norm
 from statsmodels.iolib import summary2
 
+from ...fit.fitted import Fitted
+from ...report.estimates import fixed_effects
+
 if TYPE_CHECKING:
     from ..protocol import MixedResults
 
@@ -17,6 +20,7 @@ __all__ = ["summary_tables"]
 
 def summary_tables(
     results: MixedResults,
+    fitted: Fitted,
     yname: str | None,
     xname_fe: list[str] | None,
     xname_re: list[str] | None,
@@ -40,28 +44,32 @@ def summary_tables(
     smry.add_dict(
         {
             "Model:": "MixedLM",
-            "No. Observations:": str(results.nobs),
+            "No. Observations:": str(fitted.n),
             "No. Groups:": str(sizes[0]),
             "Min. group size:": f"{sizes[1]:.0f}",
             "Max. group size:": f"{sizes[2]:.0f}",
             "Mean group size:": f"{sizes[3]:.1f}",
-            "Dependent Variable:": results.model.endog_names if yname is None else yname,
-            "Method:": results.method,
-            "Scale:": results.scale,
-            "Log-Likelihood:": results.llf,
-            "Converged:": "Yes" if results.converged else "No",
+            "Dependent Variable:": fitted.labels.response if yname is None else yname,
+            "Method:": fitted.method,
+            "Scale:": fitted.sigma2,
+            "Log-Likelihood:": fitted.loglik,
+            "Converged:": "Yes" if fitted.converged else "No",
         }
     )
     smry.add_title("Mixed Linear Model Regression Results" if title is None else title)
     table = np.full((len(names), 6), np.nan)
-    table[:k_fe, 0] = results.fe_params
-    table[:k_fe, 1] = results.bse_fe
-    with np.errstate(divide="ignore", invalid="ignore"):
-        table[:k_fe, 2] = results.fe_params / results.bse_fe
-    table[:k_fe, 3] = 2 * norm.sf(np.abs(table[:k_fe, 2]))
-    half = norm.isf(alpha / 2) * results.bse_fe
-    table[:k_fe, 4] = results.fe_params - half
-    table[:k_fe, 5] = results.fe_params + half
+    fixed = fixed_effects(fitted)
+    half = norm.isf(alpha / 2) * fixed.se
+    table[:k_fe] = np.column_stack(
+        [
+            fixed.estimate,
+            fixed.se,
+            fixed.statistic,
+            2 * norm.sf(np.abs(fixed.statistic)),
+            fixed.estimate - half,
+            fixed.estimate + half,
+        ]
+    )
     table[k_fe:, 0] = np.concatenate((results.cov_re[np.tril_indices(results.k_re)], results.vcomp))
     table[k_fe:, 1] = results.bse_re
     columns = ["Coef.", "Std.Err.", "z", "P>|z|", f"[{alpha / 2}", f"{1 - alpha / 2}]"]

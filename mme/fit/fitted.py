@@ -1,0 +1,163 @@
+"""`Fitted`: an estimate, its labels and the way back to its likelihood, the same from both doors.
+
+What stands above the fit (reports, inference, prediction) takes this and never a door's results, so that it
+works for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engine.covariance.structure import Structure
+from ..engine.direct.objective import Objective
+from ..engine.direct.point import KeptColumns, Point
+from ..engine.equations.design import Design
+from ..exceptions import InferenceError
+from .record import Fit, FitRecord
+
+if TYPE_CHECKING:
+    from ..engine.iterative.objective import IterativeObjective
+    from ..engine.iterative.root import MonteCarlo
+
+__all__ = ["Fitted", "Labels", "TermLabels"]
+
+
+@dataclass(frozen=True)
+class TermLabels:
+    """Names of a random term.
+
+    Attributes
+    ----------
+    group : str
+        Its grouping factor, as shown.
+    effects : tuple of str, length k
+    n_levels : int
+    structure : Structure
+        How the effects may covary.
+    """
+
+    group: str
+    effects: tuple[str, ...]
+    n_levels: int
+    structure: Structure
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names of everything that was estimated.
+
+    Attributes
+    ----------
+    response : str
+    fixed : tuple of str, length p
+    terms : tuple of TermLabels
+    """
+
+    response: str
+    fixed: tuple[str, ...]
+    terms: tuple[TermLabels, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """An estimate with its labels.
+
+    Attributes
+    ----------
+    labels : Labels
+    reml : bool
+    n, nu : int
+        Rows; degrees of freedom of the residual variance.
+    beta : ndarray, shape (p,)
+        Fixed effects; NaN where a dependent column was dropped.
+    vcov_beta : callable -> ndarray, shape (p, p)
+        Their covariance, as the door defines it: given the variances (lmer), from the joint information
+        (MixedLM).
+    lam : tuple of ndarray, shapes (k_t, k_t)
+        Relative covariance factors.
+    sigma2, loglik : float
+    converged : bool
+    objective : callable -> Objective or IterativeObjective
+        The evaluated equations.
+    design : Design or None
+        None where the rows are not there any more.
+    record : FitRecord or None
+        How the engine found it; None where something else did.
+    monte_carlo : MonteCarlo or None
+        Errors of an iterative fit.
+    """
+
+    labels: Labels
+    reml: bool
+    n: int
+    nu: int
+    beta: np.ndarray
+    vcov_beta: Callable[[], np.ndarray]
+    lam: tuple[np.ndarray, ...]
+    sigma2: float
+    loglik: float
+    converged: bool
+    objective: Callable[[], Objective | IterativeObjective]
+    design: Design | None = None
+    record: FitRecord | None = None
+    monte_carlo: MonteCarlo | None = None
+
+    @classmethod
+    def of(cls, fit: Fit, labels: Labels) -> Fitted:
+        """A fit of the engine with labels."""
+        return cls(
+            labels=labels,
+            reml=fit.reml,
+            n=fit.n,
+            nu=fit.nu,
+            beta=fit.beta,
+            vcov_beta=lambda: fit.vcov_beta,
+            lam=fit.lam,
+            sigma2=fit.sigma2,
+            loglik=fit.loglik,
+            converged=fit.record.converged,
+            objective=lambda: fit.objective,
+            design=fit.design,
+            record=fit.record,
+            monte_carlo=fit.monte_carlo,
+        )
+
+    @property
+    def method(self) -> str:
+        """``"REML"`` or ``"ML"``."""
+        return "REML" if self.reml else "ML"
+
+    @property
+    def bse_beta(self) -> np.ndarray:
+        """Standard errors of the fixed effects, shape (p,)."""
+        return np.sqrt(np.diag(self.vcov_beta()))
+
+    def point(self, what: str, standard: bool = False) -> Point:
+        """The exact likelihood at the estimate.
+
+        Parameters
+        ----------
+        what : str
+            What wants it, for the message.
+        standard : bool
+            As in `mme.engine.direct.point.Point`.
+
+        Raises
+        ------
+        InferenceError
+            After an iterative fit, which factors nothing, and where the rows were removed.
+        """
+        objective = self.objective()
+        if not isinstance(objective, Objective):
+            raise InferenceError(
+                f"{what} needs a factorization, which an iterative fit does not make. Fit with "
+                "solver='direct' where preflight() says that its memory and time are affordable."
+            )
+        if self.design is None:
+            raise InferenceError(f"{what} needs the design, and the data were removed.")
+        columns = KeptColumns(self.design, objective.eq.fixed.kept)
+        return Point(objective, self.design, columns, list(self.lam), standard)
