@@ -43,11 +43,11 @@ class Captured:
         FormulaError
             A value could not be stored with the model, or not be restored here.
         """
-        given = {} if given is None else given
+        given = {} if given is None else dict(given)
         for name in sorted(self._stored.keys() - given.keys()):
             self._values[name] = _restored(name, self._stored[name], formula)
             del self._stored[name]
-        return {name: given.get(name, self._values.get(name)) for name in self.names}
+        return self._values | given
 
     def __deepcopy__(self, memo: dict) -> Captured:
         return self
@@ -76,6 +76,11 @@ def _restored(name: str, stored: bytes | str, formula: str) -> object:
             return importlib.import_module(value[0]) if isinstance(value, tuple) else value[0]
         except Exception as error:  # the module is not here, or it has no such function any more
             stored = f"{type(error).__name__}: {error}"
+    if not name.isidentifier():
+        raise FormulaError(
+            f"formula {formula!r}: the {name} could not be stored with the model ({stored}); new rows are "
+            "coded where it was fitted."
+        )
     raise FormulaError(
         f"formula {formula!r}: {name!r} of the caller was not restored with the model ({stored}); new rows "
         f"need it again: context={{{name!r}: ...}}. Functions of a module that can be imported are restored."

@@ -116,6 +116,8 @@ class Coding:
         Which of these were arrays.
     adopted : tuple of str
         Columns that were variables of the caller.
+    random_reason : str
+        Why the random terms cannot be coded; empty where they can.
     """
 
     formula: str
@@ -126,6 +128,7 @@ class Coding:
     named: Mapping[str, str] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
     adopted: tuple[str, ...] = ()
+    random_reason: str = ""
 
     @property
     def x_names(self) -> tuple[str, ...]:
@@ -191,6 +194,8 @@ class Coding:
         DataError, FormulaError
             As `fixed`; a level that the fit did not have has the code -1.
         """
+        if self.random_reason:
+            raise DataError(f"formula {self.formula!r}: {self.random_reason}.")
         rows = self._rows(data)
         matrices: dict[int, np.ndarray] = {}
         factors: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray | None]] = {}

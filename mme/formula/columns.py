@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -19,7 +19,17 @@ from .newdata import NewRows, refuse_unseen
 from .parse import column_in, names_in
 from .safe import is_elementwise
 
-__all__ = ["INTERCEPT", "Columns", "EngineColumns", "FixedTerm", "PlainColumns", "functions", "transforms"]
+__all__ = [
+    "INTERCEPT",
+    "Columns",
+    "EngineColumns",
+    "FixedTerm",
+    "PlainColumns",
+    "functions",
+    "structure_levels",
+    "structure_terms",
+    "transforms",
+]
 
 INTERCEPT = "(Intercept)"
 
@@ -118,7 +128,8 @@ class EngineColumns:
     ----------
     formula, text : str
         The whole formula, for messages, and the part as the engine reads it.
-    spec : formulaic.ModelSpec
+    held : Captured
+        The specification, by `text`: contrasts of the caller's own may not be storable.
     labels : tuple of str
     kinds : dict of str to dtype
         Types that the columns of the data had.
@@ -130,7 +141,7 @@ class EngineColumns:
 
     formula: str
     text: str
-    spec: Any
+    held: Captured
     labels: tuple[str, ...]
     kinds: dict[str, Any]
     captured: Captured
@@ -185,7 +196,7 @@ class EngineColumns:
         kinds = {str(name): data[name].dtype for name in data.columns}
         labels = tuple(str(name) for name in spec.column_names)
         kept = _used(context, spec.formula) if context else {}
-        out = cls(formula, shown, spec, labels, kinds, Captured(kept))
+        out = cls(formula, shown, Captured({f"coding of {shown}": spec}), labels, kinds, Captured(kept))
         return out, real_values(matrix, shown, formula)
 
     def probed(self, data: pd.DataFrame, values: np.ndarray) -> EngineColumns:
@@ -210,26 +221,21 @@ class EngineColumns:
         return replace(self, whole=f"{', '.join(sorted(strange))}: {reason}") if reason else self
 
     @property
+    def spec(self) -> Any:
+        """formulaic's specification."""
+        (spec,) = self.held.values(self.formula).values()
+        return spec
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.kinds)
 
     @property
     def terms(self) -> tuple[FixedTerm, ...]:
-        out, start = [], 0
-        for term, _, columns in self.spec.structure:
-            stop = start + len(columns)
-            factors = tuple(f.expr for f in term.factors if f.eval_method.value != "literal")
-            used: dict[str, None] = {}
-            for factor in factors:
-                used |= dict.fromkeys([factor] if factor in self.kinds else names_in(factor, self.kinds)[0])
-            out.append(
-                FixedTerm(str(term) if factors else INTERCEPT, slice(start, stop), factors, tuple(used))
-            )
-            start = stop
-        return tuple(out)
+        return structure_terms(self.spec, self.kinds)
 
     def levels(self, name: str) -> list | None:
-        for expr, levels in self._factors():
+        for expr, levels in structure_levels(self.spec):
             if column_in(expr, self.kinds) == name:
                 return levels
         return None
@@ -242,7 +248,7 @@ class EngineColumns:
                 "and splines keep what they need of the data; anything else is better made a column."
             )
         data = rows.typed(self.kinds)
-        for expr, levels in self._factors():
+        for expr, levels in structure_levels(self.spec):
             name = column_in(expr, self.kinds)
             if name is not None:
                 refuse_unseen(name, data[name], levels)
@@ -250,13 +256,6 @@ class EngineColumns:
             # products with matrices sum in another order where there is one row
             return self._evaluate(data.iloc[[0, 0]].reset_index(drop=True), rows.context)[:1]
         return self._evaluate(data, rows.context)
-
-    def _factors(self) -> list[tuple[str, list]]:
-        return [
-            (expr, state["categories"])
-            for expr, (_, state) in self.spec.encoder_state.items()
-            if "categories" in state
-        ]
 
     def _evaluate(self, data: pd.DataFrame, given: Mapping[str, object] | None = None) -> np.ndarray:
         kept = self.captured.values(self.formula, given)
@@ -270,6 +269,36 @@ class EngineColumns:
         values = real_values(matrix, self.text, self.formula)
         check_finite(values, self.labels, self.formula)
         return values
+
+
+def structure_terms(spec: Any, columns: Collection[str]) -> tuple[FixedTerm, ...]:
+    """Terms of a matrix of formulaic's.
+
+    Parameters
+    ----------
+    spec : formulaic.ModelSpec
+    columns : collection of str
+        Columns of the data.
+    """
+    out, start = [], 0
+    for term, _, made in spec.structure:
+        stop = start + len(made)
+        factors = tuple(f.expr for f in term.factors if f.eval_method.value != "literal")
+        used: dict[str, None] = {}
+        for factor in factors:
+            used |= dict.fromkeys([factor] if factor in columns else names_in(factor, columns)[0])
+        out.append(FixedTerm(str(term) if factors else INTERCEPT, slice(start, stop), factors, tuple(used)))
+        start = stop
+    return tuple(out)
+
+
+def structure_levels(spec: Any) -> list[tuple[str, list]]:
+    """Factors of a matrix of formulaic's that are coded by levels, with these, in order."""
+    return [
+        (expr, state["categories"])
+        for expr, (_, state) in spec.encoder_state.items()
+        if "categories" in state
+    ]
 
 
 def _used(context: dict[str, object], formula: Any) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import pandas as pd
 from ..exceptions import DataError
 from .codes import Factor, code_type, unhashable
 
-__all__ = ["GroupCoding"]
+__all__ = ["GroupCoding", "categorical_type"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,14 @@ class GroupCoding:
             return cls(columns, (factor.levels,), (), factor.n_levels)
         labels = tuple(part.levels for part, _ in parts)
         return cls(columns, labels, tuple(codes for _, codes in parts), factor.n_levels)
+
+    @classmethod
+    def from_labels(cls, columns: tuple[str, ...], labels: Sequence[Hashable]) -> GroupCoding:
+        """That of labels in the order of their codes: of several columns, tuples."""
+        if len(columns) == 1:
+            return cls(columns, (pd.Index(labels),), (), len(labels))
+        parts = [pd.factorize(pd.Index(part)) for part in zip(*labels, strict=True)]
+        return cls(columns, tuple(p for _, p in parts), tuple(c for c, _ in parts), len(labels))
 
     def codes(self, values: Sequence[pd.Series], missing: np.ndarray | None) -> np.ndarray:
         """Level of every row.
@@ -95,6 +103,11 @@ class GroupCoding:
     def __getstate__(self) -> dict[str, object]:
         # the tables of combinations are made again
         return {name: getattr(self, name) for name in ("columns", "labels", "table", "n_levels")}
+
+
+def categorical_type(levels: Iterable) -> pd.CategoricalDtype:
+    """The type of a column with these levels."""
+    return pd.CategoricalDtype(list(levels))
 
 
 def _look_up(outer: np.ndarray, inner: np.ndarray, n_inner: int, keys: np.ndarray) -> np.ndarray:
