@@ -19,10 +19,12 @@ from ..exceptions import DataError, OptionError
 from ..fit.forecast import Preflight, check_rows, forecast
 from ..fit.options import check_solver
 from ..fit.perfect import limit_equations
+from ..formula.coding import Coding
 from ..formula.frame import to_pandas
 from ..hints import data_hint, option_hint
+from .design.coding import FormulaParts, coding_of_formulas, no_coding
 from .design.components import LazyVCSpec, VCSpec, components_from_spec
-from .design.formula import numeric_matrices, random_effects_matrix
+from .design.formula import numeric_matrices, random_effects_matrix, spec_of
 from .design.frame import check_formulas, coding_from_data, formula_data, formula_env, naming
 from .design.groups import GroupedData, GroupIndex
 from .design.inputs import (
@@ -45,6 +47,8 @@ from .results.distribution import MixedLMDistribution
 from .results.results import MixedLMResultsWrapper
 
 __all__ = ["MixedLM", "mixedlm"]
+
+_BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding")
 
 
 class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
@@ -235,13 +239,14 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         data, groups = prepared.frame, prepared.groups
         missing = "none" if missing == "drop" else missing
         env = formula_env(kwargs)
-        exog_re = None
+        exog_re = re_spec = None
         names = [prepared.group_name]
         if re_formula is not None and re_formula.strip() in ("1", "~1", "~ 1"):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
             with naming("re_formula", re_formula, data, prepared.used):
-                matrix = random_effects_matrix(re_formula, data, env + 1 if isinstance(env, int) else env)
+                matrix = random_effects_matrix(re_formula, data, env)
+            re_spec = spec_of(matrix)
             names = [c.replace("Intercept", prepared.group_name) for c in matrix.columns]
             exog_re = matrix.to_numpy(dtype=np.float64)
         elif vc_formula is not None:
@@ -249,12 +254,11 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         exog_vc = None
         if vc_formula is not None:
             index = GroupIndex.from_labels(groups, len(data))
-            up = env + 1 if isinstance(env, int) else env
             parts = []
             for name in sorted(vc_formula):
                 text = vc_formula[name]
                 with naming(f"vc_formula[{name!r}]", text, data, prepared.used):
-                    parts.append(component_from_formula(name, text, data, index, up, use_sparse))
+                    parts.append(component_from_formula(name, text, data, index, env, use_sparse))
             exog_vc = LazyVCSpec(parts, index)
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing)
         with naming("formula", formula, data, prepared.used):
@@ -270,6 +274,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 kwargs["eval_env"] = 2 if kwargs.get("eval_env") is None else env
                 model = super().from_formula(formula, data, *args, subset=None, **kwargs)
         model._set_names(names)
+        model._formula_parts = FormulaParts(re_formula, prepared.group_columns, tuple(vc_formula or ()))
+        model._re_spec = re_spec
         return model
 
     @property
@@ -323,13 +329,35 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         out.equations = limit_equations(self.likelihood.cross_products())
         return out
 
+    @cached_property
+    def coding(self) -> Coding:
+        """How the formulas made columns and codes, for rows of other frames; only of `from_formula`.
+
+        Variance components have none.
+        """
+        self.need_data()
+        parts = self.__dict__.get("_formula_parts")
+        if parts is None:
+            raise no_coding()
+        return coding_of_formulas(
+            self.formula,
+            self.data.frame,
+            getattr(self.data, SPEC),
+            self.exog,
+            parts,
+            self.__dict__.get("_re_spec"),
+            self.exog_re,
+            self.data.exog_re_names,
+            self.group_index.labels,
+        )
+
     def need_data(self) -> None:
         if self.endog is None:
             raise DataError("the data of this model were removed (remove_data); build the model again.")
 
     def __getstate__(self) -> dict[str, Any]:
         # what can be built again, factorizations above all, is not stored
-        built = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal")
+        built = (*_BUILT, "_re_spec")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
         if hasattr(self.data, SPEC):
             # a formula's coding is restored from the data; without them it goes too
@@ -348,7 +376,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
-        for name in ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal"):
+        for name in (*_BUILT, "_re_spec"):
             self.__dict__.pop(name, None)
         row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
         for owner in (self, self.data):

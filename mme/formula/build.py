@@ -12,7 +12,10 @@ import pandas as pd
 from ..engine.equations.design import Design, RandomTerm
 from ..exceptions import DataError, DesignError, FormulaError
 from .codes import Factor, same_partition
+from .coding import Coding, TermCoding, describe, sum_offsets
+from .columns import INTERCEPT, Columns
 from .frame import ModelFrame, suggest
+from .levels import GroupCoding
 from .matrix import MatrixBuilder
 from .parse import Bar, ParsedFormula, names_in, parse_formula
 from .scope import Scope
@@ -41,6 +44,8 @@ class ModelDesign:
         Rows left out because of missing values.
     given : int
         Rows of the data, before `subset` and missing values.
+    coding : Coding
+        How the columns and codes were made, for rows of other frames.
     """
 
     design: Design
@@ -51,6 +56,7 @@ class ModelDesign:
     index: pd.Index
     dropped: int
     given: int
+    coding: Coding
 
 
 def build_design(
@@ -114,26 +120,42 @@ def build_design(
 
     builder = MatrixBuilder(frame, formula)
     y = builder.response(parsed.response)
-    X, x_names = builder.matrix(parsed.fixed)
+    X, fixed = builder.matrix(parsed.fixed)
     vectors = {label: a if frame.rows is None else a[frame.rows] for label, a in extra.items()}
     for label, name in by_name.items():
         values = frame.numeric(name)
         if values is None:
             raise DataError(f"{label}={name!r} is not numeric (dtype {frame.raw(name).dtype}).")
         vectors[label] = values
-    if parsed.offsets:
-        vectors["offset"] = vectors.get("offset", 0.0) + builder.offset(parsed.offsets)
+    offsets = [builder.offset(text) for text in parsed.offsets]
+    if offsets:
+        vectors["offset"] = vectors.get("offset", 0.0) + sum_offsets([values for values, _ in offsets])
 
     labels, factors, parts = _expand(parsed.bars, builder, frame)
     order = _lme4_order([factor.n_levels for factor in factors])
     labels = [labels[t] for t in order]
     factors = [factors[t] for t in order]
     terms = []
+    codings: list[TermCoding] = []
     for t, name, factor in zip(order, make_unique(labels), factors, strict=True):
-        columns, names = parts[t]
-        terms.append(RandomTerm(name, factor.codes, factor.n_levels, columns, column_names=names))
+        part = parts[t]
+        terms.append(
+            RandomTerm(name, factor.codes, factor.n_levels, part.matrix, column_names=part.column_names)
+        )
+        group = GroupCoding.of(part.group, factor)
+        codings.append(TermCoding(name, labels[len(codings)], group, part.columns, part.column_names))
     design = Design(
-        y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=x_names
+        y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=fixed.labels
+    )
+    coding = Coding(
+        formula,
+        fixed,
+        tuple(codings),
+        describe(fixed, frame),
+        offsets=tuple(columns for _, columns in offsets),
+        named=by_name,
+        given=frozenset(extra),
+        adopted=frame.adopted,
     )
     return ModelDesign(
         design,
@@ -144,6 +166,7 @@ def build_design(
         frame.index,
         frame.dropped,
         len(frame.data),
+        coding,
     )
 
 
@@ -195,19 +218,32 @@ def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
     return [name for name in dict.fromkeys(used) if name in frame.names]
 
 
+@dataclass(frozen=True, eq=False)
+class _TermPart:
+    """What one random term has per level: an intercept alone, or columns and how they were coded."""
+
+    group: tuple[str, ...]
+    matrix: np.ndarray | None = None
+    columns: Columns | None = None
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return (INTERCEPT,) if self.columns is None else self.columns.labels
+
+
 def _expand(
     bars: Sequence[Bar], builder: MatrixBuilder, frame: ModelFrame
-) -> tuple[list[str], list[Factor], list[tuple[np.ndarray | None, tuple[str, ...]]]]:
+) -> tuple[list[str], list[Factor], list[_TermPart]]:
     """Label, factor and columns of every term, ``||`` taken apart, in the order of the formula."""
     labels: list[str] = []
     factors: list[Factor] = []
-    parts: list[tuple[np.ndarray | None, tuple[str, ...]]] = []
+    parts: list[_TermPart] = []
     owner: dict[tuple[frozenset[str], str], str] = {}
     crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
-            columns, names = (None, ("(Intercept)",)) if not part.terms else builder.matrix(part)
-            for name in names:
+            made = _TermPart(bar.group.columns, *(builder.matrix(part) if part.terms else ()))
+            for name in made.column_names:
                 earlier = owner.setdefault((frozenset(bar.group.columns), name), bar.text)
                 if earlier is not bar.text:
                     raise FormulaError(
@@ -218,7 +254,7 @@ def _expand(
             label = bar.group.label
             labels.append(f"`{label}`" if len(bar.group.columns) == 1 and label in crossed else label)
             factors.append(frame.factor(bar.group.columns))
-            parts.append((columns, names))
+            parts.append(made)
     _check_partitions(builder.formula, labels, factors, parts)
     return labels, factors, parts
 
@@ -227,16 +263,17 @@ def _check_partitions(
     formula: str,
     labels: Sequence[str],
     factors: Sequence[Factor],
-    parts: Sequence[tuple[np.ndarray | None, tuple[str, ...]]],
+    parts: Sequence[_TermPart],
 ) -> None:
     """Refuse one grouping under two names with an effect in common: the likelihood is flat there."""
     for (i, a), (j, b) in combinations(enumerate(factors), 2):
         if a is b or not same_partition(a, b):
             continue
-        shared = [name for name in parts[i][1] if name in parts[j][1]]
-        if not shared and not _dependent(parts[i][0], parts[j][0], a.codes.size):
+        own, other = parts[i].column_names, parts[j].column_names
+        shared = [name for name in own if name in other]
+        if not shared and not _dependent(parts[i].matrix, parts[j].matrix, a.codes.size):
             continue
-        effects = ", ".join(shared) or f"{', '.join(parts[i][1])} and {', '.join(parts[j][1])}"
+        effects = ", ".join(shared) or f"{', '.join(own)} and {', '.join(other)}"
         raise DesignError(
             f"formula {formula!r}: {labels[i]!r} and {labels[j]!r} are the same {a.n_levels} groups of rows "
             f"under two names, so the variances of {effects} by the one and by the other cannot be told "

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..exceptions import DataError
 
-__all__ = ["Factor", "encode", "interact", "same_partition", "unhashable"]
+__all__ = ["Factor", "code_type", "encode", "interact", "same_partition", "unhashable"]
 
 _INT32 = np.iinfo(np.int32).max
 _EXACT = 2.0**53  # integers beyond it have no exact float
@@ -51,12 +51,22 @@ class Factor:
         joined = self._joined(_as_text)
         return joined if joined.is_unique else self._joined(_quoted)
 
+    @property
+    def parts(self) -> Sequence[tuple[Factor, np.ndarray]]:
+        """Of an interaction the crossed factors, with the code of each in every level; else nothing."""
+        return () if isinstance(self._levels, pd.Index) else self._levels
+
     def _joined(self, as_text: Callable[[pd.Index], np.ndarray]) -> pd.Index:
         text: np.ndarray | None = None
         for factor, codes in self._levels:
             labels = as_text(factor.levels)[codes]
             text = labels if text is None else text + ":" + labels
         return pd.Index(text, dtype=object)
+
+
+def code_type(n_levels: int) -> type[np.signedinteger]:
+    """The type of the codes of so many levels."""
+    return np.int32 if n_levels <= _INT32 else np.int64
 
 
 def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
@@ -197,7 +207,7 @@ def _encode_integers(values: np.ndarray) -> Factor:
     seen = np.zeros(span, dtype=bool)
     seen[shifted] = True
     present = np.flatnonzero(seen)
-    kind = np.int32 if present.size <= _INT32 else np.int64
+    kind = code_type(present.size)
     if present.size == span:
         codes = shifted.astype(kind)
     else:
@@ -229,7 +239,7 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
 
 
 def _sorted(codes: np.ndarray, unique: np.ndarray | pd.Index, order: np.ndarray) -> Factor:
-    rank = np.empty(order.size, dtype=np.int32 if order.size <= _INT32 else np.int64)
+    rank = np.empty(order.size, dtype=code_type(order.size))
     rank[order] = np.arange(order.size, dtype=rank.dtype)
     return Factor(rank[codes], order.size, pd.Index(unique)[order])
 

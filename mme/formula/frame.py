@@ -24,6 +24,7 @@ __all__ = [
     "as_frame",
     "as_numeric",
     "is_object",
+    "missing_and_infinite",
     "not_numeric",
     "plain_column",
     "refuse_dates",
@@ -54,12 +55,15 @@ class ModelFrame:
         Rows in use; None stands for all.
     dropped : int
         Rows left out because a value was missing.
+    adopted : tuple of str
+        Columns that are variables of the caller.
     """
 
     def __init__(self, data: object, subset: object = None, scope: Scope | None = None) -> None:
         self.data = as_frame(data)
         self.scope = Scope({}) if scope is None else scope
         self.dropped = 0
+        self.adopted: tuple[str, ...] = ()
         self._columns: dict[str, pd.Series] = {}
         self._numeric: dict[str, np.ndarray] = {}
         self._factors: dict[tuple[str, ...], Factor] = {}
@@ -111,6 +115,7 @@ class ModelFrame:
         self._check_aligned(value, f"the variable {name!r}")
         self.data = self.data.assign(**{name: value})
         self.names |= {name}
+        self.adopted += (name,)
         return True
 
     def check_missing(self, names: Sequence[str], missing: str, extra: dict[str, np.ndarray]) -> None:
@@ -147,7 +152,7 @@ class ModelFrame:
         for label, array in extra.items():
             values[label] = array if self.rows is None else array[self.rows]
         for label, column in values.items():
-            mask, inf = _missing_and_infinite(column)
+            mask, inf = missing_and_infinite(column)
             if mask is not None:
                 absent[label] = mask
             if inf:
@@ -194,6 +199,13 @@ class ModelFrame:
     def is_numeric(self, name: str) -> bool:
         """Whether a column is of a numeric or boolean type (numbers in an object column included)."""
         return self.numeric(name) is not None
+
+    def is_boolean(self, name: str) -> bool:
+        """Whether a column holds booleans."""
+        column = self.raw(name)
+        if is_object(column.dtype):
+            return pd.api.types.infer_dtype(column, skipna=True) == "boolean"
+        return pd.api.types.is_bool_dtype(column.dtype)
 
     def is_text(self, name: str) -> bool:
         """Whether a column, or a variable of that name, holds anything but numbers, booleans and times."""
@@ -382,7 +394,7 @@ def suggest(unknown: Sequence[str], names: frozenset[str]) -> str:
     return f"; its columns are {listed}"
 
 
-def _missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | None, int]:
+def missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | None, int]:
     """Mask of the missing rows (None if there are none) and the number of infinite values."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype):

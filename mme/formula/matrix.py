@@ -7,8 +7,8 @@ thousand; everything else is formulaic's work, imported only then.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Sized
+from collections.abc import Sized
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,10 @@ import pandas as pd
 from ..engine.runtime.memory import available_memory
 from ..exceptions import DataError, FormulaError
 from .codes import unhashable
+from .columns import INTERCEPT, Columns, EngineColumns, PlainColumns, functions, transforms
+from .evaluate import check_finite, evaluate
 from .frame import ModelFrame, not_numeric, refuse_dates
-from .parse import Part, names_in
+from .parse import Part, bare, column_in, names_in
 from .safe import check_expression
 from .size import check_size
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from formulaic import Formula
 
 __all__ = ["MatrixBuilder", "r_name"]
-
-INTERCEPT = "(Intercept)"
 
 
 class MatrixBuilder:
@@ -45,21 +45,25 @@ class MatrixBuilder:
     def __init__(self, frame: ModelFrame, formula: str) -> None:
         self.frame = frame
         self.formula = formula
-        self._built: dict[Part, tuple[np.ndarray, tuple[str, ...]]] = {}
+        self._built: dict[Part, tuple[np.ndarray, Columns]] = {}
 
-    def matrix(self, part: Part) -> tuple[np.ndarray, tuple[str, ...]]:
+    def matrix(self, part: Part) -> tuple[np.ndarray, Columns]:
         """Model matrix of a part.
 
         Returns
         -------
         matrix : ndarray of float64, shape (n, k)
-        names : tuple of str
-            The intercept is ``(Intercept)``; other names are formulaic's.
+        columns : Columns
+            How the columns were coded.  The intercept is ``(Intercept)``; other names are formulaic's.
         """
         built = self._built.get(part)
         if built is None:
             names = self._plain(part)
-            built = self._general(part) if names is None else self._side_by_side(part, names)
+            if names is None:
+                built = self._general(part)
+            else:
+                plain = PlainColumns(part.intercept, tuple(names))
+                built = plain.matrix(self.frame), plain
             self._built[part] = built
         return built
 
@@ -69,7 +73,7 @@ class MatrixBuilder:
             text = self._quoted(part.text)
             self._check_tokens(text)
             self._check_size(part)
-            terms = [str(term) for term in self._evaluate(lambda: _formula(text), text)]
+            terms = [str(term) for term in evaluate(lambda: _formula(text), text, self.formula)]
             terms = [term for term in terms if term not in ("0", "1")]
         else:
             terms = [term for _, term in part.terms]
@@ -78,47 +82,37 @@ class MatrixBuilder:
 
     def response(self, text: str) -> np.ndarray:
         """The response, shape (n,): a column or the value of a Python expression."""
-        name = _bare(text)
+        name = bare(text)
         if name not in self.frame.names:
-            return self._expression(text, "response")
+            return self._expression(text, "response")[0]
         values = self.frame.numeric(name)
         if values is None:
             raise not_numeric(self.frame.raw(name), name)
         return values
 
-    def offset(self, texts: tuple[str, ...]) -> np.ndarray:
-        """Sum of the arguments of the ``offset()`` terms, shape (n,)."""
-        return np.sum([self._expression(text, "offset") for text in texts], axis=0)
+    def offset(self, text: str) -> tuple[np.ndarray, EngineColumns]:
+        """The argument of an ``offset()`` term, shape (n,), and how it was coded."""
+        return self._expression(text, "offset")
 
     def _plain(self, part: Part) -> list[str] | None:
         """Column names if the part is nothing but an intercept and numeric columns."""
         names = []
         for sign, term in part.terms:
-            name = _bare(term)
+            name = bare(term)
             if sign == "-" or name not in self.frame.names or not self.frame.is_numeric(name):
                 return None
             names.append(name)
         return names
 
-    def _side_by_side(self, part: Part, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-        out = np.empty((self.frame.n, part.intercept + len(names)))
-        if part.intercept:
-            out[:, 0] = 1.0
-        for j, name in enumerate(names, start=int(part.intercept)):
-            out[:, j] = self.frame.numeric(name)
-        return out, (INTERCEPT,) * part.intercept + tuple(names)
-
     def _quoted(self, text: str) -> str:
         """Dotted column names in backticks: Python would read them as attributes."""
         return re.sub(
-            r"(?<![\w.`])[^\W\d]\w*(?:\.\w+)+(?![\w`(])",
+            r"""\"[^\"]*\"|'[^']*'|`[^`]*`|(?<![\w.])[^\W\d]\w*(?:\.\w+)+(?![\w(])""",
             lambda match: f"`{match[0]}`" if match[0] in self.frame.names else match[0],
             text,
         )
 
-    def _general(self, part: Part) -> tuple[np.ndarray, tuple[str, ...]]:
-        from formulaic import model_matrix
-
+    def _general(self, part: Part) -> tuple[np.ndarray, EngineColumns]:
         text = self._quoted(part.text)
         names, _ = names_in(part.text, self.frame.names)
         self._check_tokens(text)
@@ -127,28 +121,20 @@ class MatrixBuilder:
         data = self.frame.clean(names)
         if not names:
             data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
-        matrix = self._evaluate(
-            lambda: model_matrix(
-                text, data, context=self._context(text, data), na_action="raise", output="numpy"
-            ),
-            text,
-        )
-        labels = [str(name) for name in matrix.model_spec.column_names]
-        if part.intercept and labels[:1] == ["Intercept"]:
-            labels[0] = INTERCEPT
+        columns, values = EngineColumns.fit(self.formula, text, data, self._context(text))
+        if part.intercept and columns.labels[:1] == ("Intercept",):
+            columns = replace(columns, labels=(INTERCEPT, *columns.labels[1:]))
+        labels = columns.labels
         if len(set(labels)) < len(labels):
             twice = ", ".join(sorted({label for label in labels if labels.count(label) > 1}))
             raise FormulaError(
                 f"formula {self.formula!r}: several columns of {part.text!r} are called {twice}; a column of "
                 "the data has the name of an interaction or of a level: rename it."
             )
-        values = self._real(matrix, text)
-        self._check_finite(values, labels)
-        return values, tuple(labels)
+        check_finite(values, labels, self.formula)
+        return values, columns.probed(data, values)
 
-    def _expression(self, text: str, what: str) -> np.ndarray:
-        from formulaic import model_matrix
-
+    def _expression(self, text: str, what: str) -> tuple[np.ndarray, EngineColumns]:
         names, _ = names_in(text, self.frame.names)
         fragment = "0 + {" + self._quoted(text) + "}"
         data = self.frame.clean(names)
@@ -156,63 +142,27 @@ class MatrixBuilder:
             raise FormulaError(f"formula {self.formula!r}: the {what} {text!r} uses no column of the data.")
         self._check_tokens(fragment)
         if self.frame.scope.safe:
-            self._check_factors(self._evaluate(lambda: _formula(fragment), text))
-        context = self._context(text, data)
-        matrix = self._evaluate(
-            lambda: model_matrix(fragment, data, context=context, na_action="ignore", output="numpy"), text
+            self._check_factors(evaluate(lambda: _formula(fragment), text, self.formula))
+
+        def check(matrix: np.ndarray) -> None:
+            if matrix.shape != (self.frame.n, 1):
+                raise FormulaError(
+                    f"formula {self.formula!r}: the {what} {text!r} is not one number per row "
+                    f"(it gives {matrix.shape[1]} columns)."
+                )
+
+        columns, values = EngineColumns.fit(
+            self.formula,
+            fragment,
+            data,
+            self._context(fragment),
+            shown=text,
+            check=check,
+            na_action="ignore",
         )
-        if matrix.shape != (self.frame.n, 1):
-            raise FormulaError(
-                f"formula {self.formula!r}: the {what} {text!r} is not one number per row "
-                f"(it gives {matrix.shape[1]} columns)."
-            )
-        values = self._real(matrix, text)
-        self._check_finite(values, [text])
-        return values[:, 0]
-
-    def _evaluate(self, build: Callable[[], Any], text: str) -> Any:
-        from formulaic.errors import DataMismatchWarning, FormulaicError
-
-        try:
-            with np.errstate(all="ignore"):  # log(0) and the like: non-finite values are named afterwards
-                if "levels" not in text:
-                    return build()
-                with warnings.catch_warnings():
-                    # values outside of C's levels= would be coded as the reference level
-                    warnings.simplefilter("error", DataMismatchWarning)
-                    return build()
-        except DataMismatchWarning as error:
-            outside = re.search(r"\{.*\}", str(error))
-            raise DataError(
-                f"formula {self.formula!r}: {text!r} has values outside of its levels"
-                f"{': ' + outside[0][1:-1] if outside else ''}. List every level that occurs, or leave those "
-                "rows out with subset=."
-            ) from error
-        except (FormulaicError, SyntaxError) as error:
-            reason = re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error)).split("\n")[0]
-            raise FormulaError(f"formula {self.formula!r}: cannot evaluate {text!r}: {reason}") from error
-        except (TypeError, ValueError) as error:
-            raise DataError(f"formula {self.formula!r}: cannot evaluate {text!r}: {error}") from error
-
-    def _real(self, matrix: object, text: str) -> np.ndarray:
-        values = np.asarray(matrix)
-        if np.iscomplexobj(values):
-            raise DataError(f"formula {self.formula!r}: {text!r} gives complex numbers.")
-        return values.astype(np.float64, copy=False)
-
-    def _check_finite(self, values: np.ndarray, labels: list[str]) -> None:
-        if np.isfinite(values.sum()):
-            return
-        bad = [
-            f"{label} ({np.isnan(column).sum()} not a number, {np.isinf(column).sum()} infinite)"
-            for label, column in zip(labels, values.T, strict=True)
-            if not np.isfinite(column).all()
-        ]
-        if bad:
-            raise DataError(
-                f"formula {self.formula!r}: finite data give non-finite values of {', '.join(bad)}. "
-                "Check the range of the columns, or use subset= to leave rows out."
-            )
+        columns = replace(columns, labels=(text,))
+        check_finite(values, columns.labels, self.formula)
+        return values[:, 0], columns.probed(data, values) if what == "offset" else columns
 
     def _check_tokens(self, text: str) -> None:
         """Under evaluate="safe", before formulaic parses the text: parsing may evaluate functions' names."""
@@ -221,7 +171,7 @@ class MatrixBuilder:
         from formulaic.parser.algos.tokenize import tokenize
 
         names = self.frame.names | set(self.frame.scope.layers[0])
-        for token in self._evaluate(lambda: list(tokenize(text)), text):
+        for token in evaluate(lambda: list(tokenize(text)), text, self.formula):
             if token.kind.value == "python":
                 check_expression(token.token, names, self.formula, self.frame.is_text)
 
@@ -250,24 +200,22 @@ class MatrixBuilder:
 
     def _columns_of(self, factor: str) -> int:
         """Fewest columns of a factor of the formula: its levels less one, or 1."""
-        coded = re.fullmatch(r"(?:C|factor)\((.+?)(?:,.*)?\)", factor, re.DOTALL)
-        name = _bare(coded[1].strip() if coded else factor)
-        if name not in self.frame.names or (not coded and self.frame.is_numeric(name)):
+        name = column_in(factor, self.frame.names)
+        if name is None or (name == bare(factor) and self.frame.is_numeric(name)):
             return 1
         try:
             return max(self.frame.raw(name).nunique() - 1, 1)
         except TypeError as error:
             raise unhashable(self.frame.raw(name), name) from error
 
-    def _context(self, text: str, data: pd.DataFrame) -> dict[str, object]:
-        """What the formula engine sees beside the columns: functions, and variables that the text names."""
-        # formulaic's own Q fails within scale(), center() and the like
-        context = {**_functions(), "Q": data.__getitem__}
+    def _context(self, text: str) -> dict[str, object]:
+        """Functions and variables of the caller that the text names."""
+        context: dict[str, object] = {}
         for name in set(re.findall(r"[^\W\d]\w*", text)):
             if name not in self.frame.scope or name in self.frame.names:
                 continue
             value = self.frame.scope.get(name)
-            known = name in context or name in _transforms()
+            known = name in functions() or name in transforms()
             # a number called C does not hide the function, nor does math.log, which takes one number
             if known and (not callable(value) or getattr(value, "__module__", "") == "math"):
                 continue
@@ -276,12 +224,12 @@ class MatrixBuilder:
 
     def _check_kinds(self, text: str) -> None:
         """Columns used as they are: no dates, and no text that is nearly all numbers."""
-        formula = self._evaluate(lambda: _formula(text), text)
+        formula = evaluate(lambda: _formula(text), text, self.formula)
         if self.frame.scope.safe:
             self._check_factors(formula)
         for term in formula:
             for factor in term.factors:
-                name = _bare(str(factor))
+                name = bare(str(factor))
                 if factor.eval_method.value == "lookup" and name not in self.frame.names:
                     self._refuse_variable(name)
                 if name in self.frame.names:
@@ -317,14 +265,6 @@ def r_name(name: str) -> str:
     return ":".join(out)
 
 
-def _bare(text: str) -> str:
-    """A column name without its backticks or Q()."""
-    if text.startswith("`") and text.endswith("`"):
-        return text[1:-1]
-    match = re.fullmatch(r"Q\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)", text) if text.startswith("Q(") else None
-    return (match[1] or match[2] or "") if match else text
-
-
 def _check_not_numbers(column: pd.Series, name: str) -> None:
     """Text that is nearly all numbers is a column read wrongly, not a factor of hundreds of levels."""
     dtype = column.dtype
@@ -355,23 +295,3 @@ def _formula(text: str) -> Formula:
         return Formula(text)
     except (RecursionError, MemoryError) as error:  # Python's parser says the latter of its own stack
         raise SyntaxError("it is nested too deeply") from error
-
-
-def _transforms() -> dict[str, object]:
-    from formulaic.transforms import TRANSFORMS
-
-    return TRANSFORMS
-
-
-@lru_cache(maxsize=1)
-def _functions() -> dict[str, object]:
-    """Functions known in formulas beside formulaic's own, under R's names."""
-    return {
-        "np": np,
-        "pd": pd,
-        "sqrt": np.sqrt,
-        "abs": np.abs,
-        "log1p": np.log1p,
-        "expm1": np.expm1,
-        "factor": _transforms()["C"],
-    }

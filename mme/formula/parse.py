@@ -8,14 +8,24 @@ left after the bars are taken out is an ordinary Wilkinson formula.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..exceptions import FormulaError
 from ..hints import bar_hint
 
-__all__ = ["Bar", "Group", "ParsedFormula", "Part", "bar_in", "names_in", "parse_formula"]
+__all__ = [
+    "Bar",
+    "Group",
+    "ParsedFormula",
+    "Part",
+    "bar_in",
+    "bare",
+    "column_in",
+    "names_in",
+    "parse_formula",
+]
 
 _DEEPEST = 100  # Python's own parser reads no more nested parentheses
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -192,6 +202,21 @@ def names_in(text: str, columns: Iterable[str]) -> tuple[list[str], list[str]]:
         elif not after.startswith("(") and head not in _WORDS:
             unknown[name] = None
     return list(used), list(unknown)
+
+
+def bare(text: str) -> str:
+    """A column name without its backticks or Q()."""
+    if text.startswith("`") and text.endswith("`"):
+        return text[1:-1]
+    match = re.fullmatch(r"Q\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)", text) if text.startswith("Q(") else None
+    return (match[1] or match[2] or "") if match else text
+
+
+def column_in(factor: str, columns: Container[str]) -> str | None:
+    """The column that a factor of a formula is, as it is or in C(); None for anything else."""
+    coded = re.fullmatch(r"(?:C|factor)\((.+?)(?:,.*)?\)", factor, re.DOTALL)
+    name = bare(coded[1].strip() if coded else factor)
+    return name if name in columns else None
 
 
 def _code(text: str, formula: str) -> Iterator[tuple[int, str, int]]:

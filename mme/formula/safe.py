@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 
 from ..exceptions import DataError, FormulaError
 
-__all__ = ["FUNCTIONS", "check_expression", "check_subset"]
+__all__ = ["FUNCTIONS", "check_expression", "check_subset", "is_elementwise"]
 
 _ONE = (1, 1)
 _ELEMENTWISE = (
@@ -107,6 +107,25 @@ def check_subset(
             f"subset={code!r} {reason}. evaluate='safe' accepts columns, numbers, text and operators, such "
             "as \"x > 2 and site == 'A'\"; evaluate='full' runs any expression of pandas."
         )
+
+
+def is_elementwise(code: str, columns: Container[str]) -> bool:
+    """Whether what an expression gives for a row is known to depend on no other row, but for what is kept.
+
+    Parameters
+    ----------
+    code : str
+        A factor of a formula, with names that are no identifiers in backticks.
+    columns : container of str
+        Columns, and variables that are single values.
+
+    Returns
+    -------
+    bool
+        Whether `check_expression` accepts it: all it accepts is elementwise, or keeps the state of its
+        transformation.
+    """
+    return not _Check(columns, dict(FUNCTIONS), numpy=True, is_text=lambda name: False).reason(code)
 
 
 class _Unsafe(Exception):

@@ -16,7 +16,7 @@ from ...exceptions import DataError
 from ..releases import FormulaManager
 from .vc_formula import factors_of, numeric_column
 
-__all__ = ["numeric_matrices", "random_effects_matrix"]
+__all__ = ["numeric_matrices", "random_effects_matrix", "spec_of"]
 
 _HEAD = 5
 
@@ -88,6 +88,15 @@ def numeric_matrices(
         y = columns[response].astype(np.float64)[:, None]
         endog = pd.DataFrame(y, data.index, head[0].columns, copy=False)
     return endog, pd.DataFrame(filled, data.index, design.columns, copy=False), spec
+
+
+def spec_of(matrix: pd.DataFrame) -> Any:
+    """The formula engine's specification of its matrix; None for one filled from the columns."""
+    for name in ("design_info", "model_spec"):
+        found = getattr(matrix, name, None)
+        if found is not None and not isinstance(found, pd.Series):  # a column of that name
+            return found
+    return None
 
 
 def random_effects_matrix(formula: str, data: pd.DataFrame, env: Any) -> pd.DataFrame:

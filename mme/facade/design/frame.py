@@ -70,12 +70,15 @@ class FormulaData:
         Label of each row's group.
     group_name : str
         Name of the random intercept; ``"Group"`` where `groups` are labels.
+    group_columns : tuple of str
+        Columns of the groups; empty where `groups` are labels.
     """
 
     frame: pd.DataFrame
     used: list[Hashable]
     groups: Any
     group_name: str
+    group_columns: tuple[str, ...]
 
 
 def formula_data(
@@ -150,7 +153,8 @@ def formula_data(
         for text in others:
             with naming("formula", text, data, used):
                 _check_dates([text], data)
-    return FormulaData(plain_frame(data, used, column_of(response, data)), used, labels, group_name)
+    frame = plain_frame(data, used, column_of(response, data))
+    return FormulaData(frame, used, labels, group_name, tuple(keys))
 
 
 def _groups_of(groups: Any, data: pd.DataFrame) -> tuple[Any, str, list[str]]:

@@ -113,8 +113,10 @@ def component_from_formula(
     data = data[formula_columns(formula, data.columns)] if isinstance(data, pd.DataFrame) else data
     parts: list[_Term] = []
     if _separable(terms, data):
-        evaluated = [_evaluate(name, term, data, groups, _deeper(env)) for term in terms]
-        parts = [part for part in evaluated if part is not None]
+        for term in terms:  # a comprehension is one more frame, but not in every release of Python
+            part = _evaluate(name, term, data, groups, _deeper(env))
+            if part is not None:
+                parts.append(part)
     if len(parts) < max(len(terms), 1):
         return _group_by_group(name, formula, data, groups, _deeper(env), use_sparse)
     n, n_groups = groups.n, groups.n_groups

@@ -1,0 +1,208 @@
+"""The coding of a MixedLM's formulas for new rows, in the words of the formula layer.
+
+`MixedLM.predict` and its results' `predict` go through statsmodels; this is for what needs terms, levels and
+the columns of the random effects as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...exceptions import DataError, FormulaError, MMEError
+from ...formula.coding import Coding, TermCoding, describe
+from ...formula.columns import FixedTerm, structure_levels, structure_terms
+from ...formula.frame import ModelFrame, is_object
+from ...formula.levels import GroupCoding, categorical_type
+from ...formula.newdata import NewRows, refuse_unseen
+from ...formula.parse import column_in, names_in
+from ..releases import FormulaManager
+from .frame import coding_from_data, naming
+
+__all__ = ["FormulaParts", "SpecColumns", "coding_of_formulas", "no_coding"]
+
+
+@dataclass(frozen=True)
+class FormulaParts:
+    """What a model was made of beside its formula.
+
+    Attributes
+    ----------
+    re_formula : str or None
+    groups : tuple of str
+        Columns of the groups; empty where labels were given.
+    components : tuple of str
+        Names of the variance components.
+    """
+
+    re_formula: str | None
+    groups: tuple[str, ...]
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SpecColumns:
+    """Columns of a formula that statsmodels' formula engine evaluated.
+
+    Attributes
+    ----------
+    formula : str
+    spec : patsy.DesignInfo or formulaic.ModelSpec
+    labels : tuple of str
+    kinds : dict of str to dtype
+        Types that the columns of the data had.
+    whole : str
+        Why the formula cannot be evaluated row by row; empty where it can.
+    """
+
+    formula: str
+    spec: Any
+    labels: tuple[str, ...]
+    kinds: dict[str, Any]
+    whole: str = ""
+
+    @classmethod
+    def of(cls, formula: str, spec: Any, frame: Any, values: np.ndarray) -> SpecColumns:
+        """The coding of a formula's right side.
+
+        Parameters
+        ----------
+        formula : str
+        spec : patsy.DesignInfo or formulaic.ModelSpec
+        frame : DataFrame, n rows
+            The rows of the model.
+        values : ndarray, shape (n, k)
+            What the formula gave.
+        """
+        names, _ = names_in(formula.rpartition("~")[2], frame.columns)
+        labels = tuple(str(name) for name in spec.column_names)
+        out = cls(formula, spec, labels, {name: frame[name].dtype for name in names})
+        kinds = dict(out.kinds)
+        for name, dtype in out.kinds.items():
+            levels = out.levels(name)
+            if levels is not None and is_object(dtype):
+                kinds[name] = categorical_type(levels)  # objects that hold numbers are factors here
+        out = replace(out, kinds=kinds)
+        few = np.unique([0, len(frame) // 2, len(frame) - 1])[::-1]
+        try:
+            again = out.matrix(NewRows(frame.iloc[few], formula))
+        except MMEError as error:
+            return replace(out, whole=str(error))
+        same = np.array_equal(again, values[few])
+        return out if same else replace(out, whole="a few rows alone give other values")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    @property
+    def terms(self) -> tuple[FixedTerm, ...]:
+        if hasattr(self.spec, "structure"):
+            return structure_terms(self.spec, self.kinds)
+        out = []
+        for term, columns in self.spec.term_slices.items():
+            factors = tuple(factor.name() for factor in term.factors)
+            used: dict[str, None] = {}
+            for factor in factors:
+                used |= dict.fromkeys(names_in(factor, self.kinds)[0])
+            out.append(FixedTerm(term.name(), columns, factors, tuple(used)))
+        return tuple(out)
+
+    def levels(self, name: str) -> list | None:
+        for factor, levels in self._factors():
+            if column_in(factor, self.kinds) == name:
+                return levels
+        return None
+
+    def matrix(self, rows: NewRows) -> np.ndarray:
+        if self.whole:
+            raise FormulaError(
+                f"formula {self.formula!r} cannot be evaluated row by row ({self.whole}), so new rows cannot "
+                "be coded. center(), standardize() and splines keep what they need of the data; anything "
+                "else is better made a column."
+            )
+        data = rows.typed(self.kinds)
+        for factor, levels in self._factors():
+            name = column_in(factor, self.kinds)
+            if name is not None:
+                refuse_unseen(name, data[name], levels)
+        # products with matrices sum in another order where there is one row
+        given = data.iloc[[0, 0]].reset_index(drop=True) if len(data) == 1 else data
+        with naming("formula", self.formula, given, list(self.kinds)):
+            matrix = FormulaManager().get_matrices(
+                self.spec, given, eval_env=dict(rows.context or {}), pandas=True, prediction=True
+            )
+        return np.asarray(matrix, dtype=np.float64)[: len(data)]
+
+    def _factors(self) -> list[tuple[str, list]]:
+        if hasattr(self.spec, "structure"):
+            return structure_levels(self.spec)
+        return [
+            (factor.name(), list(info.categories))
+            for factor, info in self.spec.factor_infos.items()
+            if info.type == "categorical"
+        ]
+
+
+def coding_of_formulas(
+    formula: str,
+    frame: Any,
+    spec: Any,
+    exog: np.ndarray,
+    parts: FormulaParts,
+    re_spec: Any,
+    exog_re: np.ndarray | None,
+    re_names: Sequence[str],
+    labels: Sequence[Hashable],
+) -> Coding:
+    """The coding of a model's formulas.
+
+    Parameters
+    ----------
+    formula : str
+    frame : DataFrame, n rows
+        The rows of the model.
+    spec : patsy.DesignInfo or formulaic.ModelSpec
+        Of `formula`.
+    exog : ndarray, shape (n, k_fe)
+    parts : FormulaParts
+    re_spec : patsy.DesignInfo, formulaic.ModelSpec or None
+        Of ``parts.re_formula``; None: it is evaluated again.
+    exog_re : ndarray, shape (n, k_re), or None
+    re_names : sequence of str
+    labels : sequence
+        Of the groups, in the order of their codes.
+
+    Returns
+    -------
+    Coding
+    """
+    fixed = SpecColumns.of(formula, spec, frame, exog)
+    reason = ""
+    terms: tuple[TermCoding, ...] = ()
+    if parts.components:
+        listed = ", ".join(parts.components)
+        reason = f"the variance components {listed} of vc_formula are not coded for new rows"
+    elif not parts.groups:
+        reason = "groups were given as labels; name their columns of the data (groups='column')"
+    elif exog_re is not None:
+        columns = None
+        if parts.re_formula is not None and parts.re_formula.strip() not in ("1", "~1", "~ 1"):
+            if re_spec is None:
+                re_spec = coding_from_data(parts.re_formula, frame)
+            columns = SpecColumns.of(parts.re_formula, re_spec, frame, exog_re)
+        label = ":".join(parts.groups)
+        group = GroupCoding.from_labels(parts.groups, labels)
+        terms = (TermCoding(label, label, group, columns, tuple(re_names)),)
+    return Coding(formula, fixed, terms, describe(fixed, ModelFrame(frame)), random_reason=reason)
+
+
+def no_coding() -> DataError:
+    """The error for a model of arrays."""
+    return DataError(
+        "this model was made of arrays, so there is no formula whose coding new rows could have; build it "
+        "with MixedLM.from_formula(formula, data, groups='column')."
+    )

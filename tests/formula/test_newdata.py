@@ -1,0 +1,773 @@
+"""The coding of a formula at other rows: those of the fit come back bit for bit, whatever their types."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import load_data
+
+import mme
+from mme.exceptions import DataError, FormulaError
+from mme.formula import build_design
+
+N = 210
+LEVELS = ("mid", "low", "high", "none")
+
+
+def tenfold(x):
+    return 10.0 * x
+
+
+def centred(x):
+    return x - x.mean()
+
+
+def make_data() -> pd.DataFrame:
+    rng = np.random.default_rng(511)
+    i = np.arange(N)
+    return pd.DataFrame(
+        {
+            "y": rng.normal(size=N),
+            "x": rng.normal(size=N),
+            "z": rng.uniform(0.5, 2.0, size=N),
+            "k": rng.integers(1, 5, N),
+            "w": rng.uniform(0.5, 2.0, size=N),
+            "flag": rng.random(N) < 0.5,
+            "m": rng.choice(["B", "A", "C"], N),
+            "cat": pd.Categorical(rng.choice(LEVELS[:3], N), categories=LEVELS),
+            "ord": pd.Categorical(rng.choice(LEVELS[:3], N), categories=LEVELS, ordered=True),
+            "num": pd.Categorical(rng.integers(3, 6, N) * 10),
+            "nullable": pd.array(rng.integers(0, 9, N), dtype="Int64"),
+            "my col": rng.normal(size=N),
+            "x.1": rng.normal(size=N),
+            "g": rng.integers(100, 115, N),
+            "h": np.array(["s", "t", "u", "v:w", "w"])[i % 5],
+            "f": pd.Categorical(np.array(list("qrstuvw"))[i // 30], categories=list("wvutsrqp")),
+            "r": rng.integers(0, 4, N).astype(float),
+        },
+        index=[f"row{j}" for j in i],
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    return make_data()
+
+
+FIXED = [
+    "1",
+    "0",
+    "x",
+    "x + z + k + flag",
+    "0 + x + z",
+    "x - 1",
+    "m",
+    "0 + m",
+    "m - 1",
+    "cat",
+    "ord * x",
+    "num",
+    "num + k",
+    "flag * m",
+    "C(k)",
+    "C(flag)",
+    "C(r)",
+    "C(nullable)",
+    "nullable + nullable:x",
+    "C(k, contr.sum) * m",
+    "C(m, contr.helmert)",
+    "C(m, Treatment('C'))",
+    "C(cat, contr.poly)",
+    "C(m, contr.diff):x",
+    "C(m, {'a': [1, 0, -1], 'b': [0.5, -1, 0.5]})",
+    "C(k, levels=[4, 3, 2, 1])",
+    "m:x",
+    "x:m + z",
+    "m * cat",
+    "m:cat",
+    "0 + m:cat + x",
+    "m / x",
+    "(m + cat + x) ** 2",
+    "m * x - m",
+    "np.log(z) + I(x ** 2) + I(x * z)",
+    "log(z) * m + sqrt(z) + np.exp(x)",
+    "I(k ** 3) + I(k // 2)",
+    "`my col` + Q('x.1') + x.1:m",
+    "center(x) + scale(z)",
+    "standardize(x) + m:center(z)",
+    "scale(`my col`) + center(np.log(z))",
+    "poly(x, 3)",
+    "poly(x, 2, raw=True)",
+    "poly(x, 2) * m",
+    "bs(x, df=5)",
+    "bs(x, df=4):m",
+    "cr(x, df=4)",
+    "cr(x, df=4, constraints='center')",
+    "cc(z, df=4) + x",
+    "I(m == 'A')",
+    "np.where(m == 'A', x, z)",
+    "C(np.round(z))",
+    "tenfold(x) + tenfold(z):m",
+    "shift(x) + np.power(z, POWER)",
+]
+RANDOM = [
+    "(1 | g)",
+    "(x | g)",
+    "(x || g) + (1 | h)",
+    "(m | h)",
+    "(0 + m | h)",
+    "(m + x || h)",
+    "(poly(x, 2) | h)",
+    "(C(k, contr.sum) | f)",
+    "(1 | g:h)",
+    "(1 | h/f)",
+    "(1 | flag:h:f) + (1 | r)",
+    "(1 | f) + (0 + center(z) | f)",
+    "(1 | num) + (1 | ord:flag)",
+    "(1 | `my grp`) + (0 + `my col` | h)",
+]
+FORMULAS = [f"y ~ {fixed} + (1 | h)" for fixed in FIXED] + [f"y ~ x + {random}" for random in RANDOM]
+FORMULAS += [
+    "y ~ x + offset(log(z)) + offset(k) + (1 | h)",
+    "y ~ x + offset(center(z) + x) + (1 | h)",
+    "np.log(z) ~ poly(x, 2) + (1 | h)",
+]
+POWER = 1.5
+
+
+def shift(x):
+    return x + POWER
+
+
+def build(formula: str, frame: pd.DataFrame, **options):
+    return build_design(formula, frame, missing="drop", context=1, **options)
+
+
+def assert_same(model, frame, rows=slice(None)) -> None:
+    """The coding of the frame is that of the rows of the fit, to the last bit."""
+    design, coding = model.design, model.coding
+    X = coding.fixed(frame)
+    assert X.dtype == np.float64
+    assert np.array_equal(X, design.X[rows])
+    assert coding.x_names == design.x_names
+    for term, own, factor in zip(coding.random(frame), design.terms, model.factors, strict=True):
+        assert term.name == own.name
+        assert term.column_names == own.column_names
+        assert term.codes.dtype == own.codes.dtype == factor.codes.dtype
+        assert np.array_equal(term.codes, own.codes[rows])
+        assert term.missing is None
+        assert not term.unseen.any()
+        if own.columns is None:
+            assert term.columns is None
+        else:
+            assert np.array_equal(term.columns, own.columns[rows])
+    for label in ("offset", "weights"):
+        got, expected = getattr(coding, label)(frame), getattr(design, label)
+        assert (got is None) == (expected is None)
+        if got is not None:
+            assert np.array_equal(got, expected[rows])
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Categories, text and nullable integers as objects, as a file without types gives them."""
+    kinds = {n: object for n in ("m", "cat", "ord", "num", "nullable", "h", "f")}
+    return frame.astype(kinds)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_the_rows_of_the_fit_come_back(data, formula):
+    data = data.assign(**{"my grp": data.g % 7})
+    model = build(formula, data, offset="x.1", weights="w")
+    assert_same(model, data)
+    order = np.random.default_rng(3).permutation(N)
+    for rows in (order, order[:50], order[:2], order[:1], [N - 1], [0]):
+        assert_same(model, data.iloc[rows], rows)
+        assert_same(model, plain(data).iloc[rows], rows)
+    assert_same(pickle.loads(pickle.dumps(model)), data)
+    assert_same(copy.deepcopy(model), data)
+    assert_same(model, {name: data[name].to_numpy() for name in data})
+
+
+@pytest.mark.parametrize("formula", FORMULAS[:: len(FORMULAS) // 12])
+def test_rows_in_use_come_back(data, formula):
+    """A subset, rows with missing values, and levels that occur in neither."""
+    frame = data.assign(**{"my grp": data.g % 7})
+    frame.loc[frame.index[::17], ["x", "z"]] = np.nan
+    frame.loc[frame.index[3::19], ["m", "h"]] = None
+    model = build(formula, frame, subset="m != 'C' and k < 4")
+    assert_same(model, frame.loc[model.index])
+
+
+@pytest.mark.parametrize(
+    ("fit", "new"),
+    [
+        ({"m": "category"}, {"m": object}),
+        ({"m": "category"}, {"m": "str"}),
+        ({"m": object}, {"m": "category"}),
+        ({"m": "str"}, {"m": object}),
+        ({"m": "str"}, {"m": "category", "h": "category"}),
+        ({"m": "str"}, {"m": "string", "h": "string"}),
+        ({"m": "str"}, {"m": "string[pyarrow]", "h": "string[pyarrow]"}),
+        ({"k": "int8"}, {"k": float}),
+        ({"k": "Int64"}, {"k": "category"}),
+        ({"k": "int64"}, {"k": object}),
+        ({"k": float}, {"k": int}),
+        ({"k": "category"}, {"k": int}),
+        ({"k": "category"}, {"k": float}),
+        ({"g": "int64"}, {"g": float}),
+        ({"g": "int64"}, {"g": object}),
+        ({"g": "int64"}, {"g": "category"}),
+        ({"g": "int64"}, {"g": "Int32"}),
+        ({"g": float}, {"g": "int16"}),
+        ({"g": "category"}, {"g": "int64"}),
+        ({"flag": bool}, {"flag": "boolean"}),
+        ({"flag": bool}, {"flag": float}),
+        ({"flag": bool}, {"flag": object}),
+        ({"x": float}, {"x": "Float64"}),
+        ({"x": float}, {"x": object}),
+        ({"r": float}, {"r": "Int64"}),
+    ],
+)
+@pytest.mark.parametrize("fixed", ["m * C(k) + flag + I(k ** 2)", "m + x + C(flag)"])
+def test_columns_of_other_types_are_coded_alike(data, fixed, fit, new):
+    if fit == {"k": "category"}:
+        fixed = fixed.replace("I(k ** 2)", "k")
+    frame = data.astype(fit)
+    model = build(f"y ~ {fixed} + (1 | g:h) + (1 | flag:r)", frame)
+    assert_same(model, frame)
+    assert_same(model, frame.astype(new))
+    assert_same(model, frame.astype(new).iloc[[5]], [5])
+
+
+def test_other_tables(data):
+    frame = data[["y", "x", "m", "k", "h", "g"]].reset_index(drop=True)
+    model = build("y ~ m * x + C(k) + (x | h) + (1 | g)", frame)
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    assert_same(model, pyarrow.Table.from_pandas(frame))
+    assert_same(build("y ~ m * x + C(k) + (x | h) + (1 | g)", pyarrow.Table.from_pandas(frame)), frame)
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    assert_same(model, polars.DataFrame({name: frame[name].tolist() for name in frame}))
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "Pastes", "Machines", "cake", "Oats", "InstEval"])
+def test_data_sets(name):
+    formula = {
+        "sleepstudy": "Reaction ~ Days + (Days | Subject)",
+        "Pastes": "strength ~ 1 + (1 | batch/cask)",
+        "Machines": "score ~ Machine + (0 + Machine | Worker) + (1 | Worker:Machine)",
+        "cake": "angle ~ recipe * C(temperature) + (1 | recipe:replicate)",
+        "Oats": "yield ~ nitro * Variety + (1 | Block/Variety)",
+        "InstEval": "y ~ service * C(lectage) + (1 | s) + (1 | d) + (1 | dept:service)",
+    }[name]
+    frame = load_data(name)
+    assert_same(build(formula, frame), frame)
+
+
+def test_one_coding_for_equal_columns(data):
+    model = build("y ~ x + m + (x + m | h)", data)
+    rows = model.coding.rows(data)
+    assert model.coding.random_terms[0].columns is model.coding.fixed_columns
+    assert np.array_equal(model.coding.random(rows)[0].columns, model.coding.fixed(rows))
+
+
+# -- levels -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fixed", "column", "value", "words"),
+    [
+        ("m", "m", "D", ["'m'", "'D' (2)", "'A', 'B', 'C'"]),
+        ("cat", "cat", "none", ["'cat'", "'none' (2)", "'mid', 'low', 'high'"]),
+        ("cat:x", "cat", "new", ["'cat'", "'new' (2)", "'mid', 'low', 'high'"]),
+        ("C(k)", "k", 7, ["'k'", "7 (2)", "1, 2, 3, 4"]),
+        ("C(k, contr.sum)", "k", 2.5, ["'k'", "2.5 (2)"]),
+        ("C(m, Treatment('B'))", "m", "b", ["'m'", "'b' (2)"]),
+        ("C(k, levels=[1, 2, 3, 4])", "k", 0, ["'k'", "0 (2)"]),
+        ("C(`my col` > 0)", "my col", None, []),
+        ("C(np.round(z))", "z", 11.0, ["C(np.round(z))", "11.0"]),
+        ("num", "num", 31, ["'num'", "31 (2)", "30, 40, 50"]),
+    ],
+)
+def test_levels_of_fixed_factors_must_have_been_seen(data, fixed, column, value, words):
+    model = build(f"y ~ {fixed} + (1 | h)", data)
+    new = plain(data).astype({column: object})
+    new.loc[new.index[[4, 8]], column] = value
+    if not words:
+        X = model.coding.fixed(new)
+        assert np.isnan(X[[4, 8]]).all()
+        assert np.isfinite(np.delete(X, [4, 8], axis=0)).all()
+        return
+    with pytest.raises(DataError) as caught:
+        model.coding.fixed(new)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_same_holds_for_the_columns_of_a_random_term(data):
+    model = build("y ~ x + (0 + m | h)", data)
+    with pytest.raises(DataError, match=r"column 'm' has levels .* 'Z' "):
+        model.coding.random(data.assign(m="Z"))
+
+
+def test_unseen_and_missing_groups(data):
+    model = build("y ~ x + (1 | h) + (1 | g) + (1 | h:f)", data)
+    new = data.astype({"h": object, "f": object, "g": object}).iloc[:6].copy()
+    new.iloc[0, new.columns.get_loc("h")] = "nobody"
+    new.iloc[1, new.columns.get_loc("h")] = None
+    new.iloc[2, new.columns.get_loc("g")] = 99
+    new.iloc[3, new.columns.get_loc("g")] = np.nan
+    new.iloc[4, new.columns.get_loc("f")] = "p"  # a category that no row of the fit had
+    rows = model.coding.rows(new)
+    got = {term.label: term for term in model.coding.random(rows)}
+    own = {label: term.codes[:6] for label, term in zip(model.groups, model.design.terms, strict=True)}
+    expected = {"h": [-1, -1, 0, 0, 0, 0], "g": [0, 0, -1, -1, 0, 0], "h:f": [-1, -1, 0, 0, -1, 0]}
+    for label, marks in expected.items():
+        np.testing.assert_array_equal(got[label].codes, np.where(marks, -1, own[label]))
+    assert got["h"].unseen.tolist() == [True] + [False] * 5
+    assert got["h"].missing.tolist() == [False, True] + [False] * 4
+    assert got["g"].unseen.tolist() == [False, False, True] + [False] * 3
+    assert got["g"].missing.tolist() == [False, False, False, True, False, False]
+    assert got["h:f"].unseen.tolist() == [True, False, False, False, True, False]
+    assert rows.missing == {"h": 1, "g": 1}
+    assert got["g"].columns is None
+
+
+def test_combinations_that_did_not_occur_are_unseen():
+    frame = pd.DataFrame(
+        {"y": np.arange(12.0) % 5, "a": [1, 2, 3] * 4, "b": list("ppqqqq") * 2, "c": [1] * 6 + [2] * 6}
+    )
+    frame["y"] += frame.index % 3
+    model = build("y ~ (1 | a:b:c)", frame)
+    grid = pd.MultiIndex.from_product([[1, 2, 3], ["p", "q"], [2, 1]], names=["a", "b", "c"]).to_frame(
+        index=False
+    )
+    levels = list(model.factors[0].levels)
+    text = grid.a.astype(str) + ":" + grid.b + ":" + grid.c.astype(str)
+    expected = [levels.index(t) if t in levels else -1 for t in text]
+    assert sorted(expected) == sorted([-1] * expected.count(-1) + list(range(len(levels))))
+    assert expected.count(-1) > 0
+    assert model.coding.random(grid)[0].codes.tolist() == expected
+
+
+def test_groups_of_another_kind_are_no_new_levels(data):
+    model = build("y ~ x + (1 | g) + (1 | h)", data)
+    with pytest.raises(DataError, match=r"'g' held no text .*100, 101.* holds text here"):
+        model.coding.random(data.assign(g=data.g.astype(str)))
+    with pytest.raises(DataError, match=r"'h' held text .* holds no text here"):
+        model.coding.random(data.assign(h=np.arange(N) % 5))
+
+
+# -- columns ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fixed", ["x + z", "m * x", "poly(x, 2)", "0 + x:m"])
+def test_missing_values_are_rows_of_nan(data, fixed):
+    model = build(f"y ~ {fixed} + offset(x) + (x | h)", data, offset="z", weights="w")
+    new = plain(data)
+    new.loc[new.index[[2, 5]], "x"] = np.nan
+    new.loc[new.index[[5, 9]], "m"] = None
+    new.loc[new.index[11], ["z", "w"]] = np.nan
+    rows = model.coding.rows(new)
+    X = model.coding.fixed(rows)
+    used = {"x": [2, 5], "m": [5, 9] if "m" in fixed else [], "z": [11] if "z" in fixed else []}
+    bad = sorted({i for where in used.values() for i in where})
+    assert np.isnan(X[bad]).all()
+    assert np.array_equal(np.delete(X, bad, axis=0), np.delete(model.design.X, bad, axis=0))
+    assert rows.missing == {name: len(where) for name, where in used.items() if where}
+    term = model.coding.random(rows)[0]
+    assert term.missing is None
+    assert np.flatnonzero(np.isnan(term.columns).all(axis=1)).tolist() == [2, 5]
+    assert np.flatnonzero(np.isnan(model.coding.offset(rows))).tolist() == [2, 5, 11]
+    assert np.flatnonzero(np.isnan(model.coding.weights(rows))).tolist() == [11]
+
+
+def test_nothing_but_missing_values(data):
+    model = build("y ~ m * x + (1 | h)", data)
+    new = data.iloc[:3].assign(x=None, m=None, h=None)
+    rows = model.coding.rows(new)
+    assert np.isnan(model.coding.fixed(rows)).all()
+    term = model.coding.random(rows)[0]
+    assert term.codes.tolist() == [-1, -1, -1]
+    assert term.missing.all()
+    assert rows.missing == {"m": 3, "x": 3, "h": 3}
+
+
+ERRORS = [
+    ("x", lambda d: d.drop(columns="x"), "no column 'x'.*formula"),
+    ("m * np.log(z)", lambda d: d.drop(columns="z"), "no column 'z'"),
+    ("z", lambda d: d.rename(columns={"z": "Z"}), "no column 'z'.*did you mean Z"),
+    ("x", lambda d: d.assign(x=d.x.astype(str)), "'x' held numbers .* pd.to_numeric"),
+    ("m:x", lambda d: d.assign(x="high"), "'x' held numbers"),
+    ("I(x ** 2)", lambda d: d.assign(x="3"), "'x' held numbers"),
+    ("C(k)", lambda d: d.assign(k=d.k.astype(str)), "'k' held numbers"),
+    ("m", lambda d: d.assign(m=1.5), "'m' held no numbers .* holds numbers here"),
+    ("I(m == 'A')", lambda d: d.assign(m=1), "'m' held no numbers"),
+    ("x", lambda d: d.assign(x=np.inf), "'x' has 210 infinite"),
+    ("np.log(z)", lambda d: d.assign(z=0.0), "non-finite values of np.log"),
+    ("bs(x, df=4)", lambda d: d.assign(x=100.0), "beyond upper"),
+    ("x", lambda d: d.iloc[:0], "0 rows"),
+    ("x", lambda d: None, "no data given"),
+    ("x", lambda d: pd.concat([d, d[["x"]]], axis=1), "several columns named x"),
+]
+
+
+@pytest.mark.parametrize(("fixed", "change", "message"), ERRORS, ids=[f"{e[0]}: {e[2]}" for e in ERRORS])
+def test_columns_that_cannot_be_coded(data, fixed, change, message):
+    model = build(f"y ~ {fixed} + (1 | h)", data)
+    kind = FormulaError if "bs(" in fixed else DataError
+    with pytest.raises(kind, match=message):
+        model.coding.fixed(change(data))
+
+
+def test_only_what_is_asked_for_is_needed(data):
+    model = build("y ~ m * x + (z | h)", data, weights="w", offset="k")
+    grid = pd.DataFrame({"m": ["C", "A"], "x": [0.5, -1.0]})
+    np.testing.assert_array_equal(model.coding.fixed(grid), [[1, 0, 1, 0.5, 0, 0.5], [1, 0, 0, -1.0, 0, 0]])
+    with pytest.raises(DataError, match="no column 'h'"):
+        model.coding.random(grid)
+    with pytest.raises(DataError, match="no column 'k'"):
+        model.coding.offset(grid)
+    with pytest.raises(DataError, match="no column 'w'"):
+        model.coding.weights(grid)
+
+
+def test_offset_and_weights_given_as_arrays(data):
+    model = build("y ~ x + offset(z) + (1 | h)", data, offset=data.k, weights=data.w.to_numpy())
+    for label in ("offset", "weights"):
+        with pytest.raises(DataError, match=f"{label} was an array in the fit"):
+            getattr(model.coding, label)(data)
+    assert np.array_equal(model.coding.offset(data, given=data.k), model.design.offset)
+    assert np.array_equal(model.coding.offset(data.iloc[:2], given=2.0), 2.0 + data.z[:2])
+    assert np.array_equal(model.coding.weights(data, given=data.w), model.design.weights)
+    with pytest.raises(DataError, match=r"offset has shape \(3,\); the new rows are 210"):
+        model.coding.offset(data, given=[1.0, 2.0, 3.0])
+    with pytest.raises(DataError, match="weights is not numeric"):
+        model.coding.weights(data, given="heavy")
+
+
+def test_without_offset_and_weights(data):
+    coding = build("y ~ x + (1 | h)", data).coding
+    assert coding.offset(data) is None
+    assert coding.weights(data) is None
+
+
+# -- the caller -------------------------------------------------------------------------------------------
+
+
+def test_a_variable_that_was_a_column_must_be_one(data):
+    extra = np.arange(N) / 7.0
+    model = build("y ~ x + extra + (1 | h)", data)
+    assert np.array_equal(model.coding.fixed(data.assign(extra=extra)), model.design.X)
+    with pytest.raises(DataError, match=r"'extra' was a variable of the caller .* need it as a column"):
+        model.coding.fixed(data)
+
+
+def test_values_of_the_caller_are_those_of_the_fit(data):
+    power = 2
+    model = build("y ~ I(x ** power) + (1 | h)", data)
+    expected = model.design.X.copy()
+    power = 3
+    assert np.array_equal(model.coding.fixed(data), expected)
+    # a column of that name is another thing
+    assert np.array_equal(model.coding.fixed(data.assign(power=power)), expected)
+    assert np.array_equal(model.coding.rows(data, {"power": power}).context["power"], 3)
+    cubed = model.coding.fixed(model.coding.rows(data, {"power": 3}))
+    assert np.array_equal(cubed[:, 1], data.x**3)
+
+
+def test_the_data_are_not_kept_with_the_functions_of_the_caller(data):
+    df = pd.concat([data] * 50, ignore_index=True)
+    df["y"] += df.index % 7
+    x = df.x.to_numpy()  # noqa: F841  a variable that has a column's name
+    model = build("y ~ bs(x, df=5) + tenfold(z) * m + (1 | h:f) + (x | g)", df)
+    assert len(pickle.dumps(model.coding)) < 12_000
+    rows = model.coding.rows(df)
+    for _ in range(2):
+        assert np.array_equal(model.coding.fixed(rows), model.design.X)
+
+
+def test_functions_that_a_pickle_cannot_hold_are_named(data):
+    double = lambda v: 2.0 * v  # noqa: E731
+    model = build("y ~ double(x) + tenfold(z) + (1 | h)", data)
+    assert_same(model, data)
+    other = pickle.loads(pickle.dumps(model))
+    for again in (other, pickle.loads(pickle.dumps(other))):
+        with pytest.raises(FormulaError, match=r"'double' of the caller was not restored .*context="):
+            again.coding.fixed(data)
+        rows = again.coding.rows(data, {"double": double})
+        assert np.array_equal(again.coding.fixed(rows), model.design.X)
+
+
+def test_contrasts_that_a_pickle_cannot_hold_are_named(data):
+    from formulaic.transforms.contrasts import SumContrasts
+
+    class Own(SumContrasts):
+        pass
+
+    results = mme.lmer("y ~ C(m, Own()) + (1 | h)", data)
+    design = results.model.model_design
+    assert_same(design, data)
+    again = pickle.loads(pickle.dumps(results))
+    assert again.summary().as_text() == results.summary().as_text()
+    with pytest.raises(FormulaError, match=r"the coding of .* could not be stored .*Own"):
+        again.model.model_design.coding.fixed(data)
+
+
+def test_functions_of_the_main_program(data, tmp_path):
+    """Results load where the main program is another one; its functions are asked for when rows are coded."""
+    data.to_pickle(tmp_path / "data.pkl")
+    save = (
+        "import sys, pickle, math, pandas as pd, numpy.linalg as la\n"
+        "from mme.formula import build_design\n"
+        "def third(x):\n    return x / 3\n"
+        "data = pd.read_pickle(sys.argv[1])\n"
+        "for k, f in enumerate(['third(x)', 'I(x * la.norm([3.0, 4.0]))']):\n"
+        "    model = build_design(f'y ~ {f} + (1 | h)', data)\n"
+        "    pickle.dump(model, open(f'{sys.argv[1]}.{k}', 'wb'))\n"
+    )
+    subprocess.run([sys.executable, "-c", save, str(tmp_path / "data.pkl")], check=True)
+    first, second = (pickle.loads((tmp_path / f"data.pkl.{k}").read_bytes()) for k in range(2))
+    with pytest.raises(FormulaError, match="'third' of the caller was not restored"):
+        first.coding.fixed(data)
+    rows = first.coding.rows(data, {"third": lambda x: x / 3})
+    assert np.array_equal(first.coding.fixed(rows), first.design.X)
+    assert_same(second, data)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "named"),
+    [
+        ("centred(x) + z", "centred(x)"),
+        ("I(x - x.mean())", "x - x.mean()"),
+        ("np.cumsum(x)", "np.cumsum(x)"),
+        ("I(x / np.max(x)) * m", "x / np.max(x)"),
+        ("pd.cut(x, 3, labels=['a', 'b', 'c'])", "pd.cut"),
+        ("x.rank()", "x.rank()"),
+    ],
+)
+def test_what_depends_on_other_rows_is_refused(data, fixed, named):
+    """x - x.mean() of one new row would be zero, whatever x is."""
+    model = build(f"y ~ {fixed} + (1 | h)", data)
+    for new in (data, data.iloc[:1]):
+        with pytest.raises(FormulaError, match="depends on the other rows") as caught:
+            model.coding.fixed(new)
+        assert named in str(caught.value)
+
+
+def test_methods_of_single_rows_are_fine(data):
+    assert_same(build("y ~ x.clip(-1, 1) + m.str.len() + C(m.str.lower()) + (1 | h)", data), data)
+
+
+def test_safe_formulas_stay_safe(data):
+    formula = "y ~ np.log(z) * m + scale(x) + C(k, contr.sum) + offset(2 * z) + (poly(x, 2) | h)"
+    model = build(formula, data, evaluate="safe")
+    assert_same(model, data)
+    assert_same(pickle.loads(pickle.dumps(model)), data.iloc[:3], slice(3))
+    # text in place of numbers would be repeated: memory for the asking
+    with pytest.raises(DataError, match="'z' held numbers"):
+        model.coding.offset(data.assign(z="a" * 1000))
+
+    class Column:
+        called = False
+
+        def __rmul__(self, other):
+            Column.called = True
+            return other
+
+    with pytest.raises(DataError, match="'z' held numbers"):
+        model.coding.offset(data.assign(z=[Column()] * N))
+    assert not Column.called
+
+
+# -- terms and variables ----------------------------------------------------------------------------------
+
+
+def test_terms(data):
+    coding = build("y ~ m * np.log(z) + C(k):x + `my col` + (1 | h)", data).coding
+    got = [(t.name, t.columns, t.factors, t.variables) for t in coding.terms]
+    assert got == [
+        ("(Intercept)", slice(0, 1), (), ()),
+        ("m", slice(1, 3), ("m",), ("m",)),
+        ("np.log(z)", slice(3, 4), ("np.log(z)",), ("z",)),
+        ("my col", slice(4, 5), ("my col",), ("my col",)),
+        ("m:np.log(z)", slice(5, 7), ("m", "np.log(z)"), ("m", "z")),
+        ("C(k):x", slice(7, 11), ("C(k)", "x"), ("k", "x")),
+    ]
+    names = coding.x_names
+    assert names[coding.terms[4].columns] == ("m[T.B]:np.log(z)", "m[T.C]:np.log(z)")
+    plain = build("y ~ 0 + x + `my col` + (1 | h)", data).coding.terms
+    assert [(t.name, t.columns, t.factors) for t in plain] == [
+        ("x", slice(0, 1), ("x",)),
+        ("my col", slice(1, 2), ("my col",)),
+    ]
+    assert build("y ~ 0 + (1 | h)", data).coding.terms == ()
+
+
+def test_variables(data):
+    rows = data.x > -1
+    coding = build(
+        "y ~ x + m * cat + C(k) + flag + I(z ** 2) + num + I(h == 's') + (x.1 | f)", data, subset=rows
+    ).coding
+    got = {v.name: v for v in coding.variables}
+    assert set(got) == {"x", "m", "cat", "k", "flag", "z", "num", "h"}
+    assert {name for name, variable in got.items() if variable.kind == "numeric"} == {"x", "z"}
+    assert {variable.kind for variable in got.values()} == {"numeric", "categorical"}
+    assert got["x"].levels is None
+    for name in ("x", "z", "k", "flag"):
+        values = data[name][rows].astype(float)
+        assert got[name].mean == pytest.approx(values.mean(), rel=1e-14)
+        assert (got[name].low, got[name].high) == (values.min(), values.max())
+    assert got["m"].levels == ["A", "B", "C"]
+    assert got["cat"].levels == ["mid", "low", "high"]
+    assert got["k"].levels == [1, 2, 3, 4]
+    assert got["flag"].levels == [False, True]
+    assert got["num"].levels == [30, 40, 50]
+    assert got["h"].levels == ["s", "t", "u", "v:w", "w"]
+    assert np.isnan(got["m"].mean)
+    plain = build("y ~ x + flag + (1 | h)", data).coding.variables
+    assert [(v.name, v.kind, v.levels) for v in plain] == [
+        ("x", "numeric", None),
+        ("flag", "categorical", [False, True]),
+    ]
+
+
+def test_a_grid_of_chosen_values(data):
+    coding = build("y ~ m * poly(x, 2) + flag + (1 | h)", data).coding
+    variables = {v.name: v for v in coding.variables}
+    grid = pd.MultiIndex.from_product(
+        [variables["m"].levels, [variables["x"].mean], variables["flag"].levels], names=["m", "x", "flag"]
+    ).to_frame(index=False)
+    X = coding.fixed(grid)
+    assert X.shape == (6, len(coding.x_names))
+    (m,) = (t.columns for t in coding.terms if t.name == "m")
+    assert X[:, m].tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 1], [0, 1]]
+    (flag,) = (t.columns for t in coding.terms if t.name == "flag")
+    assert X[:, flag].ravel().tolist() == [0, 1] * 3
+
+
+def test_results_keep_the_coding(data):
+    results = mme.lmer("y ~ m * x + (1 | h)", data)
+    again = pickle.loads(pickle.dumps(results))
+    design = again.model.model_design
+    assert np.array_equal(design.coding.fixed(data), results.model.model_design.design.X)
+    fitted = design.coding.fixed(data) @ again.fit.beta
+    np.testing.assert_array_equal(fitted, again.fitted_fixed)
+
+
+# -- statsmodels' door ------------------------------------------------------------------------------------
+
+DOOR = [
+    ("x + z", "~x"),
+    ("m * x", "1"),
+    ("C(k) + cat", None),
+    ("0 + m + center(x)", "~0 + m"),
+    ("C(k, Sum) * np.log(z) + flag", "~center(z)"),
+    ("standardize(x) + Q('my col')", "~x + flag"),
+    ("bs(x, df=4) + cr(z, df=3, constraints='center')", "~bs(x, df=3)"),
+    ("tenfold(x) + I(k ** 2)", "~tenfold(z)"),
+    ("obj + num", "~obj"),
+    ("1", "~z"),
+]
+
+
+@pytest.fixture(params=["patsy", "formulaic"])
+def engine(request, monkeypatch) -> str:
+    options = pytest.importorskip("statsmodels.formula", reason="one formula engine before 0.15").options
+    monkeypatch.setattr(options, "formula_engine", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize(("fixed", "re_formula"), DOOR)
+@pytest.mark.parametrize("groups", ["g", "h", ["h", "flag"], ["m", "h", "r"]])
+def test_formulas_of_mixedlm(data, fixed, re_formula, groups, engine):
+    if engine == "formulaic":
+        fixed = fixed.replace("tenfold(x)", "np.exp(x)").replace("Q('my col')", "z")
+        re_formula = re_formula and re_formula.replace("tenfold", "np.exp")
+    data = data.assign(obj=data.k.astype(object))
+    model = mme.MixedLM.from_formula(f"y ~ {fixed}", data, groups=groups, re_formula=re_formula)
+    assert model.coding is model.coding
+    order = np.random.default_rng(3).permutation(N)
+    for rows in (slice(None), order, order[:7], order[:1]):
+        for frame in (data, plain(data)):
+            new = frame.iloc[rows]
+            assert np.array_equal(model.coding.fixed(new), model.exog[rows])
+            (term,) = model.coding.random(new)
+            assert np.array_equal(term.codes, model.group_index.codes[rows])
+            assert term.column_names == tuple(model.data.exog_re_names)
+            if term.columns is None:
+                assert np.all(model.exog_re == 1.0)
+            else:
+                assert np.array_equal(term.columns, model.exog_re[rows])
+    assert model.coding.x_names == tuple(model.exog_names)
+    assert [t.columns.stop for t in model.coding.terms][-1] == model.k_fe
+    again = pickle.loads(pickle.dumps(model))
+    assert "coding" not in again.__dict__
+    assert np.array_equal(again.coding.fixed(data), model.exog)
+
+
+def test_terms_and_levels_of_mixedlm(data):
+    model = mme.MixedLM.from_formula("y ~ m * x + C(k)", data, groups="h")
+    got = [(t.name, t.columns, t.factors, t.variables) for t in model.coding.terms]
+    assert got == [
+        ("Intercept", slice(0, 1), (), ()),
+        ("m", slice(1, 3), ("m",), ("m",)),
+        ("C(k)", slice(3, 6), ("C(k)",), ("k",)),
+        ("x", slice(6, 7), ("x",), ("x",)),
+        ("m:x", slice(7, 9), ("m", "x"), ("m", "x")),
+    ]
+    variables = {v.name: v for v in model.coding.variables}
+    assert variables["m"].levels == ["A", "B", "C"]
+    assert variables["k"].levels == [1, 2, 3, 4]
+    assert (variables["x"].kind, variables["x"].low) == ("numeric", data.x.min())
+    with pytest.raises(DataError, match=r"column 'm' has levels .* 'D'"):
+        model.coding.fixed(data.assign(m="D"))
+    with pytest.raises(DataError, match="no column 'x'"):
+        model.coding.fixed(data.drop(columns="x"))
+    new = plain(data).assign(h="new")
+    new.loc[new.index[3], ["m", "h"]] = None
+    rows = model.coding.rows(new)
+    assert np.flatnonzero(np.isnan(model.coding.fixed(rows)).all(axis=1)).tolist() == [3]
+    (term,) = model.coding.random(rows)
+    assert (term.codes == -1).all()
+    assert term.missing.sum() == 1
+    assert rows.missing == {"m": 1, "h": 1}
+
+
+def test_what_mixedlm_cannot_code_is_named(data):
+    arrays = mme.MixedLM(data.y, data[["x"]], data.h)
+    with pytest.raises(DataError, match="made of arrays"):
+        _ = arrays.coding
+    labelled = mme.MixedLM.from_formula("y ~ x", data, groups=data.h.to_numpy())
+    assert np.array_equal(labelled.coding.fixed(data), labelled.exog)
+    with pytest.raises(DataError, match="groups were given as labels"):
+        labelled.coding.random(data)
+    parts = mme.MixedLM.from_formula("y ~ x", data, groups="h", vc_formula={"f": "0 + C(f)"})
+    assert np.array_equal(parts.coding.fixed(data), parts.exog)
+    with pytest.raises(DataError, match="variance components f of vc_formula"):
+        parts.coding.random(data)
+    whole = mme.MixedLM.from_formula("y ~ centred(x)", data, groups="h")
+    with pytest.raises(FormulaError, match="cannot be evaluated row by row"):
+        whole.coding.fixed(data.iloc[:1])
+
+
+def test_functions_within_functions_at_the_other_door(data):
+    """As in statsmodels: names are looked up where from_formula is called, in every formula."""
+    double = lambda v: 2.0 * v  # noqa: E731
+    model = mme.MixedLM.from_formula("y ~ double(x)", data, groups="h", re_formula="~double(z)")
+    assert np.array_equal(model.exog_re[:, 1], 2.0 * data.z)
+    assert np.array_equal(model.coding.random(data)[0].columns, model.exog_re)
+    for text, columns in (("0 + double(z)", 1), ("0 + C(double(k))", 4)):
+        model = mme.MixedLM.from_formula("y ~ x", data, groups="h", vc_formula={"a": text})
+        assert model.exog_vc.mats[0][0].shape[1] == columns
+
+    def one_up(**options):
+        return mme.MixedLM.from_formula("y ~ x", data, groups="h", **options)
+
+    assert one_up(re_formula="~double(z)", eval_env=2).k_re == 2
+    assert double(1.0) == 2.0
