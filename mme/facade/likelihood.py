@@ -34,7 +34,7 @@ from .penalty import CovariancePenalty, FixedPenalty
 if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
 
-__all__ = ["Likelihood"]
+__all__ = ["Likelihood", "relative_factors"]
 
 # Multiplications of the exact second derivatives, some seconds' work, from which they must cost less than the
 # differences of the score do.
@@ -148,8 +148,7 @@ class Likelihood:
             raise ValueError(f"vcomp has shape {vcomp.shape}; the model has {self.k_vc} variance components.")
         if not _is_psd(cov_re) or np.any(vcomp < 0):
             raise ValueError("the covariance of the random effects is not positive semidefinite.")
-        lams = [_cholesky(cov_re)] if self.k_re else []
-        return lams + [np.array([[np.sqrt(v)]]) for v in vcomp]
+        return relative_factors(cov_re, vcomp)
 
     def admits(self, cov_re: np.ndarray, vcomp: np.ndarray) -> bool:
         """Whether these are (co)variances: finite, none negative, positive semidefinite."""
@@ -362,6 +361,12 @@ class Likelihood:
 
             H = H - difference_hessian(pull, cov_re, vcomp, directions)
         return H, singular
+
+
+def relative_factors(cov_re: np.ndarray, vcomp: np.ndarray) -> list[np.ndarray]:
+    """Factors of positive semidefinite covariances, per term of the design."""
+    lams = [_cholesky(cov_re)] if cov_re.size else []
+    return lams + [np.array([[np.sqrt(v)]]) for v in vcomp]
 
 
 def _is_psd(cov: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
 from ..design.vc_formula import formula_columns
+from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
 from .blups import group_covariances, random_effect_arrays
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from ..protocol import MixedModel
 
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
-
-# A ratio of variances this small, in units where the reliability is about one half, is on the boundary.
 
 
 class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
@@ -470,7 +469,8 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
     @property
     def fitted(self) -> Fitted:
         """The estimate with its labels, as reports and inference take it from either door."""
-        model, likelihood = self.model, self._likelihood
+        model = self.model
+        there = model.endog is not None
         effects = tuple(str(n) for n in model.data.exog_re_names) if self.k_re else ()
         terms = [TermLabels(model.group_name, effects, model.n_groups, FULL)] if self.k_re else []
         terms += [TermLabels(c.name, (c.name,), c.n_columns, FULL) for c in model.exog_vc.components]
@@ -482,12 +482,12 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             nu=int(self.df_resid if self.reml else self.nobs),
             beta=self.fe_params,
             vcov_beta=lambda: np.asarray(self.cov_params())[:k, :k],
-            lam=tuple(likelihood.factors(self.cov_re_unscaled, self.params_object.vcomp)),
+            lam=tuple(relative_factors(self.cov_re_unscaled, self.params_object.vcomp)),
             sigma2=self.scale,
             loglik=self.llf,
             converged=self.converged,
-            objective=lambda: likelihood.objective(self.reml),
-            design=likelihood.design,
+            objective=lambda: self._likelihood.objective(self.reml),
+            design=self._likelihood.design if there else None,
             monte_carlo=self.monte_carlo,
         )
 

@@ -117,7 +117,7 @@ def test_zero_rows_and_zero_columns_of_given_matrices():
         assert_array_equal(c.block(g, groups), mats[g])
     assert_array_equal(c.expand(np.array([5.0, 6.0, 7.0])), [5, 0, 6, 7])
     assert c.labels(0, 4) == ["p", "q", "p", "q"] and c.labels(1, 3) == ["q", "p"]
-    assert_array_equal(c.times(np.array([5.0, 6.0, 7.0])), [5, 0, 10, 0, 18, 28])
+    assert_array_equal(c.term().times(np.array([5.0, 6.0, 7.0])), [5, 0, 10, 0, 18, 28])
 
 
 @pytest.mark.parametrize("sparse", [False, True])
