@@ -123,7 +123,7 @@ class MixedLM:
 
 
 class ManyGroups:
-    """Two components in each of 1,000 groups: a model that is slow to build where formulas are read by group."""
+    """Two components in each of 1,000 groups: slow to build if formulas were read group by group."""
 
     timeout = 300
 

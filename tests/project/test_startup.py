@@ -77,6 +77,7 @@ def test_import_loads_nothing_that_is_needed_late():
     assert loaded.isdisjoint(LATE)
 
 
+@pytest.mark.slow
 def test_import_adds_little_to_its_dependencies():
     """Where statsmodels and Numba are loaded already, its own modules and a small one."""
     dependencies = "import statsmodels.api, numba"
@@ -91,6 +92,7 @@ def cold(tmp_path_factory) -> tuple[subprocess.CompletedProcess, str]:
     return run(COMPILED, NUMBA_CACHE_DIR=cache), cache
 
 
+@pytest.mark.slow
 def test_first_fit_of_an_installation(cold):
     """Importing compiles nothing; a fit compiles each kernel it needs once, a small part of all there are."""
     imported, compiled = json.loads(cold[0].stdout)
@@ -99,6 +101,7 @@ def test_first_fit_of_an_installation(cold):
     assert 0 < len(compiled) <= 20, compiled
 
 
+@pytest.mark.slow
 def test_the_wait_is_announced_in_one_line(cold):
     """Once, on stderr, and never again."""
     first, cache = cold
@@ -106,6 +109,7 @@ def test_the_wait_is_announced_in_one_line(cold):
     assert run(FIRST_FIT, NUMBA_CACHE_DIR=cache).stderr == ""
 
 
+@pytest.mark.slow
 def test_first_fit_of_a_process(cold):
     """Kernels come from the cache."""
     again = run(COMPILED, NUMBA_CACHE_DIR=cold[1])
