@@ -38,10 +38,16 @@ def warm() -> None:
 
     warnings.simplefilter("ignore", mme.exceptions.MMEWarning)
     for name in problems.PROBLEMS:
-        for solver in ("dense", "cholmod", "superlu", "iterative"):
+        for solver in ("dense", "cholmod", "superlu", "iterative", "read-only"):
+            design = problems.build(name)
+            if solver == "read-only":  # as pandas gives columns out; Numba takes these for another type
+                for array in (design.y, design.X, *(term.columns for term in design.terms)):
+                    if array is not None:
+                        array.setflags(write=False)
+                solver = "dense"
             try:
-                fit_design(problems.build(name), solver=solver)
-            except MMEError:  # a few have nothing for this solver
+                fit_design(design, solver=solver)
+            except MMEError:  # a response that some model explains exactly
                 continue
     sleep, plates = load_data("sleepstudy"), load_data("Penicillin")
     for solver in ("direct", "iterative"):
