@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+
 import mme
 
 from . import problems
@@ -90,23 +93,71 @@ class Reached:
 class MixedLM:
     """The same engine through statsmodels' signature."""
 
-    params = ("sleepstudy", "chem97", "slope20k", "intercept100k", "nested10k")
+    params = ("sleepstudy", "chem97", "slope20k", "intercept100k", "nested10k", "insteval_2")
     param_names = ("workload",)
     timeout = 300
     warmup_time = 0.0
     rounds = 1
 
     def setup(self, workload: str) -> None:
-        self.data = problems.data(workload)
+        self.data = problems.data(workload).assign(one=1)
         self.model = problems.GROUPED[workload]
         self.time_mixedlm(workload)
 
-    def time_mixedlm(self, workload: str) -> None:
+    def _built(self) -> mme.MixedLM:
         spec = self.model
-        mme.MixedLM.from_formula(
+        return mme.MixedLM.from_formula(
             spec.fixed,
             self.data,
             groups=spec.groups,
             re_formula=spec.random,
             vc_formula=spec.components,
-        ).fit()
+        )
+
+    def time_mixedlm(self, workload: str) -> None:
+        self._built().fit()
+
+    def time_build(self, workload: str) -> None:
+        """The model alone: formulas, groups, components."""
+        self._built()
+
+
+class ManyGroups:
+    """Two components in each of 1,000 groups: slow to build if formulas were read group by group."""
+
+    timeout = 300
+
+    def setup(self) -> None:
+        n = 20_000
+        data = pd.DataFrame({"y": np.random.default_rng(0).normal(size=n), "g": np.arange(n) // 20})
+        data["a"], data["b"] = np.tile(np.repeat(list("abcde"), 4), 1000), np.tile(list("wxyz"), 5000)
+        self.data = data
+
+    def time_build(self) -> None:
+        components = {"a": "0 + C(a)", "b": "0 + C(b)"}
+        mme.MixedLM.from_formula("y ~ 1", self.data, groups="g", re_formula="1", vc_formula=components)
+
+
+class AfterFit:
+    """What follows a fit of slope20k through statsmodels' signature."""
+
+    params = ("bse", "bse_re", "profile_re")
+    param_names = ("what",)
+    timeout = 300
+    number = 1  # results keep what they have worked out
+    warmup_time = 0.0
+
+    def setup(self, what: str) -> None:
+        self.result = self._fit()
+        self.time_after(what)
+        self.result = self._fit()
+
+    def _fit(self):
+        spec, data = problems.GROUPED["slope20k"], problems.data("slope20k")
+        return mme.MixedLM.from_formula(spec.fixed, data, groups=spec.groups, re_formula=spec.random).fit()
+
+    def time_after(self, what: str) -> None:
+        if what == "profile_re":
+            self.result.profile_re(0, "re", num_low=1, dist_low=0.05, num_high=1, dist_high=0.05)
+        else:
+            getattr(self.result, what)

@@ -105,6 +105,7 @@ GROUPED: dict[str, Grouped] = {
     "slope20k": Grouped("y ~ x", "g", "~x"),
     "intercept100k": Grouped("y ~ x1 + x2", "g"),
     "nested10k": Grouped("y ~ x", "school", "1", {"klass": "0 + C(klass)"}),
+    "insteval_2": Grouped("y ~ 1", "one", None, {"s": "0 + C(s)", "d": "0 + C(d)"}),  # a column of ones
     "intercept1m": Grouped("y ~ x1 + x2", "g"),
     "nested1m": Grouped("y ~ x", "school", "1", {"klass": "0 + C(klass)"}),
     "slope1m": Grouped("y ~ x", "g", "~x"),

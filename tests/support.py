@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,19 @@ def inference_reference() -> dict[str, dict]:
     """Models of tests/reference/inference.json by name."""
     with open(HERE / "reference" / "inference.json") as file:
         return json.load(file)["models"]
+
+
+def mark_slow(cases: Iterable, slow: Callable[[Any], bool]) -> list:
+    """Cases of a parametrization, those for which `slow` holds left out of the fast lane.
+
+    A case is one argument, or a tuple of several.
+    """
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        if slow(case)
+        else case
+        for case in cases
+    ]
 
 
 def reference(name: str, method: str) -> dict:

@@ -161,6 +161,7 @@ def test_results_say_statsmodels_while_installed():
     assert list(result.bse_fe.index) == ["Intercept", "Days"]
 
 
+@pytest.mark.slow
 def test_pickles_of_results_need_no_installation(tmp_path):
     d = load_data("sleepstudy")
     with mme.install():
@@ -187,6 +188,7 @@ def test_pickles_of_results_need_no_installation(tmp_path):
     assert float(llf) == result.llf
 
 
+@pytest.mark.slow
 def test_install_initializes_workers_that_are_spawned():
     d = load_data("sleepstudy")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=mme.install) as pool:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import pytest
 import workloads
-from support import aligned, comparable, inference_reference, load_data, reference_models, stopping
+from support import aligned, comparable, inference_reference, load_data, mark_slow, reference_models, stopping
 
 import mme
 from mme import MixedLMParams
@@ -100,9 +100,10 @@ def test_loglik(name, method):
 
 
 COMPARABLE = [case for case in CASES if comparable(*case)]
+LARGE = {"insteval_1", "ml100k", "vc8"}  # standard errors of their fixed effects take seconds
 
 
-@pytest.mark.parametrize(("name", "method"), COMPARABLE)
+@pytest.mark.parametrize(("name", "method"), mark_slow(COMPARABLE, lambda case: case[0] in LARGE))
 def test_fixed_effects(name, method):
     """By name, each in its own standard error; as far as lme4 may have stopped from the optimum."""
     result, reference = _fit(name, method), reference_models()[name][method]

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from support import HERE
+from support import HERE, mark_slow
 
 import mme
 from mme.exceptions import DataError, FlatLikelihoodWarning, PerfectFitError, PerfectFitWarning
@@ -123,10 +123,15 @@ def _frozen() -> list[dict]:
 
 
 FROZEN = _frozen()
+SECONDS = {233, 376, 827, 1175, 1391}  # numbers of those that take long
 
 
 @pytest.mark.filterwarnings("ignore::mme.exceptions.FlatLikelihoodWarning")
-@pytest.mark.parametrize("case", FROZEN, ids=[f"{c['number']} {c['family']}: {c['defect']}" for c in FROZEN])
+@pytest.mark.parametrize(
+    "case",
+    mark_slow(FROZEN, lambda case: case["number"] in SECONDS),
+    ids=[f"{c['number']} {c['family']}: {c['defect']}" for c in FROZEN],
+)
 def test_hard_designs_end_at_the_best_optimum(case):
     data = pd.DataFrame(case["data"])
     if case["llf"] is None:

@@ -7,6 +7,7 @@ import oracle
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
+from support import mark_slow
 
 import mme
 from mme.engine.equations.design import Design, RandomTerm
@@ -287,7 +288,7 @@ def test_the_largest_values_that_are_accepted_fit(data, base):
 
 
 @pytest.mark.parametrize("solver", ["direct", "iterative"])
-@pytest.mark.parametrize("sd", [30.0, 300.0, 1000.0])
+@pytest.mark.parametrize("sd", mark_slow([30.0, 300.0, 1000.0], lambda sd: sd > 30.0))
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_a_large_variance_beside_one_near_zero(seed, sd, solver):
     """Moments say next to nothing of the small one; the search must find it in a few steps all the same."""

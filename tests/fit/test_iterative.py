@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from problems import PROBLEMS, build
-from support import errors_of, flat, load_data, random_design, reference_models
+from support import errors_of, flat, load_data, mark_slow, random_design, reference_models
 
 import mme
 from mme.engine.direct.objective import Objective
@@ -32,7 +32,9 @@ def exact(seed: int, reml: bool = True) -> Fit:
 REFERENCE = ["penicillin_crossed", "pastes_nested", "insteval_2", "scotssec", "vc8", "ml100k", "chem97"]
 CROSSED = [*REFERENCE, "insteval_1", "egsingle", "kb_mid", "kb_maximal", "machines_nested", "oats"]
 LARGE = ("vc8", "insteval_1", "insteval_2")  # under REML only where a test is run on every model
-CASES = [pytest.param(n, True, id=f"{n}-reml") for n in CROSSED]
+CASES = [
+    pytest.param(n, True, id=f"{n}-reml", marks=[pytest.mark.slow] if n in LARGE else []) for n in CROSSED
+]
 CASES += [pytest.param(n, False, id=f"{n}-ml") for n in CROSSED if n not in LARGE]
 
 
@@ -50,7 +52,7 @@ def assert_fixed_effects_agree(got: Fit, expected: Fit, tol: float) -> None:
 
 
 @pytest.mark.parametrize("method", ["reml", "ml"])
-@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize("name", mark_slow(REFERENCE, lambda name: name in LARGE))
 def test_reference_models(name, method):
     """Oracle: the exact fit, itself held to lme4 in lmm/test_reference.py."""
     direct = reference_fit(name, method == "reml")
@@ -105,7 +107,7 @@ def test_exact_steps_end_at_the_direct_optimum(name, reml):
     assert "exact evaluation" in got.record.solver and got.record.solver.startswith("iterative")
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", mark_slow(range(50), lambda seed: seed >= 10))
 def test_tight_fit_of_random_designs(seed):
     reml = seed % 2 == 0
     direct = exact(seed, reml)
@@ -186,6 +188,7 @@ def z_score(design_seed: int, seed: int) -> np.ndarray:
     return errors_of(fit_design(direct.design, solver="iterative", seed=seed, **options), direct)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design_seed", [0, 4])
 def test_reported_monte_carlo_error_is_honest(design_seed):
     z = np.array([z_score(design_seed, seed) for seed in range(40)])

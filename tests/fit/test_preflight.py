@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from problems import build
-from support import load_data
+from support import load_data, mark_slow
 
 import mme
 from mme.engine.direct.objective import Objective
@@ -185,7 +185,9 @@ def test_limits_of_the_process_count(monkeypatch):
 
 
 @pytest.mark.parametrize("solver", ["direct", "iterative"])
-@pytest.mark.parametrize("kind", ["scalar", "three", "wide", "vectors", "probes"])
+@pytest.mark.parametrize(
+    "kind", mark_slow(["scalar", "three", "wide", "vectors", "probes"], lambda kind: kind != "scalar")
+)
 def test_predicted_bytes_are_those_of_a_fit(kind, solver):
     """Oracle: what NumPy allocates, at its peak."""
     rng = np.random.default_rng(3)

@@ -106,6 +106,7 @@ def test_a_pickle_holds_no_workspace(solver):
     assert size < 8 * 650 * 650
 
 
+@pytest.mark.slow
 def test_a_process_pool_returns_fits():
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(fit_of_seed, [1, 2]))

@@ -6,9 +6,12 @@ import numpy as np
 import oracle
 import problems
 import pytest
-from support import load_data, reference_models
+from support import load_data, mark_slow, reference_models
 
 from mme.engine.equations.design import Design, RandomTerm
+
+# by differences in each parameter
+MANY_PARAMETERS = {"crossed8", "crossed_vector_scalar", "crossed_vectors", "nested_vector", "vector5"}
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
@@ -25,7 +28,7 @@ def test_two_routes_agree(name, reml):
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
-@pytest.mark.parametrize("name", list(problems.PROBLEMS))
+@pytest.mark.parametrize("name", mark_slow(problems.PROBLEMS, lambda name: name in MANY_PARAMETERS))
 def test_gradient_is_the_derivative_of_the_deviance(name, reml):
     design = problems.build(name)
     for label, theta in problems.thetas(design).items():

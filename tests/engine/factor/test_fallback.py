@@ -91,6 +91,7 @@ assert child.exitcode == 0 and there == here, (here, there)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_fit_in_a_forked_process_after_a_fit(solver):
     """Thread teams do not survive a fork; nothing may wait for them."""

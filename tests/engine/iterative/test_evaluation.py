@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from problems import build, thetas
+from support import mark_slow
 
 from mme.engine.covariance.factors import theta_to_lam
 from mme.engine.direct.objective import Objective
@@ -30,10 +31,11 @@ STRUCTURES = [
     "wide_x",
     "no_fixed_effects",
 ]
+LARGE = {"crossed_vector_scalar", "crossed_vectors", "nested_vector"}
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name in LARGE))
 def test_gradient_has_the_exact_expectation(name, reml):
     """Oracle: the direct one; 500 probes, so that a bias of a quarter of one probe's noise would show."""
     design = build(name)

@@ -53,6 +53,7 @@ def lines_of(cache) -> list[str]:
     return out.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_every_group_of_kernels_is_announced_before_it_is_compiled(tmp_path):
     often = "once per installation (seconds to a minute)"
     assert lines_of(tmp_path) == [

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import threadpoolctl
-from support import HERE
+from support import HERE, mark_slow
 
 import mme
 from mme.engine.direct.objective import Objective
@@ -72,12 +72,15 @@ def one_thread() -> dict:
 
 @pytest.mark.parametrize(
     "variables",
-    [
-        {"NUMBA_NUM_THREADS": "2"},
-        {"OMP_NUM_THREADS": "2"},
-        {"OMP_NUM_THREADS": "1"},
-        {"NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
-    ],
+    mark_slow(
+        [
+            {"NUMBA_NUM_THREADS": "2"},
+            {"OMP_NUM_THREADS": "2"},
+            {"OMP_NUM_THREADS": "1"},
+            {"NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
+        ],
+        lambda variables: variables != {"NUMBA_NUM_THREADS": "2"},
+    ),
     ids=lambda variables: ",".join(f"{k}={v}" for k, v in variables.items()),
 )
 def test_results_are_the_same_for_any_number_of_threads(one_thread, variables):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -193,13 +192,11 @@ def test_crossed_effects_never_dense():
     model = build()
     assert [t.n_levels for t in model.design().terms] == [1128, 2972]
     tracemalloc.start()
-    start = time.perf_counter()
     build()
-    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # the dense matrix of students alone is 73421 x 2972 x 8 bytes = 1.7 GB
     assert peak < 60e6
-    assert seconds < 2.0
 
 
 def test_conditional_covariance_of_crossed_effects():

@@ -28,6 +28,7 @@ def machines():
     return mme.mixedlm("score ~ Machine", data, **kwargs).fit(reml=False)
 
 
+@pytest.mark.slow
 def test_remove_data_makes_a_large_result_small(slope20k):
     """200,000 rows and 40,000 random effects: below 5 MB, everything that needs no rows still there."""
     before = slope20k.summary().as_text()
