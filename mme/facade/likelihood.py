@@ -39,6 +39,7 @@ __all__ = ["Likelihood", "relative_factors"]
 # Multiplications of the exact second derivatives, some seconds' work, from which they must cost less than the
 # differences of the score do.
 _AFFORDABLE = 3e10
+_LOST = 0.01  # share of a covariance that rounding of the parameters may take
 
 
 class Likelihood:
@@ -275,8 +276,12 @@ class Likelihood:
     def orthonormal_hessian(self, params: MixedLMParams, reml: bool) -> np.ndarray:
         """`hessian` in the engine's coordinates (`mme.facade.covariance.well_conditioned`).
 
-        Zero, that is no information, where the exact second derivatives would cost too much.
+        Zero, that is no information, where the exact second derivatives would cost too much, or where the
+        covariance is known to fewer digits than its columns' origin takes (a year counted from far away).
         """
+        if self._digits_lost(params.cov_re):
+            k = self.columns.kept.size + self.k_re * (self.k_re + 1) // 2 + self.k_vc
+            return np.zeros((k, k))
         beta = np.asarray(params.fe_params, dtype=np.float64)
         point = self.orthonormal_point(params, reml)
         hess = self._with_fixed_effects(point, beta, reml)
@@ -284,6 +289,15 @@ class Likelihood:
             return np.zeros_like(hess)
         hess[beta.size :, beta.size :] = self._exact_block(point, beta, reml)
         return hess
+
+    def _digits_lost(self, cov_re: np.ndarray) -> bool:
+        """Whether rounding of D's entries hides R D R', its covariance in orthonormal columns."""
+        if self.k_re < 2:
+            return False
+        D = np.asarray(cov_re, dtype=np.float64)
+        R = self.cross_products().term_basis(0)
+        rounding = np.finfo(float).eps * np.max(np.abs(R) @ np.abs(D) @ np.abs(R).T)
+        return bool(rounding > _LOST * np.max(np.abs(R @ D @ R.T)))
 
     def _exact_block(self, point: Point, beta: np.ndarray, reml: bool) -> np.ndarray:
         """1/2 tr(P V_i P V_j) - nu (curve_ij / q - slope_i slope_j / (2 q^2)), the fixed effects held."""
