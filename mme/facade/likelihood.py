@@ -23,7 +23,7 @@ from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
 from ..engine.direct.second import Vectors
 from ..engine.equations.design import Design
-from ..engine.equations.equations import Equations
+from ..engine.equations.equations import Equations, respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..fit.fit import equations_of, planned
 from .covariance import triangle
@@ -81,6 +81,11 @@ class Likelihood:
             with single_threaded_blas():
                 self.equations = equations_of(self.design)
         return self.equations
+
+    def share(self, other: Likelihood) -> None:
+        """Take the cross-products of another likelihood whose design differs in its response alone."""
+        with single_threaded_blas():
+            self.equations = respond(self.design, other.cross_products())
 
     def check_memory(self) -> None:
         """Raise `MemoryEstimateError` where a factorization is predicted not to fit in memory."""

@@ -11,8 +11,6 @@ variances then converge to those of the model without residual, and are about 1e
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ..engine.direct.objective import Objective
@@ -77,9 +75,7 @@ def explains_exactly(objective: Objective, terms: list[TermSpec] | Coordinates) 
 
 def limit_equations(equations: Equations) -> Equations:
     """The equations with a little residual variation that no effect explains."""
-    Axx = equations.Axx.copy()
-    Axx[-1, -1] *= 1.0 + ADDED
-    return replace(equations, Axx=Axx)
+    return equations.with_response(equations.response.enlarged(ADDED))
 
 
 def is_closer(r2: float, yy: float) -> bool:

@@ -90,7 +90,7 @@ class CarefulObjective:
         left = self._y - U @ (U.T @ self._y)
         left -= U @ (U.T @ left)
         # far from its origin a response is known to no more than the rounding of its values
-        rounding = max(_EXACT * np.sqrt(self.eq.n * self._yy), _EPS * np.sqrt(self.eq.yy_total))
+        rounding = max(_EXACT * np.sqrt(self.eq.n * self._yy), _EPS * np.sqrt(self.eq.response.total))
         return float(np.linalg.norm(left)) <= rounding
 
     def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = True) -> Evaluation:

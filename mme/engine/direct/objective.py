@@ -13,9 +13,9 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.factors import factor_psd
+from ..equations.border import Border, check_residual, response_scale, solve_border
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
@@ -30,8 +30,6 @@ __all__ = ["Objective"]
 # Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
 # D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
 _FLOOR = 1e-8
-# Residual sum of squares left of the response's own below which the fit is perfect to rounding.
-_PERFECT = 1e-12
 _EPS = float(np.finfo(float).eps)
 _ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
 
@@ -58,9 +56,7 @@ class Objective:
         self._solver = solver
         _ = self.elimination  # here, so that what does not fit in memory fails before the search
         self.nu = equations.n - equations.p if reml else equations.n
-        self.yy = float(equations.Axx[-1, -1])
-        if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
-            raise PerfectFitError(EXPLAINED_BY_FIXED)
+        self.yy = response_scale(equations)
         self.n_factorizations = 0
         self._state: State | None = None
 
@@ -245,60 +241,45 @@ class Objective:
         logdet += el.factorize(lam2)
         U = apply_lam(eq, lam2, K2x, True)
         Y = el.solve(U)
-        Ri, b, r2, logdet_x = self._border(Kxx, U, Y)
+        border = solve_border(Kxx - U.T @ Y)
+        r2 = border.r2
         if not np.isfinite(logdet) or not np.isfinite(r2):
             raise np.linalg.LinAlgError("the mixed-model equations overflow at this theta.")
-        if r2 <= _PERFECT * self.yy:
-            raise PerfectFitError(EXPLAINED)
+        check_residual(r2, self.yy)
         sigma2 = r2 / self.nu
         if self.reml:
-            logdet += logdet_x + eq.fixed.logdet
+            logdet += border.logdet + eq.fixed.logdet
         deviance = logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - eq.log_w
-        lost = self._lost(inner, Y, Ri, b, r2)
+        lost = self._lost(inner, Y, border)
         if _EPS * lost > _ROUGHEST:
             raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
         st = State(
-            *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, Ri, logdet, b, r2, deviance, sigma2,
-            _EPS * lost,
+            *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, border.Ri, logdet, border.b, r2, deviance,
+            sigma2, _EPS * lost,
         )  # fmt: skip
         self._state = st
         return st
 
-    def _lost(
-        self, inner: list[np.ndarray], Y: np.ndarray, Ri: np.ndarray, b: np.ndarray, r2: float
-    ) -> float:
+    def _lost(self, inner: list[np.ndarray], Y: np.ndarray, border: Border) -> float:
         """Rounding error of the deviance in units of the machine's.
 
         The border loses what V^-1 takes from X'WX and y'Wy.  S, known to rounding times the largest entry of
         lam'A lam, passes its error on to the border's Schur complement through the border's solutions.
         """
-        p = self.eq.p
+        p, r2 = self.eq.p, border.r2
         largest = 0.0
         for t, (lam, place) in enumerate(zip(inner, self.eq.layout.places, strict=True)):
             if not (self.eq.layout.has_lead and place.block == 0):
                 largest = max(largest, float(np.max(np.diag(self.eq.term_gram(t)) @ (lam * lam))))
         lost = self.nu * self.yy / r2 + largest
         if largest > 0.0:
-            u = Y[:, p] - Y[:, :p] @ b
+            u = Y[:, p] - Y[:, :p] @ border.b
             lost += largest * self.nu * float(u @ u) / r2
         if self.reml:
-            lost += float(np.sum(Ri * Ri))
+            lost += float(np.sum(border.Ri * border.Ri))
             if largest > 0.0:
-                lost += largest * float(np.sum((Y[:, :p] @ Ri.T) ** 2))
+                lost += largest * float(np.sum((Y[:, :p] @ border.Ri.T) ** 2))
         return lost
-
-    def _border(
-        self, Kxx: np.ndarray, U: np.ndarray, Y: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float, float]:
-        """Inverse Cholesky factor of X'V^-1X (in the basis Q), b, residual sum of squares, log|X'V^-1X|."""
-        p = self.eq.p
-        C = Kxx - U.T @ Y
-        if p == 0:
-            return np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
-        R = np.linalg.cholesky(C[:p, :p])
-        Ri = np.tril(np.linalg.inv(R))
-        z = Ri @ C[:p, p]
-        return Ri, Ri.T @ z, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R))))
 
     # -- gradient -----------------------------------------------------------------------------------------
 
@@ -365,7 +346,7 @@ class Objective:
             if self.reml and p:
                 U = apply_lam(eq, lam2, st.K2x, True)
                 Y = el.solve(U)
-                Ri = self._border(st.Kxx, U, Y)[0]
+                Ri = solve_border(st.Kxx - U.T @ Y).Ri
         N1, T = el.traces(lam2)
         out = []
         # half = S^-1 U_x R^-T, so that half half' is the fixed effects' share of T_22
@@ -456,12 +437,12 @@ class Objective:
             first = int(lay.has_lead)
             w2 = np.concatenate([variates(i).reshape(-1, m) for i in range(first, len(lay.blocks))])
             Zf2 = eq.A22 @ w2
-            Xf += eq.A2x[:, :p].T @ w2
+            Xf += eq.Z2Q.T @ w2
             if lay.has_lead:
                 cells = el.minus_cells(-w2, np.zeros_like(w1))  # B w_2
                 WB = el.level_apply(el.W, cells)
                 el.minus_cells_transposed(WB, Zf2)
-                Xf -= _flat(eq.A1x)[:, :p].T @ _flat(WB)
+                Xf -= _flat(eq.Z1Q).T @ _flat(WB)
                 mixed = _flat(w1).T @ _flat(el.level_apply(el.F, cells))
                 Kff += mixed + mixed.T
             Kff += w2.T @ Zf2

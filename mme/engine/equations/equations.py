@@ -9,7 +9,7 @@ covariance in this basis is R D R'.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +24,9 @@ from ..runtime.parallel import cut, row_chunks, run
 from .design import Design, RandomTerm
 from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise
 from .layout import Block, Layout
+from .response import Response
 
-__all__ = ["Equations", "build_equations", "dense_rows"]
+__all__ = ["Equations", "build_equations", "dense_rows", "respond"]
 
 _ORDINARY = 1e6  # values of a single column from which on it is scaled
 _SCANS = 4  # pieces of a transposition, each of which looks at every entry
@@ -124,8 +125,54 @@ class Equations:
         graph = within if cells is None else sp.block_array([[none, cells], [None, within]])
         return connected_components(graph, directed=False)[1][q1:]
 
+    @property
+    def Z1Q(self) -> np.ndarray:
+        """Z_1'WQ, the design's part of A1x, shape (q1, k1, p)."""
+        return self.A1x[:, :, : self.p]
+
+    @property
+    def Z2Q(self) -> np.ndarray:
+        """Z_2'WQ, the design's part of A2x, shape (q2, p)."""
+        return self.A2x[:, : self.p]
+
+    @property
+    def response(self) -> Response:
+        """The response's part; all else is the design's."""
+        p = self.p
+        return Response(
+            self.A1x[:, :, p],
+            self.A2x[:, p],
+            self.Axx[:p, p],
+            self.fixed.b0,
+            float(self.Axx[p, p]),
+            self.yy_total,
+        )
+
+    def with_response(self, response: Response) -> Equations:
+        """The equations of another response on the same design; shares all that is the design's.
+
+        Parameters
+        ----------
+        response : Response
+            From `respond`, or another one changed.
+        """
+        p = self.p
+        Axx = self.Axx.copy()
+        Axx[:p, p] = Axx[p, :p] = response.Qy
+        Axx[p, p] = response.yy
+        A1x, A2x = self.A1x, self.A2x
+        if response.Z1y.base is not A1x or response.Z2y.base is not A2x:
+            A1x = np.concatenate([self.Z1Q, response.Z1y[:, :, None]], axis=2)
+            A2x = np.column_stack([self.Z2Q, response.Z2y])
+        fixed = replace(self.fixed, b0=response.b0)
+        out = replace(self, A1x=A1x, A2x=A2x, Axx=Axx, fixed=fixed, yy_total=response.total)
+        # what was made of the design on demand
+        made = {k: v for k, v in self.__dict__.items() if k in _MADE}
+        out.__dict__.update(made)
+        return out
+
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("val", "tpos", "A22", "parts")}
+        return {k: v for k, v in self.__dict__.items() if k not in _MADE}
 
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
@@ -181,6 +228,9 @@ class Equations:
         return scales
 
 
+_MADE = ("val", "tpos", "A22", "parts", "scales")  # on demand, of the design alone
+
+
 def _own_block(eq: Equations, start: int, q: int, k: int) -> np.ndarray:
     # rows are sorted and none precedes the level's first column, so its own rows come first
     return np.broadcast_to(np.arange(k), (q, k, k))
@@ -230,6 +280,43 @@ def build_equations(design: Design, layout: Layout) -> Equations:
         layout, fixed, tuple(basis), n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos,
         gptr, gidx, gval, A2x, Axx, yy_total,
     )  # fmt: skip
+
+
+def respond(design: Design, equations: Equations) -> Equations:
+    """The equations of a design that differs in its response alone from that of `equations`.
+
+    Passes over the rows once more, but finds no cells and no cross-products of random effects again.
+
+    Parameters
+    ----------
+    design : Design
+        X, terms, weights as those of `equations`.
+    equations : Equations
+
+    Returns
+    -------
+    Equations
+    """
+    layout, n = equations.layout, design.n
+    root_w = None if design.weights is None else np.sqrt(design.weights)
+    y = design.y if design.offset is None else design.y - design.offset
+    xy, Axx, fixed, total = orthonormalise(design.X, y, root_w)
+    p = equations.p
+    r = np.ascontiguousarray(xy[:, p:])
+    columns = [_columns(design, block, root_w)[0] for block in layout.blocks]
+    Z2y = np.zeros((layout.q2, 1))
+    if layout.q2:
+        rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
+        kc.rows_times(rptr, ridx.size // n, ridx, rval, r, Z2y)
+    Z1y = np.zeros(equations.A1x.shape[:2])
+    if layout.has_lead:
+        codes, z = design.terms[layout.blocks[0].terms[0]].codes, columns[0]
+        assert codes is not None and z is not None
+        for c in range(layout.k1):
+            weight = r[:, 0] * z[:, c] if z.shape[0] else r[:, 0]
+            Z1y[:, c] = np.bincount(codes, weights=weight, minlength=layout.q1)
+    response = Response(Z1y, Z2y[:, 0], Axx[:p, p], fixed.b0, float(Axx[p, p]), total)
+    return equations.with_response(response)
 
 
 def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

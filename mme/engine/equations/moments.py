@@ -32,20 +32,19 @@ def check_identified(design: Design, eq: Equations) -> None:
         A column of a random term lies in the span of the fixed effects, for all levels together: the residual
         of Z_c on X is zero.
     """
-    p = eq.p
     lay = eq.layout
     diag2 = None
     for t, place in enumerate(lay.places):
         for c in range(place.first, place.first + place.k):
             if lay.has_lead and place.block == 0:
-                total, H = float(np.sum(eq.A1[:, c, c])), eq.A1x[:, c, :p]
+                total, H = float(np.sum(eq.A1[:, c, c])), eq.Z1Q[:, c]
             else:
                 if diag2 is None:
                     first = eq.gptr[:-1]
                     own = np.arange(lay.q2) - lay.lstart[lay.clevel]  # rows start at the level's first column
                     diag2 = eq.gval[first + own]
                 columns = _columns_of(eq, place.block, c)
-                total, H = float(np.sum(diag2[columns])), eq.A2x[columns, :p]
+                total, H = float(np.sum(diag2[columns])), eq.Z2Q[columns]
             left = total - float(np.sum(H * H))
             if left <= 1e-10 * total:
                 raise DesignError(
@@ -74,13 +73,13 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
     for i, c in components:
         if lay.has_lead and i == 0:
             a.append(eq.A1[:, c, c])
-            moment = eq.A1x[:, c, :]
+            moment, design = eq.response.Z1y[:, c], eq.Z1Q[:, c]
         else:
             columns = _columns_of(eq, i, c)
             a.append(diag2[columns])
-            moment = eq.A2x[columns]
-        r.append(moment[:, p])
-        H.append(moment[:, :p])
+            moment, design = eq.response.Z2y[columns], eq.Z2Q[columns]
+        r.append(moment)
+        H.append(design)
     m = len(components)
     F = np.zeros((m + 1, m + 1))
     rhs = np.zeros(m + 1)
@@ -94,7 +93,7 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
         for j in range(m):
             squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
             F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
-    rhs[m] = eq.Axx[p, p]
+    rhs[m] = eq.response.yy
     F[m, m] = eq.n - p
     F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
     variances = _solve(F, rhs)

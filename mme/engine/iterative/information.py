@@ -62,7 +62,7 @@ def average_information(
     w2 = np.concatenate([flat(x) for x in rest]) if rest else np.zeros((0, m))
     Zf2 = sy.gram(w2)
     K = w2.T @ Zf2
-    Xf = eq.A2x[:, :p].T @ w2
+    Xf = eq.Z2Q.T @ w2
     if lay.has_lead:
         w1 = w[0]
         Bw = sy.lead(w2) if lay.q2 else np.zeros_like(w1)
@@ -72,7 +72,7 @@ def average_information(
         WZ = sy.weigh(sy.W, Zf1.copy())
         K = K + flat(w1).T @ flat(Aw) + cross + cross.T - flat(Zf1).T @ flat(WZ)
         left = w1 - WZ
-        Xf = Xf + flat(eq.A1x[:, :, :p]).T @ flat(left)
+        Xf = Xf + flat(eq.Z1Q).T @ flat(left)
         sy.minus_rest(np.ascontiguousarray(-left), Zf2)
     Uf = sy.scale(Zf2, True)
     sol = sy.solve(Uf, tol, max_iterations=max_iterations)

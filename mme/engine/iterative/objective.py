@@ -28,9 +28,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
 from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.structure import triangular
+from ..equations.border import check_residual, response_scale, solve_border
 from ..equations.equations import Equations
 from ..equations.layout import Block
 from ..search.evaluation import Evaluation
@@ -42,7 +42,6 @@ from .state import EigenRoot, IterativeSolution, SolvedState, SolveReport
 __all__ = ["IterativeObjective", "StochasticEvaluation"]
 
 _FLOOR = 1e-8  # smallest relative variance times mean cross-product, as in mme.engine.direct.objective
-_PERFECT = 1e-12
 _TIGHTEST = 1e-10  # relative tolerance of a solve
 _MOST_ITERATIONS = 500  # of conjugate gradients in one solve
 
@@ -92,9 +91,7 @@ class IterativeObjective:
         self.eq = equations
         self.reml = bool(reml)
         self.nu = equations.n - equations.p if reml else equations.n
-        self.yy = float(equations.Axx[-1, -1])
-        if not self.yy > 1e-24 * equations.yy_total or self.yy == 0.0:
-            raise PerfectFitError(EXPLAINED_BY_FIXED)
+        self.yy = response_scale(equations)
         self.seed = int(seed)
         self.max_iterations = _MOST_ITERATIONS
         self.n_evaluations = 0
@@ -281,7 +278,6 @@ class IterativeObjective:
     def _solve_state(self, theta: np.ndarray, tol: float, probes: bool = True) -> SolvedState:
         self.n_evaluations += 1
         eq, sy = self.eq, self.system
-        p = eq.p
         lams, roots, lam2 = self._set_theta(theta)
         WA = sy.weigh(sy.W, eq.A1x.copy())
         K2x = sy.minus_rest(WA, eq.A2x.copy())
@@ -296,19 +292,11 @@ class IterativeObjective:
         cross = R.T @ Y
         C = Kxx - (U.T @ Y + cross.T)
         C = 0.5 * (C + C.T)
-        if p:
-            L = np.linalg.cholesky(C[:p, :p])
-            Ri = np.tril(np.linalg.inv(L))
-            z = Ri @ C[:p, p]
-            b, r2 = Ri.T @ z, float(C[p, p] - z @ z)
-            logdet_x = float(2.0 * np.sum(np.log(np.diag(L))))
-        else:
-            Ri, b, r2, logdet_x = np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0
-        if r2 <= _PERFECT * self.yy:
-            raise PerfectFitError(EXPLAINED)
+        border = solve_border(C)
+        check_residual(border.r2, self.yy)
         return SolvedState(
-            theta.copy(), lams, roots, lam2, U, Y, Ri, b, r2, r2 / self.nu, logdet_x, solved,
-            report,
+            theta.copy(), lams, roots, lam2, U, Y, border.Ri, border.b, border.r2, border.r2 / self.nu,
+            border.logdet, solved, report,
         )  # fmt: skip
 
     def _all_solves(
@@ -436,7 +424,7 @@ class IterativeObjective:
         v = (st.Y[:, p] - st.Y[:, :p] @ b)[:, None]
         out = []
         if lay.has_lead:
-            raw = (eq.A1x[:, :, p] - eq.A1x[:, :, :p] @ b)[:, :, None]
+            raw = (eq.response.Z1y - eq.Z1Q @ b)[:, :, None]
             raw = raw - sy.lead(sy.scale(np.ascontiguousarray(v), False))
             out.append(sy.weigh(sy.F, np.ascontiguousarray(raw))[:, :, 0])
         for r, block in enumerate(lay.rest):
@@ -470,7 +458,7 @@ class IterativeObjective:
         E = np.einsum("lab,lbc->ac", sy.F, eq.A1) if k1 > 1 else np.sum(sy.F * eq.A1, axis=0)
         N = 0.5 * (E + E.T)
         if half is not None:
-            G = flat(eq.A1x[:, :, : eq.p]) @ st.Ri.T
+            G = flat(eq.Z1Q) @ st.Ri.T
             G = G.reshape(lay.q1, k1, eq.p) - sy.lead(sy.scale(np.ascontiguousarray(half), False))
             FG = sy.weigh(sy.F, np.ascontiguousarray(G)).transpose(1, 0, 2).reshape(k1, -1)
             N = N - FG @ FG.T

@@ -418,6 +418,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
         draws = []
         for _ in range(nrep):
             again = model.__class__(distribution.rvs(rng=rng), model.exog, **kwds)
+            again.likelihood.share(self._likelihood)
             with warnings.catch_warnings():
                 # simulated responses often put a small variance on its boundary; that is part of the answer
                 warnings.simplefilter("ignore", SingularMatrixWarning)
