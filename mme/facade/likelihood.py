@@ -26,6 +26,7 @@ from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations, respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..fit.fit import equations_of, planned
+from ..fit.options import route_of
 from .covariance import triangle
 from .design.params import MixedLMParams
 from .hessian import SINGULAR, difference_hessian, feasible_directions
@@ -89,7 +90,7 @@ class Likelihood:
 
     def check_memory(self) -> None:
         """Raise `MemoryEstimateError` where a factorization is predicted not to fit in memory."""
-        planned(self.design, self.cross_products(), "direct", likelihood=True)
+        planned(self.design, self.cross_products(), route_of("direct"), likelihood=True)
 
     def objective(self, reml: bool, solver: str = "auto") -> Objective:
         """The engine for one of the two likelihoods; they share the cross-products.
@@ -106,10 +107,11 @@ class Likelihood:
             The factorization is predicted not to fit in memory.
         """
         here = self._objectives.get(reml)
-        solver = "auto" if solver == "direct" else solver
-        if here is None or solver not in ("auto", here.plan.solver):
+        factorization = route_of(solver).factorization
+        if here is None or factorization not in ("auto", here.plan.factorization):
             self.check_memory()
-            here = self._objectives[reml] = Objective(self.design, reml, solver, self.cross_products())
+            here = Objective(self.design, reml, factorization, self.cross_products())
+            self._objectives[reml] = here
             self._points.pop(reml, None)
         return here
 

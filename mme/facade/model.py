@@ -16,8 +16,8 @@ from ..engine.covariance.structure import DIAGONAL, FULL
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.layout import layout_of
 from ..exceptions import DataError, OptionError
-from ..fit.forecast import Preflight, check_rows, forecast
-from ..fit.options import check_solver
+from ..fit.forecast import Preflight, check_rows, forecast, shown
+from ..fit.options import route_of
 from ..fit.perfect import limit_equations
 from ..formula.coding import Coding
 from ..formula.frame import to_pandas
@@ -501,11 +501,11 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         MemoryEstimateError
             The cross-products alone would not fit in memory.
         """
-        check_solver(solver)
+        route = route_of(solver)
         design, likelihood = self.design(), self.likelihood
         if likelihood.equations is None:
             check_rows(design, layout_of(design))
-        return forecast(design, likelihood.cross_products(), solver)
+        return shown(forecast(design, likelihood.cross_products(), route))
 
     def fit_regularized(
         self,

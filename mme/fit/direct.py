@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine.direct.careful import CarefulObjective, is_small
 from ..engine.direct.objective import Objective
+from ..engine.direct.plan import Plan
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
 from ..engine.equations.moments import moment_start
@@ -38,7 +39,8 @@ def fit_direct(
     *,
     reml: bool,
     theta0: tuple[np.ndarray, ...] | None,
-    solver: str,
+    factorization: str,
+    plan: Plan | None,
     max_evaluations: int,
     tol: float,
     starts: int | None,
@@ -50,13 +52,19 @@ def fit_direct(
 
     Parameters
     ----------
+    factorization : str
+        Of the Schur complement: see `mme.engine.direct.plan.make_plan`.
+    plan : Plan or None
+        Made for it already.
     clock : Clock
     progress : callable (objective, started) -> Progress
         Opens the bar of the first search; `started` says that its start is an iterative one.
     """
-    fit = partial(_fit, design, reml=reml, clock=clock, progress=progress, solver=solver)
+    fit = partial(_fit, design, reml=reml, clock=clock, progress=progress, factorization=factorization)
     try:
-        return fit(equations, theta0=theta0, max_evaluations=max_evaluations, tol=tol, starts=starts)
+        return fit(
+            equations, plan=plan, theta0=theta0, max_evaluations=max_evaluations, tol=tol, starts=starts
+        )
     except PerfectFitError:
         if perfect == "raise":
             raise
@@ -85,13 +93,14 @@ def _fit(
     clock: Clock,
     progress: Callable[[Objective, bool], Progress],
     *,
-    solver: str,
+    factorization: str,
     max_evaluations: int,
     tol: float,
     starts: int | None,
+    plan: Plan | None = None,
     limit: bool = False,
 ) -> Fit:
-    objective = Objective(design, reml=reml, solver=solver, equations=equations)
+    objective = Objective(design, reml, factorization, equations, plan)
     clock.lap("structure")
     started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
     with contextlib.closing(progress(objective, started)) as bar:

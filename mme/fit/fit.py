@@ -23,7 +23,7 @@ from ..exceptions import OptionError
 from .checks import check_search, check_start
 from .direct import fit_direct
 from .forecast import Preflight, check_rows, direct_seconds, forecast, iterative_hint, refuse
-from .options import SOLVERS, IterativeArguments, IterativeOptions, check_solver
+from .options import SOLVERS, IterativeArguments, IterativeOptions, Route, check_solver, route_of
 from .record import Clock, Fit, FitRecord
 
 __all__ = [
@@ -100,7 +100,7 @@ def fit_design(
     PerfectFitError
         The model explains the response exactly (see `perfect`).
     """
-    check_solver(solver)
+    route = route_of(solver)
     tol, max_evaluations = check_search(tol, max_evaluations)
     if theta0 is not None:
         theta0 = check_start(theta0, design)
@@ -110,14 +110,14 @@ def fit_design(
         raise OptionError(f"starts must be a positive integer or None, not {starts!r}.")
     with single_threaded_blas():
         options = IterativeOptions(**iterative)
-        return _fit(design, reml, theta0, solver, max_evaluations, tol, starts, perfect, equations, options)
+        return _fit(design, reml, theta0, route, max_evaluations, tol, starts, perfect, equations, options)
 
 
 def _fit(
     design: Design,
     reml: bool,
     theta0: tuple[np.ndarray, ...] | None,
-    solver: str,
+    route: Route,
     max_evaluations: int,
     tol: float,
     starts: int | None,
@@ -130,7 +130,7 @@ def _fit(
         equations = equations_of(design)
     check_identified(design, equations)
     clock.lap("equations")
-    plan = planned(design, equations, solver, probes=options.probes)
+    plan = planned(design, equations, route, probes=options.probes)
     if plan is not None and plan.solver == "iterative":
         from .iterative import fit_iterative
 
@@ -150,7 +150,8 @@ def _fit(
         equations,
         reml=reml,
         theta0=theta0,
-        solver="auto" if solver == "direct" else solver,
+        factorization=route.factorization,
+        plan=None if plan is None else plan.schur,
         max_evaluations=max_evaluations,
         tol=tol,
         starts=starts,
@@ -188,7 +189,7 @@ def _progress(plan: Preflight | None, show: bool | None, objective: Objective, s
 
 
 def planned(
-    design: Design, equations: Equations, solver: str, likelihood: bool = False, probes: int = 12
+    design: Design, equations: Equations, route: Route, likelihood: bool = False, probes: int = 12
 ) -> Preflight | None:
     """Predicted cost and choice of path; refuses what does not fit in memory.
 
@@ -196,8 +197,7 @@ def planned(
     ----------
     design : Design
     equations : Equations
-    solver : str
-        As in `fit_design`.
+    route : Route
     likelihood : bool
         The exact likelihood is wanted, not a fit: for the message.
     probes : int
@@ -214,8 +214,8 @@ def planned(
     """
     q2 = equations.layout.q2
     partners = np.diff(equations.ptr).astype(np.float64)
-    if solver != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
+    if route.path != "iterative" and q2 <= _FORECAST and float(partners @ partners) <= _FORECAST_PAIRS:
         return None
-    plan = forecast(design, equations, solver, count=False, probes=probes)
+    plan = forecast(design, equations, route, count=False, probes=probes)
     refuse(plan, likelihood)
     return plan

@@ -10,11 +10,11 @@ is.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..engine.direct.plan import make_plan
+from ..engine.direct.plan import Plan, make_plan
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations, build_equations
 from ..engine.equations.layout import Layout, layout_of
@@ -24,7 +24,7 @@ from ..engine.kernels import schur as ks
 from ..engine.runtime.memory import available_memory
 from ..engine.runtime.parallel import cut, n_threads, run
 from ..exceptions import MemoryEstimateError
-from .options import check_solver
+from .options import AUTO, Route, route_of
 
 __all__ = [
     "Preflight",
@@ -35,6 +35,7 @@ __all__ = [
     "preflight_design",
     "refuse",
     "require",
+    "shown",
 ]
 
 _COUNT_PAIRS = 3e8  # pairs of cells that may be visited to count the non-zeros of S exactly (about 0.5 s)
@@ -90,6 +91,8 @@ class Preflight:
         "direct" or "iterative".
     why : str
         One sentence.
+    schur : Plan or None
+        The analysis of S that the prediction was made of, for the fit; None where there was none.
     """
 
     rows: int
@@ -110,6 +113,7 @@ class Preflight:
     iterative_seconds: float
     solver: str
     why: str
+    schur: Plan | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         lines = [f"rows                 {self.rows:,}", f"fixed effects        {self.fixed:,}"]
@@ -177,7 +181,7 @@ def check_rows(design: Design, layout: Layout) -> None:
 
 
 def forecast(
-    design: Design, eq: Equations, solver: str = "auto", count: bool = True, probes: int = _ITS_PROBES
+    design: Design, eq: Equations, route: Route = AUTO, count: bool = True, probes: int = _ITS_PROBES
 ) -> Preflight:
     """Predict the cost of both paths and choose.
 
@@ -185,8 +189,8 @@ def forecast(
     ----------
     design : Design
     eq : Equations
-    solver : str
-        As in `mme.fit.fit_design`; anything but "auto" is kept.
+    route : Route
+        A path but "auto" is kept.
     count : bool
         False: do not count what does not bear on the choice; S is then taken to be full.
     probes : int
@@ -198,8 +202,9 @@ def forecast(
     """
     lay = eq.layout
     q2, k1 = lay.q2, lay.k1
+    plan = None
     full = q2 * (q2 + 1) / 2
-    if q2 <= 1 or (not count and (q2 <= _SMALL or solver == "iterative")):
+    if q2 <= 1 or (not count and (q2 <= _SMALL or route.path == "iterative")):
         nonzeros, counted = full, q2 <= 1
     else:
         nonzeros, counted = _schur_nonzeros(eq, _pairs(eq), full)
@@ -210,12 +215,12 @@ def forecast(
     else:
         # an upper bound, which the fill of crossed factors comes close to
         factor, flops, store = full, dense_flops, dense_bytes
-        per_column = _PER_COLUMN if solver == "auto" else _PER_COLUMN_ASKED_FOR
+        per_column = _PER_COLUMN if route.path == "auto" else _PER_COLUMN_ASKED_FOR
         # without CHOLMOD an analysis is a factorization
         small = _PATTERN if not why_unavailable() else 0.1 * _PATTERN
         if nonzeros <= small or (nonzeros <= _LARGE_PATTERN and nonzeros <= per_column * q2):
             with contextlib.suppress(MemoryEstimateError):  # too large for CHOLMOD: the bound stands
-                plan = make_plan(eq, "auto")
+                plan = make_plan(eq, route.factorization)
                 factor, flops = plan.nnz_factor, plan.flops
                 store = dense_bytes if plan.dense else 24.0 * nonzeros + 32.0 * factor
     base = _held(eq)
@@ -224,12 +229,13 @@ def forecast(
     iterative = base + _iterative_beside(eq, probes)
     have = available_memory()
     seconds = direct_seconds(eq, flops)
-    chosen, why = _choose(solver, direct - base, iterative - base, have, seconds)
+    chosen, why = _choose(route.path, direct - base, iterative - base, have, seconds)
     names = tuple((t.name, t.n_levels, t.k) for t in design.terms)
     leading = design.terms[lay.blocks[0].terms[0]].name if lay.has_lead else ""
     return Preflight(
         eq.n, eq.p, names, leading, q2, int(eq.idx.size), float(nonzeros), counted, float(factor),
         float(flops), base, direct, iterative, have, seconds, iterative_seconds(eq, probes), chosen, why,
+        plan,
     )  # fmt: skip
 
 
@@ -280,11 +286,11 @@ def _iterative_beside(eq: Equations, probes: int) -> float:
     return 8.0 * (columns + levels) + cells + both
 
 
-def _choose(solver: str, direct: float, iterative: float, have: float, seconds: float) -> tuple[str, str]:
+def _choose(path: str, direct: float, iterative: float, have: float, seconds: float) -> tuple[str, str]:
     limit = _SHARE * have
-    if solver == "iterative":
+    if path == "iterative":
         return "iterative", "as asked for"
-    if solver != "auto":
+    if path != "auto":
         return "direct", "as asked for"
     if direct > limit:
         return "iterative", f"a direct factor would take {_bytes(direct)} of {_bytes(have)} available"
@@ -372,9 +378,14 @@ def _schur_nonzeros(eq: Equations, pairs: float, full: float) -> tuple[float, bo
     return min(full, float(np.sum(per_level * np.diff(edges)))), False
 
 
+def shown(plan: Preflight) -> Preflight:
+    """A forecast to be looked at: without the analysis, which is for a fit."""
+    return replace(plan, schur=None)
+
+
 def preflight_design(design: Design, solver: str = "auto") -> Preflight:
     """`preflight` of a design; builds its equations, which are proportional to the data."""
-    check_solver(solver)
+    route = route_of(solver)
     layout = layout_of(design)
     check_rows(design, layout)
-    return forecast(design, build_equations(design, layout), solver)
+    return shown(forecast(design, build_equations(design, layout), route))

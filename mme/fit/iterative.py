@@ -29,6 +29,7 @@ from ..engine.search.coordinates import term_specs
 from ..engine.search.optimizer import minimise
 from ..exceptions import MemoryEstimateError
 from .forecast import forecast, refuse
+from .options import route_of
 from .record import Clock, Fit, FitRecord, assemble_fit
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _exact_deviance(design: Design, objective: IterativeObjective, root: Root) -
 
 
 def _check_exact_steps(design: Design, equations: Equations, steps: int) -> None:
-    plan = forecast(design, equations, "direct")
+    plan = forecast(design, equations, route_of("direct"))
     try:
         refuse(plan)
     except MemoryEstimateError as error:

@@ -4,16 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from ..engine.direct.plan import FACTORIZATIONS
 from ..exceptions import OptionError
 
 if TYPE_CHECKING:
     from ..engine.equations.equations import Equations
 
-__all__ = ["SOLVERS", "FitArguments", "IterativeArguments", "IterativeOptions", "check_solver"]
+__all__ = [
+    "AUTO",
+    "SOLVERS",
+    "FitArguments",
+    "IterativeArguments",
+    "IterativeOptions",
+    "Route",
+    "check_solver",
+    "route_of",
+]
 
-SOLVERS = ("auto", "direct", "iterative", "dense", "cholmod", "superlu")
+SOLVERS = ("auto", "direct", "iterative", *FACTORIZATIONS[1:])
+
+
+class Route(NamedTuple):
+    """What a door's `solver` means below it.
+
+    Attributes
+    ----------
+    path : {"auto", "direct", "iterative"}
+    factorization : {"auto", "dense", "cholmod", "superlu"}
+        Of the direct path.
+    """
+
+    path: str
+    factorization: str
+
+
+AUTO = Route("auto", "auto")
+
+
+def route_of(solver: str) -> Route:
+    """Path and factorization of a solver's name: the only place where one becomes the other.
+
+    Raises
+    ------
+    OptionError
+        There is none of that name.
+    """
+    check_solver(solver)
+    if solver in FACTORIZATIONS:
+        return Route("auto" if solver == "auto" else "direct", solver)
+    return Route(solver, "auto")
 
 
 def check_solver(solver: str) -> None:

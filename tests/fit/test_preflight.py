@@ -21,6 +21,7 @@ from mme.exceptions import MemoryEstimateError, MMEError
 from mme.fit import forecast as module
 from mme.fit.fit import fit_design
 from mme.fit.forecast import forecast, preflight_design
+from mme.fit.options import route_of
 
 
 def crossed(n: int, levels: tuple[int, ...], seed: int = 0) -> Design:
@@ -206,7 +207,7 @@ def test_predicted_bytes_are_those_of_a_fit(kind, solver):
         design = Design(plain.y, np.ones((n, 1)), terms)
     eq = build_equations(design, layout_of(design))
     options = {"probes": probes, "goal": np.inf, "max_evaluations": 2, "loglik_probes": 0}
-    plan = forecast(design, eq, solver, probes=probes)
+    plan = forecast(design, eq, route_of(solver), probes=probes)
     tracemalloc.start()
     fit_design(design, solver=solver, equations=eq, **options)
     peak = tracemalloc.get_traced_memory()[1]
@@ -255,3 +256,22 @@ def test_large_sparse_patterns_are_not_analysed(monkeypatch):
     monkeypatch.setattr(module, "_PATTERN", 1e4)
     monkeypatch.setattr(module, "make_plan", lambda *args: pytest.fail("a symbolic analysis was made"))
     assert preflight_design(crossed(60_000, (15_000, 7_000))).flops == 7_000**3 / 3
+
+
+def test_the_analysis_of_a_forecast_serves_the_fit(monkeypatch):
+    """A sparse S of high order is analysed once a fit, and not at all for one that is looked at twice."""
+    from mme.engine.direct import plan as plans
+
+    rng = np.random.default_rng(2)
+    q = 5_000
+    first, second = np.repeat(np.arange(q), 3), (np.repeat(np.arange(q), 3) + np.tile([0, 1, 2], q)) % (q - 7)
+    terms = (RandomTerm("a", first, q), RandomTerm("b", second, int(second.max()) + 1))
+    y = rng.normal(size=3 * q) + rng.normal(size=q)[first] + rng.normal(size=q)[second]
+    design = Design(y, np.ones((3 * q, 1)), terms)
+    calls = []
+    original = plans.make_sparse
+    monkeypatch.setattr(plans, "make_sparse", lambda *a: calls.append(1) or original(*a))
+    fit = fit_design(design)
+    assert fit.record.solver.startswith("sparse")
+    assert len(calls) == 1
+    assert preflight_design(design).schur is None

@@ -41,19 +41,29 @@ class Objective:
     ----------
     design : Design
     reml : bool
-    solver : {"auto", "dense", "cholmod", "superlu"}
+    factorization : {"auto", "dense", "cholmod", "superlu"}
+        Of S; "auto" takes what is predicted to cost less.
     equations : Equations, optional
         Built before for the same design.
+    plan : Plan, optional
+        Made before for the same equations, and used by no other objective: it holds the analysed factor.
     """
 
     def __init__(
-        self, design: Design, reml: bool = True, solver: str = "auto", equations: Equations | None = None
+        self,
+        design: Design,
+        reml: bool = True,
+        factorization: str = "auto",
+        equations: Equations | None = None,
+        plan: Plan | None = None,
     ) -> None:
         if equations is None:
             equations = build_equations(design, layout_of(design))
         self.eq = equations
         self.reml = bool(reml)
-        self._solver = solver
+        self._factorization = factorization
+        if plan is not None and plan.factorization == factorization:
+            self.plan = plan
         _ = self.elimination  # here, so that what does not fit in memory fails before the search
         self.nu = equations.n - equations.p if reml else equations.n
         self.yy = response_scale(equations)
@@ -63,7 +73,7 @@ class Objective:
     @cached_property
     def plan(self) -> Plan:
         """How S is stored and factored."""
-        return make_plan(self.eq, self._solver)
+        return make_plan(self.eq, self._factorization)
 
     @cached_property
     def elimination(self) -> Elimination:

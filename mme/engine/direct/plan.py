@@ -11,7 +11,9 @@ from ..factor import CholmodFactor, Factor, SuperluFactor, make_sparse
 from ..kernels import schur as ks
 from ..runtime.parallel import cut, refresh_blas, run
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["FACTORIZATIONS", "Plan", "make_plan"]
+
+FACTORIZATIONS = ("auto", "dense", "cholmod", "superlu")
 
 _ALWAYS_DENSE = 64  # order up to which a dense factor is never slower
 # Measured against dpotrf + dpotri on crossed designs of order 1,500 to 5,000: the supernodal factor and
@@ -22,9 +24,11 @@ _SPARSE_COST = 2.0
 _refreshed = False
 
 
-def _make_sparse(q2: int, sptr: np.ndarray, sidx: np.ndarray, solver: str) -> CholmodFactor | SuperluFactor:
+def _make_sparse(
+    q2: int, sptr: np.ndarray, sidx: np.ndarray, factorization: str
+) -> CholmodFactor | SuperluFactor:
     global _refreshed
-    factor = make_sparse(q2, sptr, sidx, solver)
+    factor = make_sparse(q2, sptr, sidx, factorization)
     if not _refreshed:
         refresh_blas()
         _refreshed = True
@@ -38,7 +42,7 @@ class Plan:
     Attributes
     ----------
     dense : bool
-    solver : str
+    factorization : str
         What was asked for: "auto", "dense", "cholmod" or "superlu".
     q2 : int
         Order of S.
@@ -53,7 +57,7 @@ class Plan:
     """
 
     dense: bool
-    solver: str
+    factorization: str
     q2: int
     sptr: np.ndarray
     sidx: np.ndarray
@@ -63,13 +67,13 @@ class Plan:
     factor: Factor | None = None
 
 
-def make_plan(eq: Equations, solver: str = "auto") -> Plan:
+def make_plan(eq: Equations, factorization: str = "auto") -> Plan:
     """Choose the storage and factorization of S.
 
     Parameters
     ----------
     eq : Equations
-    solver : {"auto", "dense", "cholmod", "superlu"}
+    factorization : {"auto", "dense", "cholmod", "superlu"}
 
     Returns
     -------
@@ -78,16 +82,17 @@ def make_plan(eq: Equations, solver: str = "auto") -> Plan:
     Raises
     ------
     ValueError
-        For an unknown solver.
+        For an unknown factorization.
     """
-    if solver not in ("auto", "dense", "cholmod", "superlu"):
-        raise ValueError(f"solver must be 'auto', 'dense', 'cholmod' or 'superlu', not {solver!r}.")
+    if factorization not in FACTORIZATIONS:
+        names = ", ".join(map(repr, FACTORIZATIONS))
+        raise ValueError(f"factorization must be one of {names}, not {factorization!r}.")
     q2 = eq.layout.q2
     empty = np.zeros(1, np.int64), np.zeros(0, np.int32)
     dense_flops = q2**3 / 3
     full = q2 * (q2 + 1) / 2
-    if solver == "dense" or q2 == 0 or (solver == "auto" and q2 <= _ALWAYS_DENSE):
-        return Plan(True, solver, q2, *empty, full, dense_flops, f"order {q2}: dense")
+    if factorization == "dense" or q2 == 0 or (factorization == "auto" and q2 <= _ALWAYS_DENSE):
+        return Plan(True, factorization, q2, *empty, full, dense_flops, f"order {q2}: dense")
     lay = eq.layout
     n_levels = lay.lstart.size - 1
     counts = np.zeros(q2 + 1, np.int64)
@@ -96,14 +101,16 @@ def make_plan(eq: Equations, solver: str = "auto") -> Plan:
     run(lambda _, a, b: ks.count_schur(a, b, *pattern, counts), ranges)
     sptr = np.cumsum(counts)
     density = sptr[-1] / full
-    if solver == "auto" and density > 0.4:
-        return Plan(True, solver, q2, *empty, full, dense_flops, f"order {q2}, {density:.0%} non-zero: dense")
+    if factorization == "auto" and density > 0.4:
+        return Plan(
+            True, factorization, q2, *empty, full, dense_flops, f"order {q2}, {density:.0%} non-zero: dense"
+        )
     sidx = np.empty(sptr[-1], np.int32)
     run(lambda _, a, b: ks.fill_schur(a, b, *pattern, sptr, sidx), ranges)
-    factor = _make_sparse(q2, sptr, sidx, solver)
+    factor = _make_sparse(q2, sptr, sidx, factorization)
     nnz, flops = factor.predicted()
     why = f"order {q2}, {nnz:.3g} non-zeros in the factor: sparse"
-    if solver == "auto" and _SPARSE_COST * flops > dense_flops and q2 * q2 * 16 < 4e9:
+    if factorization == "auto" and _SPARSE_COST * flops > dense_flops and q2 * q2 * 16 < 4e9:
         why = f"order {q2}: predicted {flops:.2g} sparse flops against {dense_flops:.2g} dense"
-        return Plan(True, solver, q2, *empty, full, dense_flops, why)
-    return Plan(False, solver, q2, sptr, sidx, nnz, flops, why, factor)
+        return Plan(True, factorization, q2, *empty, full, dense_flops, why)
+    return Plan(False, factorization, q2, sptr, sidx, nnz, flops, why, factor)

@@ -31,7 +31,7 @@ def available_solvers() -> tuple[str, ...]:
 
 
 def make_sparse(
-    n: int, indptr: np.ndarray, indices: np.ndarray, solver: str = "auto"
+    n: int, indptr: np.ndarray, indices: np.ndarray, factorization: str = "auto"
 ) -> CholmodFactor | SuperluFactor:
     """Sparse factor for one pattern.
 
@@ -42,7 +42,7 @@ def make_sparse(
     indptr : ndarray of int64 or int32, shape (n + 1,)
     indices : ndarray of int32, shape (nnz,)
         Lower triangle of S, CSC, rows ascending, all diagonal entries present.
-    solver : {"auto", "cholmod", "superlu"}
+    factorization : {"auto", "cholmod", "superlu"}
         "auto" takes CHOLMOD where scikit-sparse is installed and SuperLU elsewhere.
 
     Returns
@@ -54,13 +54,13 @@ def make_sparse(
     SolverFallbackWarning
         CHOLMOD was asked for by name and is not available; SuperLU serves.
     """
-    if solver not in ("auto", "cholmod", "superlu"):
-        raise ValueError(f"solver is {solver!r}; choose 'auto', 'cholmod' or 'superlu'.")
-    if solver != "superlu":
+    if factorization not in ("auto", "cholmod", "superlu"):
+        raise ValueError(f"factorization is {factorization!r}; choose 'auto', 'cholmod' or 'superlu'.")
+    if factorization != "superlu":
         reason = cholmod.why_unavailable()
         if not reason:
             return CholmodFactor(n, indptr, indices)
-        if solver == "cholmod":
+        if factorization == "cholmod":
             warnings.warn(
                 f"solver='cholmod' is not available: {reason}. SuperLU serves instead: same numbers, slower. "
                 "Install mme[cholmod] to have CHOLMOD.",

@@ -103,7 +103,7 @@ def test_hessian_of_every_factorization(name, solver):
     if solver == "cholmod":
         pytest.importorskip("sksparse", reason="CHOLMOD is an extra")
     design = problems.build(name)
-    objective = Objective(design, solver=solver)
+    objective = Objective(design, factorization=solver)
     directions = _directions(design)
     theta = problems.thetas(design)["interior"]
     expected, size = Dense(design, theta, True).hessian(directions)

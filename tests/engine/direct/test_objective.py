@@ -49,7 +49,7 @@ each_method = pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @each
 def test_deviance_and_sigma2(name, solver, reml):
     design, points = _case(name)
-    objective = Objective(design, reml=reml, solver=solver)
+    objective = Objective(design, reml=reml, factorization=solver)
     for label, theta in points.items():
         got = objective.evaluate(theta, 0)
         expected = _expected(name, label, reml)
@@ -72,7 +72,7 @@ def _assert_gradient(got: np.ndarray, expected: oracle.Oracle, label: str) -> No
 @each
 def test_gradient(name, solver, reml):
     design, points = _case(name)
-    objective = Objective(design, reml=reml, solver=solver)
+    objective = Objective(design, reml=reml, factorization=solver)
     for label, theta in points.items():
         got = objective.evaluate(theta, 1)
         expected = _expected(name, label, reml)
@@ -87,7 +87,7 @@ def test_gradient(name, solver, reml):
 def test_average_information(name, solver, reml):
     """rtol 1e-6 on the scale of the information before sigma2 is profiled out."""
     design, points = _case(name)
-    objective = Objective(design, reml=reml, solver=solver)
+    objective = Objective(design, reml=reml, factorization=solver)
     for label, theta in points.items():
         got = objective.evaluate(theta, 2)
         expected = _expected(name, label, reml)
@@ -104,7 +104,7 @@ def test_average_information(name, solver, reml):
 def test_evaluations_do_not_depend_on_history(name, solver):
     """The same theta gives the same bits, whatever was evaluated in between and at whatever order."""
     design, points = _case(name)
-    objective = Objective(design, reml=True, solver=solver)
+    objective = Objective(design, reml=True, factorization=solver)
     first = objective.evaluate(points["interior"], 2)
     deviance, gradient, information = first.deviance, first.gradient.copy(), first.information.copy()
     for theta in points.values():
@@ -115,7 +115,7 @@ def test_evaluations_do_not_depend_on_history(name, solver):
     np.testing.assert_array_equal(again.information, information)
     np.testing.assert_array_equal(first.gradient, gradient)
     # a fresh objective, order 0: same arithmetic
-    fresh = Objective(design, reml=True, solver=solver).evaluate(points["interior"], 0)
+    fresh = Objective(design, reml=True, factorization=solver).evaluate(points["interior"], 0)
     np.testing.assert_allclose(fresh.deviance, deviance, rtol=1e-14)
 
 
@@ -142,8 +142,10 @@ def test_order_of_terms_is_immaterial(name, solver):
     theta = oracle.split(design, points["interior"])
     order = list(range(len(theta)))[::-1]
     turned = Design(design.y, design.X, tuple(design.terms[t] for t in order), design.weights, design.offset)
-    a = Objective(design, reml=True, solver=solver).evaluate(points["interior"], 1)
-    b = Objective(turned, reml=True, solver=solver).evaluate(oracle.flatten([theta[t] for t in order]), 1)
+    a = Objective(design, reml=True, factorization=solver).evaluate(points["interior"], 1)
+    b = Objective(turned, reml=True, factorization=solver).evaluate(
+        oracle.flatten([theta[t] for t in order]), 1
+    )
     np.testing.assert_allclose(b.deviance, a.deviance, rtol=1e-12)
     expected = oracle.flatten([oracle.split(design, a.gradient)[t] for t in order])
     np.testing.assert_allclose(b.gradient, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
@@ -155,8 +157,8 @@ def test_scaling_of_the_response(name, solver):
     """y -> c y leaves the gradient in theta alone and multiplies sigma2 by c squared."""
     design, points = _case(name)
     scaled = Design(1e4 * design.y, design.X, design.terms, design.weights, design.offset)
-    a = Objective(design, reml=True, solver=solver).evaluate(points["interior"], 1)
-    b = Objective(scaled, reml=True, solver=solver).evaluate(points["interior"], 1)
+    a = Objective(design, reml=True, factorization=solver).evaluate(points["interior"], 1)
+    b = Objective(scaled, reml=True, factorization=solver).evaluate(points["interior"], 1)
     np.testing.assert_allclose(b.sigma2, 1e8 * a.sigma2, rtol=1e-10)
     np.testing.assert_allclose(b.deviance, a.deviance + 2 * (design.n - design.p) * np.log(1e4), rtol=1e-12)
     np.testing.assert_allclose(b.gradient, a.gradient, rtol=1e-8, atol=1e-8 * np.abs(a.gradient).max())
@@ -167,7 +169,7 @@ def test_a_response_far_from_zero(solver):
     """A mean of 1e6 standard deviations in y must cost no digits: X'V^-1 y is not subtracted from y'y."""
     design, points = _case("crossed2")
     moved = Design(design.y + 1e6, design.X, design.terms)
-    a = Objective(design, reml=True, solver=solver).evaluate(points["interior"], 1)
-    b = Objective(moved, reml=True, solver=solver).evaluate(points["interior"], 1)
+    a = Objective(design, reml=True, factorization=solver).evaluate(points["interior"], 1)
+    b = Objective(moved, reml=True, factorization=solver).evaluate(points["interior"], 1)
     np.testing.assert_allclose(b.deviance, a.deviance, rtol=1e-9)  # y itself was rounded at 1e-10
     np.testing.assert_allclose(b.gradient, a.gradient, rtol=1e-7, atol=1e-7 * np.abs(a.gradient).max())
