@@ -282,6 +282,58 @@ def _eliminated_column(
 
 
 @kernel
+def _accumulate(
+    j0: int, kt: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
+    tpos: np.ndarray, W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, acc: np.ndarray,
+    w: np.ndarray,
+) -> None:  # fmt: skip
+    """acc[c] += column j0 + c of Z_2'V_1^-1 Z_2, rows j0 on, for c < kt; acc was zero."""
+    for c in range(kt):
+        for s in range(gptr[j0 + c], gptr[j0 + c + 1]):
+            acc[c, gidx[s]] = gval[s]
+        _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc[c], w)
+
+
+@kernel
+def _scale(
+    X: np.ndarray, i0: int, ks: int, kt: int, ls: np.ndarray, lt: np.ndarray, left: np.ndarray
+) -> None:
+    """X[b, i0 + a] of one block becomes (ls' X lt)[a, b], ls (ks, ks) and lt (kt, kt) lower triangular."""
+    for a in range(ks):
+        for b in range(kt):
+            v = 0.0
+            for c in range(b, kt):
+                v += X[c, i0 + a] * lt[c, b]
+            left[a, b] = v
+    for a in range(ks):
+        for b in range(kt):
+            v = 0.0
+            for c in range(a, ks):
+                v += ls[c, a] * left[c, b]
+            X[b, i0 + a] = v
+
+
+@kernel
+def _unscale(
+    X: np.ndarray, i0: int, ks: int, kt: int, ls: np.ndarray, lt: np.ndarray, left: np.ndarray,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    """out[b, i0 + a] = (ls X lt')[a, b] of one block of X, as `_scale` has it."""
+    for a in range(ks):
+        for b in range(kt):
+            x = 0.0
+            for c in range(b + 1):
+                x += X[c, i0 + a] * lt[b, c]
+            left[a, b] = x
+    for a in range(ks):
+        for b in range(kt):
+            x = 0.0
+            for c in range(a + 1):
+                x += ls[a, c] * left[c, b]
+            out[b, i0 + a] = x
+
+
+@kernel
 def schur_dense(
     lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, lam2: np.ndarray, ptr: np.ndarray,
     idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray, W: np.ndarray,
@@ -293,39 +345,22 @@ def schur_dense(
     kmax = lam2.shape[1]
     w = np.empty(val.shape[1])
     left = np.empty((kmax, kmax))
+    acc = np.empty((kmax, q2))
     for t in range(lev0, lev1):
         j0 = lstart[t]
         kt = lstart[t + 1] - j0
-        for c in range(kt):
-            acc = S[:, j0 + c]
-            for i in range(j0, q2):
-                acc[i] = 0.0
-            for s in range(gptr[j0 + c], gptr[j0 + c + 1]):
-                acc[gidx[s]] = gval[s]
-            _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc, w)
+        acc[:kt, j0:] = 0.0
+        _accumulate(j0, kt, ptr, idx, val, tptr, tlev, tpos, W, gptr, gidx, gval, acc, w)
+        lt = lam2[lblock[t]]
         if kmax == 1:
-            scale = lam2[lblock[t], 0, 0]
-            acc = S[:, j0]
             for s in range(t, nlev):
-                acc[s] *= scale * lam2[lblock[s], 0, 0]
+                S[s, j0] = acc[0, s] * (lt[0, 0] * lam2[lblock[s], 0, 0])
         else:
-            lt = lam2[lblock[t]]
             for s in range(t, nlev):
-                i0 = lstart[s]
-                ks = lstart[s + 1] - i0
-                ls = lam2[lblock[s]]
-                for a in range(ks):
-                    for b in range(kt):
-                        v = 0.0
-                        for c in range(b, kt):
-                            v += S[i0 + a, j0 + c] * lt[c, b]
-                        left[a, b] = v
-                for a in range(ks):
-                    for b in range(kt):
-                        v = 0.0
-                        for c in range(a, ks):
-                            v += ls[c, a] * left[c, b]
-                        S[i0 + a, j0 + b] = v
+                _scale(acc, lstart[s], lstart[s + 1] - lstart[s], kt, lam2[lblock[s]], lt, left)
+            for c in range(kt):
+                for i in range(j0, q2):
+                    S[i, j0 + c] = acc[c, i]
         for c in range(kt):
             S[j0 + c, j0 + c] += 1.0
 
@@ -349,10 +384,7 @@ def schur_sparse(
     for t in range(lev0, lev1):
         j0 = lstart[t]
         kt = lstart[t + 1] - j0
-        for c in range(kt):
-            for s in range(gptr[j0 + c], gptr[j0 + c + 1]):
-                acc[c, gidx[s]] = gval[s]
-            _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc[c], w)
+        _accumulate(j0, kt, ptr, idx, val, tptr, tlev, tpos, W, gptr, gidx, gval, acc, w)
         first = sptr[j0]
         last = sptr[j0 + 1]
         lt = lam2[lblock[t]]
@@ -360,19 +392,7 @@ def schur_sparse(
         while s < last:
             i0 = sidx[s]
             ks = lstart[clevel[i0] + 1] - i0
-            ls = lam2[lblock[clevel[i0]]]
-            for a in range(ks):
-                for b in range(kt):
-                    v = 0.0
-                    for c in range(b, kt):
-                        v += acc[c, i0 + a] * lt[c, b]
-                    left[a, b] = v
-            for a in range(ks):
-                for b in range(kt):
-                    v = 0.0
-                    for c in range(a, ks):
-                        v += ls[c, a] * left[c, b]
-                    acc[b, i0 + a] = v
+            _scale(acc, i0, ks, kt, lam2[lblock[clevel[i0]]], lt, left)
             s += ks
         for c in range(kt):
             acc[c, j0 + c] += 1.0
@@ -511,35 +531,27 @@ def traces_dense(
     g = np.empty(val.shape[1])
     h = np.empty(val.shape[1])
     left = np.empty((kmax, kmax))
+    raw = np.empty((kmax, q2))
     v = np.empty((kmax, q2))
     for t in range(lev0, lev1):
         j0 = lstart[t]
         kt = lstart[t + 1] - j0
-        for a in range(kt):
-            for b in range(kt):
-                T[lblock[t], a, b] += Sinv[j0 + max(a, b), j0 + min(a, b)]
+        lt = lam2[lblock[t]]
         if kmax == 1:
-            scale = lam2[lblock[t], 0, 0]
+            T[lblock[t], 0, 0] += Sinv[j0, j0]
             for s in range(t, nlev):
-                v[0, s] = scale * lam2[lblock[s], 0, 0] * Sinv[s, j0]
+                v[0, s] = lt[0, 0] * lam2[lblock[s], 0, 0] * Sinv[s, j0]
         else:
-            lt = lam2[lblock[t]]
+            for c in range(kt):
+                for i in range(j0 + c, q2):
+                    raw[c, i] = Sinv[i, j0 + c]
+                for a in range(c):
+                    raw[c, j0 + a] = raw[a, j0 + c]
+            for a in range(kt):
+                for b in range(kt):
+                    T[lblock[t], a, b] += raw[a, j0 + b]
             for s in range(t, nlev):
-                i0 = lstart[s]
-                ks = lstart[s + 1] - i0
-                ls = lam2[lblock[s]]
-                for a in range(ks):
-                    for b in range(kt):
-                        x = 0.0
-                        for c in range(b + 1):
-                            x += Sinv[max(i0 + a, j0 + c), min(i0 + a, j0 + c)] * lt[b, c]
-                        left[a, b] = x
-                for a in range(ks):
-                    for b in range(kt):
-                        x = 0.0
-                        for c in range(a + 1):
-                            x += ls[a, c] * left[c, b]
-                        v[b, i0 + a] = x
+                _unscale(raw, lstart[s], lstart[s + 1] - lstart[s], kt, lam2[lblock[s]], lt, left, v)
         for c in range(kt):
             _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v[c], j0 + c, N, g, h)
 
@@ -567,7 +579,6 @@ def traces_sparse(
             base = sptr[j0 + c] - (first + c)
             for s in range(first + c, last):
                 raw[c, sidx[s]] = sinv[base + s]
-        for c in range(kt):
             for a in range(c):
                 raw[c, j0 + a] = raw[a, j0 + c]
         for a in range(kt):
@@ -578,19 +589,7 @@ def traces_sparse(
         while s < last:
             i0 = sidx[s]
             ks = lstart[clevel[i0] + 1] - i0
-            ls = lam2[lblock[clevel[i0]]]
-            for a in range(ks):
-                for b in range(kt):
-                    x = 0.0
-                    for c in range(b + 1):
-                        x += raw[c, i0 + a] * lt[b, c]
-                    left[a, b] = x
-            for a in range(ks):
-                for b in range(kt):
-                    x = 0.0
-                    for c in range(a + 1):
-                        x += ls[a, c] * left[c, b]
-                    v[b, i0 + a] = x
+            _unscale(raw, i0, ks, kt, lam2[lblock[clevel[i0]]], lt, left, v)
             s += ks
         for c in range(kt):
             _traced_column(c, kt, ptr, idx, val, tptr, tlev, tpos, F, v[c], j0 + c, N, g, h)
