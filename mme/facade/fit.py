@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from statsmodels.base._penalties import Penalty
-from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning, ValueWarning
+from statsmodels.tools.sm_exceptions import ConvergenceWarning as SmConvergenceWarning
+from statsmodels.tools.sm_exceptions import SingularMatrixWarning, ValueWarning
 
 from ..engine.covariance.structure import DIAGONAL, FULL, Structure
-from ..exceptions import PerfectFitError, RankDeficientWarning
+from ..exceptions import ConvergenceWarning, PerfectFitError
 from ..fit.fit import fit_design
 from ..fit.options import IterativeOptions, check_solver
 from ..fit.perfect import is_closer
 from ..fit.record import Fit
+from ..report.notices import warn_of_fit
 from ..report.summary import in_words
 from .design.params import MixedLMParams
 from .names import result_class
@@ -35,7 +37,11 @@ __all__ = ["BoundaryWarning", "fit_model", "fit_regularized"]
 _TOL = 1e-10
 
 
-class BoundaryWarning(SingularMatrixWarning, ConvergenceWarning):
+class NotConvergedWarning(ConvergenceWarning, SmConvergenceWarning):
+    """`mme.exceptions.ConvergenceWarning` that filters of statsmodels' own catch too."""
+
+
+class BoundaryWarning(SingularMatrixWarning, SmConvergenceWarning):
     """The estimated covariance of the random effects is singular: the estimate is on the boundary."""
 
 
@@ -316,33 +322,24 @@ def _report(results: MixedLMResults, outcome: Outcome) -> None:
     dropped = [
         str(n) for n, b in zip(results.model.exog_names, results.fe_params, strict=True) if np.isnan(b)
     ]
-    if dropped:
-        warnings.warn(
-            f"the fixed-effects design is rank deficient: dropped {', '.join(dropped)}, which depend"
-            f"{'s' if len(dropped) == 1 else ''} on earlier columns. Coefficients there are NaN.",
-            RankDeficientWarning,
-            stacklevel=4,
-        )
+    notes = list(outcome.notes)
     names = results.boundary
     if names:
-        warnings.warn(
+        text = (
             "The random effects covariance matrix is singular: the MLE may be on the boundary of the "
             f"parameter space ({', '.join(names)}). Estimates and log-likelihood are right; a simpler model "
-            "fits as well.",
-            BoundaryWarning,
-            stacklevel=4,
+            "fits as well."
         )
-    for message, category in outcome.notes:
-        warnings.warn(message, category, stacklevel=4)
+        notes.insert(0, (text, BoundaryWarning))
+    trouble = ""
     if not outcome.converged and not outcome.perfect:
         r = outcome.retvals
-        warnings.warn(
+        trouble = (
             f"MixedLM did not converge: {r['message']} (predicted further decrease of the deviance "
             f"{r['newton_decrement']:.2g}, {r['evaluations']} evaluations). Raise maxiter, or start "
-            "elsewhere.",
-            ConvergenceWarning,
-            stacklevel=4,
+            "elsewhere."
         )
+    warn_of_fit(dropped, notes, trouble, NotConvergedWarning)
 
 
 def fit_regularized(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.runtime.finite import count_non_finite
 from ..exceptions import DataError, FormulaError
 
 __all__ = ["check_finite", "evaluate", "real_values"]
@@ -66,13 +67,10 @@ def real_values(matrix: object, text: str, formula: str) -> np.ndarray:
 
 def check_finite(values: np.ndarray, labels: Sequence[str], formula: str) -> None:
     """Raise DataError where finite data gave non-finite columns, by label."""
-    if np.isfinite(values.sum()):
+    if not any(count_non_finite(values)):
         return
-    bad = [
-        f"{label} ({np.isnan(column).sum()} not a number, {np.isinf(column).sum()} infinite)"
-        for label, column in zip(labels, values.T, strict=True)
-        if not np.isfinite(column).all()
-    ]
+    counts = [(label, count_non_finite(column)) for label, column in zip(labels, values.T, strict=True)]
+    bad = [f"{label} ({nan} not a number, {inf} infinite)" for label, (nan, inf) in counts if nan or inf]
     if bad:
         raise DataError(
             f"formula {formula!r}: finite data give non-finite values of {', '.join(bad)}. "

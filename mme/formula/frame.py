@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from ..engine.runtime.finite import count_non_finite
 from ..exceptions import DataError, FormulaError, MissingDataWarning, OptionError, warn_caller
 from ..hints import data_hint
 from .codes import Factor, encode, interact
@@ -402,11 +403,8 @@ def missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | N
             return None, 0
         if dtype.kind == "f":
             values = np.asarray(column)
-            # a finite sum proves every value finite without an n-sized temporary
-            if np.isfinite(values.sum(dtype=np.float64)):
-                return None, 0
-            mask = np.isnan(values)
-            return (mask if mask.any() else None), int(np.isinf(values).sum())
+            missing, infinite = count_non_finite(values)
+            return (np.isnan(values) if missing else None), infinite
     if is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
         return None, 0  # every value is text: several times faster to find out than isna
     mask = np.asarray(pd.isna(column), dtype=bool)

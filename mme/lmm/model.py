@@ -8,13 +8,14 @@ from typing import Unpack
 
 import numpy as np
 
-from ..exceptions import ConvergenceWarning, OptionError, RankDeficientWarning, warn_caller
+from ..exceptions import OptionError
 from ..fit.checks import split_start
 from ..fit.fit import fit_design
 from ..fit.forecast import Preflight, preflight_design
 from ..fit.options import FitArguments, IterativeOptions
 from ..formula import ModelDesign, build_design
 from ..hints import unknown_option
+from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
 from .results import LinearMixedModelResults
 
@@ -118,21 +119,14 @@ class LinearMixedModel:
         _check_options(reml, options)
         theta0 = None if start is None else split_start(start, self.model_design.design.terms)
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
-        if not fit.kept.all():
-            names = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
-            warn_caller(
-                f"fixed-effects columns that depend on earlier ones were dropped: {', '.join(names)}. "
-                "Their coefficients are NaN; leave them out of the formula.",
-                RankDeficientWarning,
-            )
-        for message, category in fit.record.warnings():
-            warn_caller(message, category)
+        dropped = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
+        trouble = ""
         if not fit.record.converged and not fit.record.perfect:
-            warn_caller(
+            trouble = (
                 f"the fit of {self.formula!r} did not converge. {convergence_lines(fit.record)[0]} "
-                "The estimates are the best point found; try another start or more max_evaluations.",
-                ConvergenceWarning,
+                "The estimates are the best point found; try another start or more max_evaluations."
             )
+        warn_of_fit(dropped, fit.record.warnings(), trouble)
         return LinearMixedModelResults(self, fit)
 
     def preflight(self, solver: str = "auto") -> Preflight:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from ...exceptions import DataError, DesignError, NotEnoughDataError
 from ..covariance.structure import Structure, structure_of
+from ..runtime.finite import count_non_finite
 
 __all__ = ["Design", "RandomTerm"]
 
@@ -229,7 +230,7 @@ def _check_finite(label: str, values: np.ndarray, names: Sequence[str] = ()) -> 
                 f"{label} has values above {_LARGEST:g}{where}; their products overflow. Use a larger unit."
             )
         return
-    nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    nan, inf = count_non_finite(values)
     where = ""
     if values.ndim == 2 and len(names):
         columns = [str(names[int(j)]) for j in np.flatnonzero(~finite.all(axis=0))]

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...engine.equations.design import RandomTerm
+from ...engine.runtime.finite import count_non_finite
 from ...exceptions import DataError
 from .groups import GroupIndex
 
@@ -203,13 +204,12 @@ def component_from_cells(
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:
-    if not np.isfinite(values.sum()):
-        nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-        if nan or inf:
-            raise DataError(
-                f"variance component '{name}' has {nan} missing and {inf} infinite values. Remove those "
-                "rows, or use missing='drop' for the missing ones."
-            )
+    nan, inf = count_non_finite(values)
+    if nan or inf:
+        raise DataError(
+            f"variance component '{name}' has {nan} missing and {inf} infinite values. Remove those rows, or "
+            "use missing='drop' for the missing ones."
+        )
 
 
 def components_from_spec(spec: VCSpec, groups: GroupIndex) -> tuple[VarianceComponent, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.tools.sm_exceptions import MissingDataError
 
+from ...engine.runtime.finite import count_non_finite
 from ...exceptions import DataError, OptionError
 from ...formula.frame import as_numeric
 from .components import LazyVCSpec, VCSpec, drop_rows
@@ -242,13 +243,13 @@ def _check_finite(endog: Any, exog: Any) -> None:
     """Refuse missing and infinite values of the response and the fixed-effects design, by column."""
     for what, given in (("endog", endog), ("exog", exog)):
         values = np.asarray(given)
-        if values.ndim not in (1, 2) or np.isfinite(values.sum(dtype=np.float64)):
+        if values.ndim not in (1, 2) or not any(count_non_finite(values)):
             continue
         columns = values[:, None] if values.ndim == 1 else values
         names = list(given.columns) if isinstance(given, pd.DataFrame) else [getattr(given, "name", None)]
         if len(names) != columns.shape[1]:
             names = list(range(columns.shape[1]))
-        counts = [(n, np.isnan(c).sum(), np.isinf(c).sum()) for n, c in zip(names, columns.T, strict=True)]
+        counts = [(n, *count_non_finite(c)) for n, c in zip(names, columns.T, strict=True)]
         bad = [
             f"{'' if n is None else f'column {n!r} '}({nan} missing, {inf} infinite)"
             for n, nan, inf in counts

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...engine.runtime.finite import count_non_finite
 from ...exceptions import DataError
 from ..releases import FormulaManager
 from .components import VarianceComponent, VCSpec, component_from_cells, components_from_spec
@@ -306,13 +307,12 @@ def _numeric(name: str, code: str, data: pd.DataFrame, env: int | Mapping[str, A
 
 
 def _checked(name: str, code: str, values: np.ndarray) -> np.ndarray:
-    if not np.isfinite(values.sum()):
-        nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-        if nan or inf:
-            raise DataError(
-                f"variance component '{name}': {code} has {nan} missing and {inf} infinite values. "
-                "Remove those rows, or use missing='drop' for the missing ones."
-            )
+    nan, inf = count_non_finite(values)
+    if nan or inf:
+        raise DataError(
+            f"variance component '{name}': {code} has {nan} missing and {inf} infinite values. "
+            "Remove those rows, or use missing='drop' for the missing ones."
+        )
     return values
 
 
