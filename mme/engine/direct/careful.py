@@ -140,7 +140,6 @@ class CarefulObjective:
         sigma2 = float(r @ r) / self.nu
         inverse = np.linalg.inv(self._border)
         b = inverse @ (Q.T @ self._white(self._y[:, None])[:, 0])
-        half = fixed.T @ inverse
         ze = W.T @ r
         u = []
         for t, (columns, lam) in enumerate(zip(self._columns(), inner, strict=True)):
@@ -148,8 +147,8 @@ class CarefulObjective:
             u.append(np.linalg.solve(self.eq.term_basis(t), effects.T).T)
         return {
             "theta": self.eq.from_standard(theta),
-            "beta": fixed.T @ (b + fixed.b0),
-            "vcov": sigma2 * (half @ half.T),
+            "beta": fixed.coefficients(b),
+            "vcov": sigma2 * fixed.covariance(inverse.T),
             "u": u,
             "sigma2": sigma2,
             "deviance": logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - self.eq.log_w,
@@ -166,7 +165,7 @@ class CarefulObjective:
         for place in lay.places:
             b = lay.blocks[place.block]
             grid = start[place.block] + np.arange(b.q * b.k).reshape(b.q, b.k)
-            out.append(grid[:, place.first : place.first + place.k])
+            out.append(grid[:, place.columns])
         return out
 
     def _white(self, M: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ class Marginal:
         blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
         for place, basis, w_t in zip(lay.places, self._bases(eq), w, strict=True):
             here = w_t if basis is None else np.matmul(basis, w_t)
-            blocks[place.block][:, place.first : place.first + place.k] = here
+            blocks[place.block][:, place.columns] = here
         rest = blocks[1:] if lay.has_lead else blocks
         w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
         return self._by_term(eq, *el.marginal_product(st, blocks[0] if lay.has_lead else None, w2))
@@ -98,10 +98,10 @@ class Marginal:
         of_blocks, places, out = block_products(eq, el, st), eq.layout.places, {}
         bases = self._bases(eq)
         for s, (at_s, R_s) in enumerate(zip(places, bases, strict=True)):
-            rows = slice(at_s.first, at_s.first + at_s.k)
             for t, (at_t, R_t) in enumerate(zip(places, bases, strict=True)):
-                columns = slice(at_t.first, at_t.first + at_t.k)
-                gram = of_blocks[at_s.block, at_t.block][rows, rows, columns, columns]
+                gram = of_blocks[at_s.block, at_t.block][
+                    at_s.columns, at_s.columns, at_t.columns, at_t.columns
+                ]
                 if R_s is not None:
                     gram = np.einsum("ijcd,ia,jb->abcd", gram, R_s, R_s)
                 if R_t is not None:
@@ -121,8 +121,7 @@ class Marginal:
         eq, el, st = self.factored()
         blocks, out = block_variances(eq, el, st), []
         for place, basis in zip(eq.layout.places, self._bases(eq), strict=True):
-            part = slice(place.first, place.first + place.k)
-            C = blocks[place.block][:, part, part]
+            C = blocks[place.block][:, place.columns, place.columns]
             if basis is not None:
                 inverse = np.linalg.inv(basis)
                 C = np.matmul(np.matmul(inverse, C), inverse.T)
@@ -155,7 +154,7 @@ def marginal_of(
     return Marginal(
         theta=st.theta,
         logdet=st.logdet - eq.log_w,
-        beta=fixed.T @ (st.b + fixed.b0),
+        beta=fixed.coefficients(st.b),
         r2=st.r2,
         root=root,
         zr=[z @ contrast for z in zqy],
@@ -178,6 +177,6 @@ def _split(
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     out = []
     for place, basis in zip(lay.places, bases, strict=True):
-        part = blocks[place.block][:, place.first : place.first + place.k]
+        part = blocks[place.block][:, place.columns]
         out.append(part if basis is None else np.matmul(basis.T, part))
     return out

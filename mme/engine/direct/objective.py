@@ -13,12 +13,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.factors import factor_psd
 from ..equations.border import Border, check_residual, response_scale, solve_border
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
+from ..search.chain import in_theta
 from ..search.evaluation import Evaluation, Solution
 from .elimination import Elimination, apply_lam
 from .marginal import Marginal, marginal_of
@@ -127,25 +127,9 @@ class Objective:
         Ze = self._residual_products(st)
         info_b = self._average_information(st, Ze) if order > 1 else None
         N_blocks = self._derivative(st, Ze)
-        N_basis, N, gradient = [], [], np.empty(self.n_theta)
-        J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
-        for t, place in enumerate(self.eq.layout.places):
-            part = slice(place.first, place.first + place.k)
-            R_t = self.eq.term_basis(t)
-            N_basis.append(N_blocks[place.block][part, part])
-            N.append(R_t.T @ N_basis[-1] @ R_t)
-            full = 2.0 * N_basis[-1] @ st.inner[t]
-            if not standard:
-                full = 2.0 * R_t.T @ (N_basis[-1] @ (R_t @ st.lams[t]))
-            gradient[place.theta] = [full[a, b] for a, b in place.entries]
-            if info_b is not None:
-                J[place.theta, place.theta] = factor_jacobian(st.lams[t], place.entries)
-                K[place.theta, place.theta] = congruence(R_t, place.entries)
-        info_D = None if info_b is None else K.T @ info_b @ K
-        info = None if info_D is None else J.T @ info_D @ J
-        return Evaluation(
-            st.theta, st.deviance, st.sigma2, N, gradient, info_D, info, N_basis, info_b, st.noise
-        )
+        N_basis = [N_blocks[p.block][p.columns, p.columns] for p in self.eq.layout.places]
+        own = in_theta(self.eq, st.lams, N_basis, info_b, st.inner if standard else None)
+        return Evaluation(st.theta, st.deviance, st.sigma2, *own, N_basis, info_b, st.noise)
 
     def solution(self, theta: np.ndarray, standard: bool = False) -> Solution:
         """Fixed effects, their covariance and the conditional modes at theta.
@@ -167,16 +151,15 @@ class Objective:
         eq, lay = self.eq, self.eq.layout
         fixed = eq.fixed
         Ze = self._residual_products(st)
-        root = fixed.T @ st.Ri.T
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
-            ze = Ze[place.block][:, place.first : place.first + place.k]
+            ze = Ze[place.block][:, place.columns]
             inner = ze @ (st.inner[t] @ st.inner[t].T)
             u.append(np.linalg.solve(self.eq.term_basis(t), inner.T).T)
         return {
             "theta": st.theta,
-            "beta": fixed.T @ (st.b + fixed.b0),
-            "vcov": st.sigma2 * (root @ root.T),
+            "beta": fixed.coefficients(st.b),
+            "vcov": st.sigma2 * fixed.covariance(st.Ri),
             "u": u,
             "sigma2": st.sigma2,
             "deviance": st.deviance,
@@ -218,7 +201,7 @@ class Objective:
     def _block_lams(self, lams: list[np.ndarray]) -> list[np.ndarray]:
         out = [np.zeros((b.k, b.k)) for b in self.eq.layout.blocks]
         for lam, place in zip(lams, self.eq.layout.places, strict=True):
-            part = slice(place.first, place.first + place.k)
+            part = place.columns
             out[place.block][part, part] = lam
         return out
 
@@ -332,7 +315,7 @@ class Objective:
         again = []
         for t in lifted:
             place = self.eq.layout.places[t]
-            part = slice(place.first, place.first + place.k)
+            part = place.columns
             block = self.eq.layout.blocks[place.block]
             share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self.eq.term_gram(t))))
             if share < 1e-2:
@@ -427,7 +410,7 @@ class Objective:
         # w_l[:, i] = C[i] (Z'e)_l on the block's own columns and basis
         C = [np.zeros((m, b.k, b.k)) for b in lay.blocks]
         for place in lay.places:
-            part = slice(place.first, place.first + place.k)
+            part = place.columns
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
                 own = C[place.block][i, part, part]
                 own[a, b] = own[b, a] = 1.0

@@ -177,7 +177,7 @@ class Equations:
     def term_basis(self, t: int) -> np.ndarray:
         """R of term t: its columns in the design are those of the equations times R, shape (k_t, k_t)."""
         place = self.layout.places[t]
-        part = slice(place.first, place.first + place.k)
+        part = place.columns
         return self.basis[place.block][part, part]
 
     def term_bases(self) -> list[np.ndarray]:
@@ -205,7 +205,7 @@ class Equations:
     def term_gram(self, t: int) -> np.ndarray:
         """Mean cross-product per level of term t's columns in the equations, shape (k_t, k_t)."""
         place = self.layout.places[t]
-        part = slice(place.first, place.first + place.k)
+        part = place.columns
         return self.scales[place.block][part, part]
 
     def term_root(self, t: int) -> np.ndarray:

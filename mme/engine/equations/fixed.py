@@ -44,6 +44,15 @@ class FixedPart:
     b0: np.ndarray
     logdet: float
 
+    def coefficients(self, b: np.ndarray) -> np.ndarray:
+        """Fixed effects of the kept columns from those of the residual in Q, shape (p,)."""
+        return self.T @ (b + self.b0)
+
+    def covariance(self, Ri: np.ndarray) -> np.ndarray:
+        """Their covariance but for sigma2, from the inverse Cholesky factor of Q'V^-1Q, shape (p, p)."""
+        root = self.T @ Ri.T
+        return root @ root.T
+
 
 def orthonormalise(
     X: np.ndarray, y: np.ndarray, root_w: np.ndarray | None

@@ -50,6 +50,11 @@ class TermPlace:
     entries: list[tuple[int, int]]
     theta: slice
 
+    @property
+    def columns(self) -> slice:
+        """Of the block."""
+        return slice(self.first, self.first + self.k)
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:

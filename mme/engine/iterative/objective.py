@@ -28,11 +28,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from ..covariance.derivatives import congruence, factor_jacobian
 from ..covariance.structure import triangular
 from ..equations.border import check_residual, response_scale, solve_border
 from ..equations.equations import Equations
 from ..equations.layout import Block
+from ..search.chain import in_theta
 from ..search.evaluation import Evaluation
 from .information import average_information, flat
 from .pcg import SchurSystem
@@ -142,10 +142,6 @@ class IterativeObjective:
         """Probes independent of those in use, int8, shape (q2, number)."""
         return probe_block(self.eq.layout.q2, number, self.seed + 1_000_003)
 
-    def _part(self, t: int) -> slice:
-        place = self.eq.layout.places[t]
-        return slice(place.first, place.first + place.k)
-
     def _floored_root(self, t: int, lam: np.ndarray) -> EigenRoot:
         """U, s of the term's relative covariance in the equations' basis, s floored."""
         d = np.sqrt(np.diag(self.eq.term_gram(t)))
@@ -184,16 +180,8 @@ class IterativeObjective:
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol)
         Ze = self._residual_products(st)
         samples = self._derivatives(st, Ze)
-        N_basis, N, gradient = [M.mean(axis=0) for M in samples], [], np.empty(self.n_theta)
-        J, K = np.zeros((self.n_theta, self.n_theta)), np.zeros((self.n_theta, self.n_theta))
-        for t, place in enumerate(self.eq.layout.places):
-            R = self.eq.term_basis(t)
-            N.append(R.T @ N_basis[t] @ R)
-            full = 2.0 * R.T @ (N_basis[t] @ (R @ st.lams[t]))
-            gradient[place.theta] = [full[a, b] for a, b in place.entries]
-            J[place.theta, place.theta] = factor_jacobian(st.lams[t], place.entries)
-            K[place.theta, place.theta] = congruence(R, place.entries)
-        info_basis = info_D = info = joint = slope = None
+        N_basis = [M.mean(axis=0) for M in samples]
+        info_basis = joint = slope = None
         if order > 1:
             info_tol = min(0.02, max(tol, 1e-3))
             info_basis, joint, slope, sol = average_information(
@@ -201,16 +189,12 @@ class IterativeObjective:
             )
             st.report.add(sol)
             self.cg_iterations += sol.iterations
-            info_D = K.T @ info_basis @ K
-            info = J.T @ info_D @ J
+        own = in_theta(self.eq, st.lams, N_basis, info_basis)
         return StochasticEvaluation(
             theta=st.theta,
             deviance=np.nan,
             sigma2=st.sigma2,
-            N=N,
-            gradient=gradient,
-            information_D=info_D,
-            information=info,
+            **own._asdict(),
             N_basis=N_basis,
             information_basis=info_basis,
             samples=samples,
@@ -234,17 +218,16 @@ class IterativeObjective:
         st = self._solve_state(np.asarray(theta, dtype=np.float64), tol, probes=False)
         Ze = self._residual_products(st)
         fixed = self.eq.fixed
-        root = fixed.T @ st.Ri.T
         u = []
         for t, place in enumerate(self.eq.layout.places):
-            ze = Ze[place.block][:, self._part(t)] @ self.eq.term_basis(t)
+            ze = Ze[place.block][:, self.eq.layout.places[t].columns] @ self.eq.term_basis(t)
             u.append(ze @ (st.lams[t] @ st.lams[t].T))
         logdet = self.system.logdet1
         if self.reml:
             logdet += st.logdet_x + fixed.logdet
         return {
-            "beta": fixed.T @ (st.b + fixed.b0),
-            "vcov": st.sigma2 * (root @ root.T),
+            "beta": fixed.coefficients(st.b),
+            "vcov": st.sigma2 * fixed.covariance(st.Ri),
             "u": u,
             "sigma2": st.sigma2,
             "logdet": logdet,
@@ -263,7 +246,7 @@ class IterativeObjective:
         blocks = [np.zeros((b.k, b.k)) for b in lay.blocks]
         roots = []
         for t, (lam, place) in enumerate(zip(lams, lay.places, strict=True)):
-            part = self._part(t)
+            part = self.eq.layout.places[t].columns
             root = self._floored_root(t, lam)
             roots.append(root)
             if lay.has_lead and place.block == 0:
@@ -399,7 +382,7 @@ class IterativeObjective:
         r = place.block - int(lay.has_lead)
         block = lay.rest[r]
         rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
-        return M[rows].reshape(block.q, block.k, -1)[:, self._part(t)]
+        return M[rows].reshape(block.q, block.k, -1)[:, self.eq.layout.places[t].columns]
 
     def _warm(self, U: np.ndarray, lam2: list[np.ndarray]) -> np.ndarray:
         """Start of the solves for [X y]: the last solution, moved to the new factors."""
@@ -441,7 +424,7 @@ class IterativeObjective:
         lead = self._lead_samples(st, half) if lay.has_lead else None
         out = []
         for t, place in enumerate(lay.places):
-            part = self._part(t)
+            part = self.eq.layout.places[t].columns
             ze = Ze[place.block][:, part]
             if lay.has_lead and place.block == 0:
                 assert lead is not None
@@ -474,7 +457,7 @@ class IterativeObjective:
         """lam2^-T (I - S^-1 - half half') lam2^-1 summed over the term's levels, by probe."""
         lay, sy, root = self.eq.layout, self.system, st.roots[t]
         block, k, _ = self._effects(t)
-        inside = self._part(t)
+        inside = self.eq.layout.places[t].columns
         first = int(sum(b.q for b in lay.rest[: lay.places[t].block - int(lay.has_lead)]))
         known = block.q * np.eye(k) - sy.Pi[first : first + block.q, inside, inside].sum(axis=0)
         if half is not None:
