@@ -143,7 +143,7 @@ def _fit(
         flat=flat,
         flat_fixed=flat_fixed,
     )
-    return assemble_fit(design, objective, solution, record)
+    return assemble_fit(design, objective, solution["theta"], solution, record, solution["deviance"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,9 @@ from ..engine.runtime.notices import Progress, say_once
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import OptionError
 from .checks import check_search, check_start
+from .costs import direct_seconds
 from .direct import fit_direct
-from .forecast import Preflight, check_rows, direct_seconds, forecast, iterative_hint, refuse
+from .forecast import Preflight, check_rows, forecast, iterative_hint, refuse
 from .options import SOLVERS, IterativeArguments, IterativeOptions, Route, check_solver, route_of
 from .record import Clock, Fit, FitRecord
 

@@ -22,14 +22,14 @@ from ..engine.factor.cholmod import why_unavailable
 from ..engine.iterative.probes import batch_size
 from ..engine.kernels import schur as ks
 from ..engine.runtime.memory import available_memory
-from ..engine.runtime.parallel import cut, n_threads, run
+from ..engine.runtime.parallel import cut, run
 from ..exceptions import MemoryEstimateError
+from .costs import PROBES, cell_pairs, direct_seconds, iterative_seconds
 from .options import AUTO, Route, route_of
 
 __all__ = [
     "Preflight",
     "check_rows",
-    "direct_seconds",
     "forecast",
     "iterative_hint",
     "preflight_design",
@@ -44,19 +44,12 @@ _SAMPLE = 256  # levels visited otherwise
 # column a larger S is taken to fill, as it does for crossed factors, where an analysis would take minutes
 _PATTERN, _LARGE_PATTERN, _PER_COLUMN, _PER_COLUMN_ASKED_FOR = 2e6, 5e7, 8, 64
 _SMALL = 4_000  # order of S up to which a dense factor is cheap, whatever its pattern
-_EVALUATIONS = 6  # of a direct fit, gradients included
-_FLOP_RATE = 2.0e10  # flops per second and thread of a dense factor
-_PAIR_RATE = 4e8  # pairs of cells scattered per second and thread
-_STARTED = 3  # evaluations of a direct fit that begins at a stochastic root
-_PRODUCTS = 30.0  # of an iterative fit with S, for every right-hand side
-_PRODUCT_RATE = 6e8  # non-zeros times right-hand sides per second and thread
 _MUCH_FASTER = 5.0
 _LONG = 120.0  # seconds of a direct fit that are worth its exactness
 _SHARE = 0.8  # of the available memory that a fit may take
 # copies of a block of right-hand sides that stand side by side in an iterative solve, counted in the code
 # and measured
 _COPIES = 11.0
-_ITS_PROBES = 12  # to begin with: the default of `mme.fit.IterativeOptions`
 
 
 @dataclass(frozen=True)
@@ -181,7 +174,7 @@ def check_rows(design: Design, layout: Layout) -> None:
 
 
 def forecast(
-    design: Design, eq: Equations, route: Route = AUTO, count: bool = True, probes: int = _ITS_PROBES
+    design: Design, eq: Equations, route: Route = AUTO, count: bool = True, probes: int = PROBES
 ) -> Preflight:
     """Predict the cost of both paths and choose.
 
@@ -207,7 +200,7 @@ def forecast(
     if q2 <= 1 or (not count and (q2 <= _SMALL or route.path == "iterative")):
         nonzeros, counted = full, q2 <= 1
     else:
-        nonzeros, counted = _schur_nonzeros(eq, _pairs(eq), full)
+        nonzeros, counted = _schur_nonzeros(eq, cell_pairs(eq), full)
     # a dense factor, and the inverse that the gradient is read from
     dense_flops, dense_bytes = q2**3 / 3, 16.0 * q2 * q2
     if q2 <= _SMALL or nonzeros > 0.4 * full:
@@ -237,30 +230,6 @@ def forecast(
         float(flops), base, direct, iterative, have, seconds, iterative_seconds(eq, probes), chosen, why,
         plan,
     )  # fmt: skip
-
-
-def _pairs(eq: Equations) -> float:
-    """Pairs of cells that the assembly of S visits."""
-    partners = np.diff(eq.ptr).astype(np.float64)
-    return float(np.sum(partners * (partners + 1.0)) / 2)
-
-
-def direct_seconds(eq: Equations, flops: float, started: bool = False) -> float:
-    """Rough time of a direct fit's evaluations, from the flops of one factorization.
-
-    `started`: the fit begins at a stochastic root, close to its optimum.
-    """
-    work = 3.0 * flops / _FLOP_RATE + 2.0 * _pairs(eq) * eq.layout.k1 / _PAIR_RATE
-    return (_STARTED if started else _EVALUATIONS) * work / n_threads()
-
-
-def iterative_seconds(eq: Equations, probes: int = _ITS_PROBES) -> float:
-    """Rough time of an iterative fit's solves at the default accuracy."""
-    lay = eq.layout
-    effects = sum(b.k for b in lay.rest)
-    block = eq.p + 1 + (2 + probes) * effects
-    nonzeros = 2.0 * eq.idx.size * lay.k1 + 2.0 * eq.gidx.size + 4.0 * lay.q2
-    return _PRODUCTS * block * nonzeros / (_PRODUCT_RATE * n_threads())
 
 
 def iterative_hint(plan: Preflight) -> str:

@@ -28,6 +28,7 @@ from ..engine.runtime.notices import Progress
 from ..engine.search.coordinates import term_specs
 from ..engine.search.optimizer import minimise
 from ..exceptions import MemoryEstimateError
+from .costs import factor_seconds, quadrature_seconds
 from .forecast import forecast, refuse
 from .options import route_of
 from .record import Clock, Fit, FitRecord, assemble_fit
@@ -40,9 +41,6 @@ __all__ = ["fit_iterative", "start_of"]
 # The log-likelihood by one factorization: order of S, seconds that need no comparison, seconds at most
 _SMALL, _INSTANT, _SHORT = 2_000, 0.01, 0.5
 _NOISY = 0.02  # error of the deviance by quadrature from which a short factorization replaces it
-# per second, measured: flops of a dense factor, pairs of cells scattered, non-zeros times right-hand sides
-_FLOPS, _PAIRS, _NONZEROS = 2e10, 2.5e8, 1e9
-_ITERATIONS = 12  # of conjugate gradients in a quadrature
 
 
 def fit_iterative(
@@ -130,39 +128,16 @@ def fit_iterative(
         singular=tuple(design.terms[t].name for t in root.singular),
         seconds=clock.seconds,
     )
-    kept = equations.fixed.kept
-    beta = np.full(design.p, np.nan)
-    vcov = np.full((design.p, design.p), np.nan)
-    beta[kept] = solution["beta"]
-    vcov[np.ix_(kept, kept)] = solution["vcov"]
-    places = equations.layout.places
-    return Fit(
-        reml=reml,
-        theta=tuple(root.theta[p.theta] for p in places),
-        lam=tuple(p.structure.lam(root.theta[p.theta], p.k) for p in places),
-        sigma2=float(solution["sigma2"]),
-        deviance=float(deviance),
-        loglik=-0.5 * float(deviance),
-        beta=beta,
-        vcov_beta=vcov,
-        u=tuple(solution["u"]),
-        kept=kept,
-        n=equations.n,
-        p=equations.p,
-        nu=objective.nu,
-        record=record,
-        objective=objective,
-        design=design,
-        monte_carlo=errors,
-    )
+    return assemble_fit(design, objective, root.theta, solution, record, deviance, errors)
 
 
 def _deviance(
     design: Design, objective: IterativeObjective, root: Root, solution: IterativeSolution, probes: int
 ) -> tuple[float, float]:
     """Deviance at the root and its Monte Carlo standard error; exact where that pays."""
-    seconds = _factor_seconds(objective.eq)
-    if seconds <= max(_INSTANT, _quadrature_seconds(objective, probes)):
+    seconds = _exact_seconds(objective.eq)
+    quadrature = quadrature_seconds(objective.eq, probes + objective.system.n_components)
+    if seconds <= max(_INSTANT, quadrature):
         return _exact_deviance(design, objective, root), 0.0
     value, error = logdet(objective.system, objective.fresh_probes(probes))
     if error > _NOISY and seconds <= _SHORT:
@@ -172,19 +147,12 @@ def _deviance(
     return value - objective.eq.log_w, error
 
 
-def _factor_seconds(eq: Equations) -> float:
+def _exact_seconds(eq: Equations) -> float:
     """Of assembling and factoring S, about; infinite where it is not small or hardly fits."""
-    q2, partners = eq.layout.q2, np.diff(eq.ptr).astype(np.float64)
+    q2 = eq.layout.q2
     if q2 > _SMALL or (q2 > 100 and 32.0 * q2 * q2 > available_memory()):
         return np.inf
-    return q2**3 / 3.0 / _FLOPS + float(partners @ partners) * eq.layout.k1 / _PAIRS
-
-
-def _quadrature_seconds(objective: IterativeObjective, probes: int) -> float:
-    """Of the log-determinant by `mme.engine.iterative.lanczos`, about."""
-    system = objective.system
-    nonzeros = 2.0 * objective.eq.idx.size * system.k1 + system.aidx.size
-    return (probes + system.n_components) * _ITERATIONS * nonzeros / _NONZEROS
+    return factor_seconds(eq, q2**3 / 3.0)
 
 
 def _exact_deviance(design: Design, objective: IterativeObjective, root: Root) -> float:
@@ -249,7 +217,7 @@ def _exact_fit(
         seconds=clock.seconds,
         history=tuple(minimum.history),
     )
-    return assemble_fit(design, direct, solution, record)
+    return assemble_fit(design, direct, solution["theta"], solution, record, solution["deviance"])
 
 
 def start_of(objective: IterativeObjective) -> np.ndarray:

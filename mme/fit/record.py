@@ -16,6 +16,7 @@ from ..exceptions import FlatLikelihoodWarning, PerfectFitWarning
 if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
+    from ..engine.iterative.state import IterativeSolution
 
 __all__ = ["Clock", "Fit", "FitRecord", "assemble_fit"]
 
@@ -173,30 +174,38 @@ class Clock:
         self._last = now
 
 
-def assemble_fit(design: Design, objective: Objective, solution: Solution, record: FitRecord) -> Fit:
-    """The fit of a direct search from its solution (`Objective.solution`)."""
-    theta = solution["theta"]
-    kept = objective.eq.fixed.kept
+def assemble_fit(
+    design: Design,
+    objective: Objective | IterativeObjective,
+    theta: np.ndarray,
+    solution: Solution | IterativeSolution,
+    record: FitRecord,
+    deviance: float,
+    monte_carlo: MonteCarlo | None = None,
+) -> Fit:
+    """The fit of a search, on either path, from its solution at theta (of the design's columns)."""
+    eq = objective.eq
+    kept, places = eq.fixed.kept, eq.layout.places
     beta = np.full(design.p, np.nan)
     vcov = np.full((design.p, design.p), np.nan)
     beta[kept] = solution["beta"]
     vcov[np.ix_(kept, kept)] = solution["vcov"]
-    places = objective.eq.layout.places
     return Fit(
         reml=objective.reml,
         theta=tuple(theta[p.theta] for p in places),
         lam=tuple(p.structure.lam(theta[p.theta], p.k) for p in places),
         sigma2=float(solution["sigma2"]),
-        deviance=float(solution["deviance"]),
-        loglik=-0.5 * float(solution["deviance"]),
+        deviance=float(deviance),
+        loglik=-0.5 * float(deviance),
         beta=beta,
         vcov_beta=vcov,
         u=tuple(solution["u"]),
         kept=kept,
-        n=objective.eq.n,
-        p=objective.eq.p,
+        n=eq.n,
+        p=eq.p,
         nu=objective.nu,
         record=record,
         objective=objective,
         design=design,
+        monte_carlo=monte_carlo,
     )

@@ -17,7 +17,7 @@ from mme import MixedLMParams
 from mme.exceptions import DataError, MemoryEstimateError
 from mme.facade.fit import BoundaryWarning
 from mme.facade.results.iterative import IterativeMixedLMResults
-from mme.fit import forecast
+from mme.fit import costs, forecast
 
 
 def crossed_frame(n: int, levels: tuple[int, int], seed: int = 0) -> pd.DataFrame:
@@ -428,7 +428,7 @@ def test_auto_is_iterative_where_a_factor_does_not_fit(between):
 
 
 def test_auto_is_iterative_where_a_direct_fit_takes_minutes(large, monkeypatch):
-    monkeypatch.setattr(forecast, "_FLOP_RATE", 1e3)
+    monkeypatch.setattr(costs, "_FLOPS", 1e3)
     assert "min" in large.preflight().why
     assert large.fit(loglik_probes=0).monte_carlo is not None
     assert large.fit(solver="direct").monte_carlo is None

@@ -89,7 +89,7 @@ def test_shown_as_a_table():
 def test_a_long_direct_fit_is_left_to_the_iterative_path(monkeypatch):
     design = crossed(3_000, (1_500, 1_200))
     assert preflight_design(design).solver == "direct"
-    monkeypatch.setattr(module, "_FLOP_RATE", 1e3)
+    monkeypatch.setattr("mme.fit.costs._FLOPS", 1e3)
     plan = preflight_design(design)
     assert plan.solver == "iterative" and "min" in plan.why
     fit = fit_design(design)

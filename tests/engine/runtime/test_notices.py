@@ -19,8 +19,8 @@ from problems import build
 import mme
 from mme.engine import kernels
 from mme.engine.runtime import notices
+from mme.fit import costs, forecast
 from mme.fit import fit as fit_module
-from mme.fit import forecast
 from mme.fit.fit import fit_design
 
 # One small kernel of each group, compiled in a process of its own that also listens to Numba.
@@ -133,7 +133,7 @@ def terminal_of(monkeypatch) -> Terminal:
 def slow(monkeypatch):
     """A machine on which every direct fit is predicted to take minutes, an iterative one seconds."""
     monkeypatch.setattr(fit_module, "_FORECAST", 0)
-    monkeypatch.setattr(forecast, "_FLOP_RATE", 1e2)
+    monkeypatch.setattr(costs, "_FLOPS", 1e2)
     monkeypatch.setattr(notices, "_said", set())
 
 
@@ -205,7 +205,7 @@ def test_it_must_be_five_times_faster(slow, capsys, monkeypatch, rate, named):
     plan = forecast.preflight_design(design, "direct")
     # the direct fit is predicted to take so many times as long as the iterative one
     factor = rate * plan.iterative_seconds / plan.direct_seconds
-    monkeypatch.setattr(forecast, "_PRODUCT_RATE", forecast._PRODUCT_RATE * factor)
+    monkeypatch.setattr(costs, "_PRODUCTS", costs._PRODUCTS * factor)
     fit_design(design, solver="direct")
     assert ("solver='iterative'" in capsys.readouterr().err) == named
 
