@@ -38,10 +38,10 @@ LEVEL = {room: level for level, room in enumerate(ROOMS)}
 
 # first-party imports inside functions
 LAZY = {
-    ("__main__", "exceptions"): "--help and --version answer before numba and pandas are loaded",
-    ("__main__", "lmm.model"): "--help and --version answer before numba and pandas are loaded",
-    ("__main__", "hints"): "--help and --version answer before numba and pandas are loaded",
-    ("__main__", ""): "--help and --version answer before numba and pandas are loaded",
+    ("__main__", "exceptions"): "a misspelt option is answered before models and their libraries are set up",
+    ("__main__", "lmm.model"): "a misspelt option is answered before models and their libraries are set up",
+    ("__main__", "hints"): "a misspelt option is answered before models and their libraries are set up",
+    ("__main__", ""): "a misspelt option is answered before models and their libraries are set up",
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",
