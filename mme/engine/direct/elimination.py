@@ -11,6 +11,7 @@ import numpy as np
 from ..equations.equations import Equations
 from ..factor import DenseFactor, Factor
 from ..kernels import schur as ks
+from ..kernels.traces import traces_dense, traces_sparse
 from ..runtime.parallel import cut, run
 from .plan import Plan
 from .state import State
@@ -183,11 +184,11 @@ class Elimination:
         common = (lay.lstart, lay.lblock)
         cells = (pad, eq.ptr, eq.idx, eq.val, eq.tptr, eq.tlev, eq.tpos, self.F)
         if self.plan.dense:
-            run(lambda i, a, b: ks.traces_dense(a, b, *common, *cells, inverse, Ns[i], Ts[i]), ranges)
+            run(lambda i, a, b: traces_dense(a, b, *common, *cells, inverse, Ns[i], Ts[i]), ranges)
         else:
             plan = self.plan
             run(
-                lambda i, a, b: ks.traces_sparse(
+                lambda i, a, b: traces_sparse(
                     a, b, *common, lay.clevel, *cells, plan.sptr, plan.sidx, inverse, Ns[i], Ts[i]
                 ),
                 ranges,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mme.engine.kernels import schur
+from mme.engine.kernels import schur, traces
 
 from .small import LAMBDAS, WIDTHS, calls, small
 
@@ -204,7 +204,7 @@ def test_traces_dense(k1, widths, kind, call):
     # a factorization gives the lower triangle alone
     lower = np.asfortranarray(np.where(np.tri(d.q2, dtype=bool), inverse, np.nan))
     N, T = np.zeros((d.k1, d.k1)), np.zeros(padded.shape)
-    call.run(schur.traces_dense, d.lblock.size, d.lstart, d.lblock, padded, *arguments(d), F, lower, N, T)
+    call.run(traces.traces_dense, d.lblock.size, d.lstart, d.lblock, padded, *arguments(d), F, lower, N, T)
     np.testing.assert_allclose(N, expected_N, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(T, expected_T, rtol=1e-10, atol=1e-12)
 
@@ -223,6 +223,6 @@ def test_traces_sparse(k1, widths, kind, call):
     values = inverse[sidx, np.repeat(np.arange(d.q2), np.diff(sptr))]
     N, T = np.zeros((d.k1, d.k1)), np.zeros(padded.shape)
     common = (d.lstart, d.lblock, d.clevel, padded, *arguments(d), F)
-    call.run(schur.traces_sparse, d.lblock.size, *common, sptr, sidx, values, N, T)
+    call.run(traces.traces_sparse, d.lblock.size, *common, sptr, sidx, values, N, T)
     np.testing.assert_allclose(N, expected_N, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(T, expected_T, rtol=1e-10, atol=1e-12)
