@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from ...exceptions import DataError, DesignError, NotEnoughDataError
 from ..covariance.structure import Structure, structure_of
 from ..runtime.finite import count_non_finite
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 __all__ = ["Design", "RandomTerm"]
 

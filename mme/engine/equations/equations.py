@@ -11,20 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.linalg as sl
-import scipy.sparse as sp
 
 from ...exceptions import DesignError
 from ..covariance.structure import triangular
 from ..kernels import cells as kc
 from ..kernels.rows import transform_rows
 from ..runtime.parallel import cut, row_chunks, run
+from ..runtime.scipys import scipy_module
 from .design import Design, RandomTerm
-from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise
+from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise, upper_inverse
 from .layout import Block, Layout
 from .response import Response
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 __all__ = ["Equations", "build_equations", "dense_rows", "respond"]
 
@@ -108,6 +111,7 @@ class Equations:
     @cached_property
     def A22(self) -> sp.csr_array:
         """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
+        sp = scipy_module("sparse")
         q2 = self.layout.q2
         A = sp.csc_array((self.gval, self.gidx, self.gptr), shape=(q2, q2))
         return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
@@ -115,15 +119,14 @@ class Equations:
     @cached_property
     def parts(self) -> np.ndarray:
         """Connected part of every column of the rest, shape (q2,): different parts share no row."""
-        from scipy.sparse.csgraph import connected_components  # slow to import, and seldom needed
-
+        sp = scipy_module("sparse")
         q1, q2 = self.layout.q1, self.layout.q2
         ones = np.ones(self.idx.size, np.int8)
         cells = sp.csr_array((ones, self.idx, self.ptr), shape=(q1, q2)) if q1 else None
         within = sp.csr_array((np.ones(self.gidx.size, np.int8), self.gidx, self.gptr), shape=(q2, q2))
         none = sp.csr_array((q1, q1), dtype=np.int8)
         graph = within if cells is None else sp.block_array([[none, cells], [None, within]])
-        return connected_components(graph, directed=False)[1][q1:]
+        return scipy_module("sparse.csgraph").connected_components(graph, directed=False)[1][q1:]
 
     @property
     def Z1Q(self) -> np.ndarray:
@@ -343,7 +346,7 @@ def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.nda
     for block in layout.blocks:
         term = design.terms[block.terms[0]]
         if term.general:
-            Z = np.asarray(sp.csr_array(term.Z, dtype=np.float64).todense())
+            Z = np.asarray(scipy_module("sparse").csr_array(term.Z, dtype=np.float64).todense())
             parts.append(Z if root_w is None else Z * root_w[:, None])
             continue
         columns = _columns(design, block, root_w)[0]
@@ -427,7 +430,7 @@ def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, n
         pivots = np.diag(step) / np.sqrt(np.diag(G))
         if pivots.min() < 1e-7:
             return _by_rows(original, q, term)
-        inverse = np.ascontiguousarray(sl.solve_triangular(step, np.eye(k)))
+        inverse = np.ascontiguousarray(upper_inverse(step))
         z = np.empty((n, k))
 
         def transform(
@@ -461,7 +464,7 @@ def _by_rows(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.nd
             "it, so their covariance cannot be estimated. Drop it, or use || for independent effects."
         )
     root = np.sqrt(q)
-    return np.ascontiguousarray(Q * root), sl.solve_triangular(T, np.eye(z.shape[1])) / root
+    return np.ascontiguousarray(Q * root), upper_inverse(T) / root
 
 
 def _rest_rows(
@@ -474,6 +477,7 @@ def _rest_rows(
     n = design.n
     pieces = []
     general = any(design.terms[b.terms[0]].general for b in layout.rest)
+    sp: Any = scipy_module("sparse") if general else None
     plain = all(_is_plain(design, b, root_w) for b in layout.rest)
     grouped_idx, grouped_val = [], []
     for r, block in enumerate(layout.rest):

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sl
 
 from ..kernels.rows import basis_and_residual
 from ..runtime.parallel import row_chunks, run
 
-__all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise"]
+__all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise", "upper_inverse"]
 
 FEW = 8  # columns up to which a kernel passes over the rows faster than BLAS on blocks
 
@@ -99,7 +98,7 @@ def orthonormalise(
         b0 = Q.T @ whole[1]
     else:
         Q = None
-        T = sl.solve_triangular(R, np.eye(R.shape[0])) / scale[kept][:, None]
+        T = upper_inverse(R) / scale[kept][:, None]
         b0 = T.T @ Xy[kept]
     p = T.shape[0]
     used = np.ascontiguousarray(X if kept.all() else X[:, kept]) if p <= FEW else X
@@ -190,4 +189,12 @@ def gram_schmidt(
         r += 1
         if ones is None and X[0, j] != 0.0 and np.all(X[:, j] == X[0, j]):
             ones = R[:r, r - 1] / X[0, j]
-    return Q[:, :r], sl.solve_triangular(R[:r, :r], np.eye(r)), kept
+    return Q[:, :r], upper_inverse(R[:r, :r]), kept
+
+
+def upper_inverse(R: np.ndarray) -> np.ndarray:
+    """Inverse of an upper triangular matrix with zeros below its diagonal.
+
+    Elimination has nothing to do, so this is back substitution, without scipy, which takes long to import.
+    """
+    return np.linalg.solve(np.asarray_chkfinite(R), np.eye(R.shape[0]))

@@ -8,14 +8,18 @@ them.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 
 from ...exceptions import DesignError
 from ..kernels import cells as kc
 from ..runtime.parallel import cut, run
 from .design import Design
 from .equations import Equations
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 __all__ = ["check_identified", "moment_start"]
 
@@ -53,14 +57,14 @@ def check_identified(design: Design, eq: Equations) -> None:
                 )
 
 
-def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
+def moment_start(eq: Equations, A22: sp.csr_array | None) -> np.ndarray:
     """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
 
     Parameters
     ----------
     eq : Equations
-    A22 : scipy.sparse.csr_array, shape (q2, q2)
-        Symmetric Z_2'WZ_2.
+    A22 : scipy.sparse.csr_array, shape (q2, q2), or None
+        Symmetric Z_2'WZ_2; None where the leading term is the only one.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
     lay, p = eq.layout, eq.p
     components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
     a, r, H = [], [], []
-    diag2 = A22.diagonal() if lay.q2 else np.zeros(0)
+    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
     for i, c in components:
         if lay.has_lead and i == 0:
             a.append(eq.A1[:, c, c])
@@ -128,7 +132,7 @@ def _columns_of(eq: Equations, block: int, column: int) -> slice:
 
 def _cross(
     eq: Equations,
-    A22: sp.csr_array,
+    A22: sp.csr_array | None,
     first: tuple[int, int],
     second: tuple[int, int],
     w: np.ndarray,
@@ -142,6 +146,7 @@ def _cross(
         d = eq.A1[:, first[1], second[1]]
         return float(np.sum(w * d * d)), float(np.sum((w * d)[:, None] * H1 * H2))
     if lead == (False, False):
+        assert A22 is not None
         A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
         squares = A.multiply(A)
         return float(w @ (squares @ np.ones(A.shape[1]))), float(np.sum(w[:, None] * H1 * (A @ H2)))

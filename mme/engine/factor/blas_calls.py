@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from types import ModuleType
+from functools import cache
 
 import numpy as np
-from scipy.linalg import cython_blas, cython_lapack
+
+from ..runtime.scipys import scipy_module
 
 __all__ = ["gemm", "potrf", "symmetric_update", "triangular_inverse", "trsm_right_transposed"]
 
@@ -24,16 +25,20 @@ _get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object
 _c, _i, _d = ctypes.POINTER(ctypes.c_char), ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_double)
 
 
-def _entry(module: ModuleType, name: str, *types: type[ctypes._Pointer]) -> Callable[..., None]:
-    capsule = module.__pyx_capi__[name]
+_SIGNATURES: dict[str, tuple[str, tuple[type[ctypes._Pointer], ...]]] = {
+    "dgemm": ("linalg.cython_blas", (_c, _c, _i, _i, _i, _d, _d, _i, _d, _i, _d, _d, _i)),
+    "dsyrk": ("linalg.cython_blas", (_c, _c, _i, _i, _d, _d, _i, _d, _d, _i)),
+    "dtrsm": ("linalg.cython_blas", (_c, _c, _c, _c, _i, _i, _d, _d, _i, _d, _i)),
+    "dpotrf": ("linalg.cython_lapack", (_c, _i, _d, _i, _i)),
+    "dtrtri": ("linalg.cython_lapack", (_c, _c, _i, _d, _i, _i)),
+}
+
+
+@cache
+def _entry(name: str) -> Callable[..., None]:
+    module, types = _SIGNATURES[name]
+    capsule = scipy_module(module).__pyx_capi__[name]
     return ctypes.CFUNCTYPE(None, *types)(_get_pointer(capsule, _get_name(capsule)))
-
-
-_dgemm = _entry(cython_blas, "dgemm", _c, _c, _i, _i, _i, _d, _d, _i, _d, _i, _d, _d, _i)
-_dsyrk = _entry(cython_blas, "dsyrk", _c, _c, _i, _i, _d, _d, _i, _d, _d, _i)
-_dtrsm = _entry(cython_blas, "dtrsm", _c, _c, _c, _c, _i, _i, _d, _d, _i, _d, _i)
-_dpotrf = _entry(cython_lapack, "dpotrf", _c, _i, _d, _i, _i)
-_dtrtri = _entry(cython_lapack, "dtrtri", _c, _c, _i, _d, _i, _i)
 
 
 def _char(value: bytes) -> ctypes._CArgObject:
@@ -63,28 +68,28 @@ def gemm(
     if m and n:
         second = _char(b"T" if trans_b else b"N")
         sizes = _int(m), _int(n), _int(A.shape[1])
-        _dgemm(_char(b"N"), second, *sizes, _double(alpha), a, lda, b, ldb, _double(beta), c, ldc)
+        _entry("dgemm")(_char(b"N"), second, *sizes, _double(alpha), a, lda, b, ldb, _double(beta), c, ldc)
 
 
 def symmetric_update(A: np.ndarray, C: np.ndarray) -> None:
     """Lower triangle of C <- C - A A'."""
     (a, lda), (c, ldc) = _block(A), _block(C)
     sizes = _int(C.shape[0]), _int(A.shape[1])
-    _dsyrk(_char(b"L"), _char(b"N"), *sizes, _double(-1.0), a, lda, _double(1.0), c, ldc)
+    _entry("dsyrk")(_char(b"L"), _char(b"N"), *sizes, _double(-1.0), a, lda, _double(1.0), c, ldc)
 
 
 def trsm_right_transposed(L: np.ndarray, B: np.ndarray) -> None:
     """B <- B L^-T for a lower-triangular L."""
     (a, lda), (b, ldb) = _block(L), _block(B)
     flags = _char(b"R"), _char(b"L"), _char(b"T"), _char(b"N")
-    _dtrsm(*flags, _int(B.shape[0]), _int(B.shape[1]), _double(1.0), a, lda, b, ldb)
+    _entry("dtrsm")(*flags, _int(B.shape[0]), _int(B.shape[1]), _double(1.0), a, lda, b, ldb)
 
 
 def potrf(S: np.ndarray) -> int:
     """Lower Cholesky factor of the lower triangle of S, in place; LAPACK's info."""
     info = ctypes.c_int(0)
     s, lds = _block(S)
-    _dpotrf(_char(b"L"), _int(S.shape[0]), s, lds, ctypes.byref(info))
+    _entry("dpotrf")(_char(b"L"), _int(S.shape[0]), s, lds, ctypes.byref(info))
     return int(info.value)
 
 
@@ -93,5 +98,5 @@ def triangular_inverse(L: np.ndarray) -> np.ndarray:
     out = np.array(np.tril(L), order="F")
     info = ctypes.c_int(0)
     a, lda = _block(out)
-    _dtrtri(_char(b"L"), _char(b"N"), _int(out.shape[0]), a, lda, ctypes.byref(info))
+    _entry("dtrtri")(_char(b"L"), _char(b"N"), _int(out.shape[0]), a, lda, ctypes.byref(info))
     return out

@@ -7,14 +7,17 @@ import ctypes
 import math
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy import sparse
 
 from ...exceptions import MemoryEstimateError
+from ..runtime.scipys import scipy_module
 from .base import Factor, NotPositiveDefiniteError, check_pivots
 from .supernodes import EliminationTree, SelectedInverse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 __all__ = ["CholmodFactor", "available", "predicted", "why_unavailable"]
 
@@ -55,7 +58,7 @@ def _lower(n: int, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) ->
     # 32-bit indices as long as they can count the entries: half the traffic, and one type for both arrays,
     # which scikit-sparse demands.
     kind = np.int32 if indices.size < 2**31 - 1 else np.int64
-    S = sparse.csc_matrix((n, n))
+    S = scipy_module("sparse").csc_matrix((n, n))
     S.data, S.indices, S.indptr = data, indices.astype(kind, copy=False), indptr.astype(kind, copy=False)
     S.has_sorted_indices = True
     return S

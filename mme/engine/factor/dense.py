@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
+from ..runtime.scipys import scipy_module
 from . import blocked
 from .base import Factor, NotPositiveDefiniteError
 
@@ -67,7 +67,7 @@ class DenseFactor(Factor):
         if self.n >= _BLOCKED:
             L, info = S, blocked.cholesky(S)
         else:
-            L, info = dpotrf(S, lower=1, clean=0, overwrite_a=1)
+            L, info = scipy_module("linalg.lapack").dpotrf(S, lower=1, clean=0, overwrite_a=1)
         # Not every LAPACK stops at a NaN pivot, so the sum decides: NaN and inf in S reach the diagonal of L.
         logdet = 2.0 * float(np.log(L.diagonal()).sum()) if info == 0 else math.nan
         if not math.isfinite(logdet):
@@ -92,7 +92,7 @@ class DenseFactor(Factor):
         L = self._factor()
         if B.size == 0:
             return np.zeros(B.shape, order="F")
-        return dpotrs(L, B, lower=1)[0]
+        return np.asarray(scipy_module("linalg.lapack").dpotrs(L, B, lower=1)[0])
 
     def selected_inverse(self) -> np.ndarray:
         """Lower triangle of S^-1.
@@ -112,5 +112,5 @@ class DenseFactor(Factor):
             blocked.inverse(L, self._inverse)
             return self._inverse
         np.copyto(self._inverse, L)
-        dpotri(self._inverse, lower=1, overwrite_c=1)
+        scipy_module("linalg.lapack").dpotri(self._inverse, lower=1, overwrite_c=1)
         return self._inverse

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
 
+from ..runtime.scipys import scipy_module
 from .base import Factor, NotPositiveDefiniteError, check_pivots
 from .supernodes import EliminationTree, SelectedInverse
+
+if TYPE_CHECKING:
+    from scipy import sparse
+    from scipy.sparse.linalg import SuperLU
 
 __all__ = ["SuperluFactor", "predicted"]
 
@@ -19,6 +23,7 @@ _OPTIONS = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
 
 def _full_pattern(n: int, indptr: np.ndarray, indices: np.ndarray) -> sparse.csc_matrix:
     """Both triangles; the value of an entry is its place in the lower one, as an int64."""
+    sparse = scipy_module("sparse")
     columns = np.repeat(np.arange(n, dtype=np.int32), np.diff(indptr))
     below = np.flatnonzero(indices != columns)
     place = np.concatenate([np.arange(indices.size), below])
@@ -32,9 +37,11 @@ def _full_pattern(n: int, indptr: np.ndarray, indices: np.ndarray) -> sparse.csc
 def _ordering(S: sparse.csc_matrix) -> np.ndarray:
     """Minimum degree ordering of the pattern of S; row perm[i] of S comes i-th."""
     # scipy gives the ordering only along with a factorization: of any diagonally dominant matrix.
-    dominant = sparse.csc_matrix((np.full(S.nnz, -1.0), S.indices, S.indptr), shape=S.shape)
+    values = np.full(S.nnz, -1.0)
+    dominant = scipy_module("sparse").csc_matrix((values, S.indices, S.indptr), shape=S.shape)
     dominant.setdiag(np.diff(S.indptr) + 1.0)
-    return np.argsort(splu(dominant, permc_spec="MMD_AT_PLUS_A", **_OPTIONS).perm_c)
+    lu = scipy_module("sparse.linalg").splu(dominant, permc_spec="MMD_AT_PLUS_A", **_OPTIONS)
+    return np.argsort(lu.perm_c)
 
 
 class SuperluFactor(Factor):
@@ -70,7 +77,7 @@ class SuperluFactor(Factor):
         S = full[order][:, order].tocsc()
         S.sort_indices()
         self._gather = S.data
-        self._S = sparse.csc_matrix((np.ones(S.nnz), S.indices, S.indptr), shape=S.shape)
+        self._S = scipy_module("sparse").csc_matrix((np.ones(S.nnz), S.indices, S.indptr), shape=S.shape)
         self._order = order
 
     def predicted(self) -> tuple[int, float]:
@@ -96,7 +103,7 @@ class SuperluFactor(Factor):
             return
         np.take(data, self._gather, out=self._S.data)
         try:
-            lu = splu(self._S, permc_spec="NATURAL", **_OPTIONS)
+            lu = scipy_module("sparse.linalg").splu(self._S, permc_spec="NATURAL", **_OPTIONS)
         except RuntimeError as error:
             raise NotPositiveDefiniteError(
                 f"{self.name}: the matrix is not positive definite ({error})."

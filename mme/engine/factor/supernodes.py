@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.blas import dgemm, dsymm, dtrsm
-from scipy.linalg.lapack import dpotri
 
 from ..kernels import elimination_tree as symbolic
 from ..kernels import selected_inverse as kernels
+from ..runtime.scipys import scipy_module
 
 __all__ = ["EliminationTree", "SelectedInverse"]
 
@@ -181,6 +180,7 @@ class SelectedInverse:
 
         scipy's routines throughout: numpy may bring a second BLAS, whose idle threads would get in the way.
         """
+        blas, lapack = scipy_module("linalg.blas"), scipy_module("linalg.lapack")
         panels, work, scratch = self._panels, self._work, self._scratch
         assert panels is not None and work is not None and scratch is not None
         w = int(self._first[s + 1] - self._first[s])
@@ -193,15 +193,15 @@ class SelectedInverse:
         # Row-major lower triangles are Fortran-ordered upper ones, so LAPACK works on the panel in place.
         L_JJ, L_IJ = panel[:w].T, panel[w:].T
         if r:
-            Y = dtrsm(1.0, L_JJ, L_IJ, side=0, lower=0)
+            Y = blas.dtrsm(1.0, L_JJ, L_IJ, side=0, lower=0)
             p = int(self._parent[s])
             ld = int(self._first[p + 1] - self._first[p] + self._row_ptr[p + 1] - self._row_ptr[p])
             kernels.gather_front(work, int(self._offset[p]), ld, self._relative[lo:hi], scratch)
             Z_II = scratch[: r * r].reshape(r, r)
-            dsymm(-1.0, Z_II.T, Y, beta=0.0, c=L_IJ, side=1, lower=0, overwrite_c=1)
-        dpotri(L_JJ, lower=0, overwrite_c=1)
+            blas.dsymm(-1.0, Z_II.T, Y, beta=0.0, c=L_IJ, side=1, lower=0, overwrite_c=1)
+        lapack.dpotri(L_JJ, lower=0, overwrite_c=1)
         if r:
-            dgemm(-1.0, Y, L_IJ, beta=1.0, c=L_JJ, trans_b=1, overwrite_c=1)
+            blas.dgemm(-1.0, Y, L_IJ, beta=1.0, c=L_JJ, trans_b=1, overwrite_c=1)
         if self._has_children[s]:
             front = work[offset : offset + m * m].reshape(m, m)
             front[:, :w] = panel

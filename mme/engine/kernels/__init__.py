@@ -1,38 +1,133 @@
 """Numba kernels: pure functions on arrays, importing nothing of mme.
 
-One decorator serves all of them.  ``cache=True``: a user compiles once per installation, not once per
-process.  ``nogil=True``: ranges of columns or levels run in Python threads, so that no kernel needs
-Numba's parallel back end (slow to compile) and results do not depend on the number of threads.
-``error_model="numpy"``: division by zero gives inf, as the surrounding numpy code expects; failures are
-returned as a status.  Callers pass one dtype and layout per argument (float64, int64 pointers, int32
-indices, C order unless said), so that each kernel is compiled once, at its first call: importing mme
-compiles nothing.
+Two decorators serve all of them: `kernel` for what the rest of mme calls, `part` for what only kernels call.
+Kernels are cached on disk: a user compiles once per installation, not once per process.  ``nogil=True``:
+ranges of columns or levels run in Python threads, so that no kernel needs Numba's parallel back end (slow to
+compile) and results do not depend on the number of threads.  ``error_model="numpy"``: division by zero gives
+inf, as the surrounding numpy code expects; failures are returned as a status.  Callers pass one dtype and
+layout per argument (float64, int64 pointers, int32 indices, C order unless said), so that each kernel is
+compiled once, at its first call: importing mme compiles nothing, and does not import Numba either.
 """
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from __future__ import annotations
 
-from numba import njit
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-__all__ = ["Kernel", "kernel"]
+__all__ = ["Kernel", "Late", "Watcher", "kernel", "kernels", "part", "watch", "watchers"]
 
 Given = ParamSpec("Given")
-Result = TypeVar("Result", covariant=True)
+Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
+_making = threading.RLock()
+_kernels: list[Kernel] = []
 
 
-class Kernel(Protocol[Given, Result]):
-    """A compiled function, and what it was compiled from."""
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Importing Numba makes a million objects that stay: collecting garbage takes as long, and finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
-    @property
-    def py_func(self) -> Callable[Given, Result]: ...
 
-    def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result: ...
+class Late:
+    """Something of Numba's that is made when a kernel is compiled that calls it by a global name."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+        self._made: object = None
+
+    def made(self) -> object:
+        """What `make` returns, made once."""
+        with _making:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("only compiled code can call this.")
+
+
+class Kernel(Late, Generic[Given, Result]):
+    """A function that is compiled, or taken from the cache, when it is first called.
+
+    Attributes
+    ----------
+    py_func : callable
+        What it is compiled from.
+    """
+
+    def __init__(self, function: Callable[Given, Result], cached: bool) -> None:
+        super().__init__(self._dispatcher)
+        self.py_func = function
+        self._cached = cached
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+
+    def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        compiled = self._made or self.made()
+        return cast(Callable[Given, Result], compiled)(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.py_func.__module__}.{self.__name__}>"
+
+    def _dispatcher(self) -> object:
+        with _no_collections():
+            from .dispatchers import dispatcher
+
+        made = dispatcher(self.py_func, self._parts, self._cached)
+        names = self.py_func.__globals__
+        if names.get(self.__name__) is self:  # from now on those who ask the module have it directly
+            names[self.__name__] = made
+        return made
+
+    def _parts(self) -> None:
+        """Make what the function calls; code from the cache has it inside."""
+        names = self.py_func.__globals__
+        for name in self.py_func.__code__.co_names:
+            value = names.get(name)
+            if isinstance(value, Late) and value is not self:
+                names[name] = value.made()
 
 
 def kernel(function: Callable[Given, Result]) -> Kernel[Given, Result]:
-    """``numba.njit`` with the settings common to all kernels of mme."""
-    settings: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-    try:
-        return njit(**settings)(function)
-    except RuntimeError:  # neither the package's folder nor a user cache can be written: compile every time
-        return njit(**(settings | {"cache": False}))(function)
+    """A function that Python calls: cached on disk."""
+    made = Kernel(function, cached=True)
+    _kernels.append(made)
+    return made
+
+
+def part(function: Function) -> Function:
+    """A function that only kernels call: compiled into each of them, no entry for Python and no cache."""
+    return cast(Function, Kernel(function, cached=False))
+
+
+def kernels() -> tuple[Kernel, ...]:
+    """All that can be called, of the modules imported so far."""
+    return tuple(_kernels)
+
+
+class Watcher:
+    """Told of every kernel that is compiled; those that come from the cache are not."""
+
+    def begin(self, function: Callable[..., Any], cache: str | None) -> None:
+        """`function` is about to be compiled; `cache` is the folder where the code will be kept, if any."""
+
+    def end(self) -> None:
+        """It has been."""
+
+
+watchers: list[Watcher] = []
+
+
+def watch(watcher: Watcher) -> None:
+    """Tell `watcher` of what is compiled from now on."""
+    watchers.append(watcher)

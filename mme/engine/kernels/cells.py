@@ -9,10 +9,10 @@ What is the same in every row is not stored: ``z`` of shape (0, 1) and ``rval`` 
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 
-@kernel
+@part
 def row_span(rptr: np.ndarray, width: int, i: int) -> tuple[int, int]:
     """Where row i's entries begin and end."""
     if rptr.size == 0:

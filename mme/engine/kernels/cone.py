@@ -10,10 +10,10 @@ is kept is the step e, not the point: a block may hold eigenvalues of 1e12 besid
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 
-@kernel
+@part
 def unpack(x: np.ndarray, start: int, k: int, out: np.ndarray) -> None:
     """The symmetric matrix of a block's part of x, into out[:k, :k]."""
     i = start
@@ -24,7 +24,7 @@ def unpack(x: np.ndarray, start: int, k: int, out: np.ndarray) -> None:
             i += 1
 
 
-@kernel
+@part
 def jacobi(A: np.ndarray, n: int, V: np.ndarray) -> None:
     """Eigenvectors of the symmetric A[:n, :n] into the columns of V, eigenvalues onto A's diagonal.
 
@@ -74,7 +74,7 @@ def jacobi(A: np.ndarray, n: int, V: np.ndarray) -> None:
                     V[i, q] = s * x + c * y
 
 
-@kernel
+@part
 def _least(A: np.ndarray, n: int, V: np.ndarray) -> float:
     """Smallest eigenvalue of the symmetric A[:n, :n], which is overwritten; V is work space."""
     if n == 1:
@@ -89,7 +89,7 @@ def _least(A: np.ndarray, n: int, V: np.ndarray) -> float:
     return least
 
 
-@kernel
+@part
 def _add_dual(S: np.ndarray, start: int, k: int, factor: float, out: np.ndarray) -> None:
     """out += factor * (entries of the linear form X -> tr(S X)) for a symmetric S."""
     i = start
@@ -101,7 +101,7 @@ def _add_dual(S: np.ndarray, start: int, k: int, factor: float, out: np.ndarray)
             i += 1
 
 
-@kernel
+@part
 def _cholesky(A: np.ndarray, n: int, L: np.ndarray) -> bool:
     """Lower Cholesky factor of A[:n, :n] into L; False where A is not positive definite."""
     for j in range(n):
@@ -121,7 +121,7 @@ def _cholesky(A: np.ndarray, n: int, L: np.ndarray) -> bool:
     return True
 
 
-@kernel
+@part
 def _solve(L: np.ndarray, n: int, x: np.ndarray) -> None:
     """x <- (L L')^-1 x, in place."""
     for i in range(n):
@@ -136,7 +136,7 @@ def _solve(L: np.ndarray, n: int, x: np.ndarray) -> None:
         x[i] = s / L[i, i]
 
 
-@kernel
+@part
 def _inverse_root(A: np.ndarray, n: int, L: np.ndarray, V: np.ndarray) -> bool:
     """V upper triangular with V V' = A^-1 (n x n), L work space; False where A is not positive definite."""
     if not _cholesky(A, n, L):
@@ -154,7 +154,7 @@ def _inverse_root(A: np.ndarray, n: int, L: np.ndarray, V: np.ndarray) -> bool:
     return True
 
 
-@kernel
+@part
 def _outer(V: np.ndarray, n: int, out: np.ndarray) -> None:
     """out = V V' (n x n)."""
     for a in range(n):
@@ -166,7 +166,7 @@ def _outer(V: np.ndarray, n: int, out: np.ndarray) -> None:
             out[b, a] = s
 
 
-@kernel
+@part
 def _triple(A: np.ndarray, B: np.ndarray, C: np.ndarray, n: int, work: np.ndarray, out: np.ndarray) -> None:
     """out = symmetric part of A B C (n x n)."""
     for a in range(n):
@@ -188,7 +188,7 @@ def _triple(A: np.ndarray, B: np.ndarray, C: np.ndarray, n: int, work: np.ndarra
             out[b, a] = s
 
 
-@kernel
+@part
 def _longest(V: np.ndarray, dX: np.ndarray, n: int, work: np.ndarray, out: np.ndarray) -> float:
     """Largest alpha with X + alpha dX >= 0, X^-1 = V V'."""
     for a in range(n):
@@ -207,7 +207,7 @@ def _longest(V: np.ndarray, dX: np.ndarray, n: int, work: np.ndarray, out: np.nd
     return -1.0 / smallest if smallest < 0.0 else np.inf
 
 
-@kernel
+@part
 def is_inside(X0: np.ndarray, e: np.ndarray, starts: np.ndarray, ks: np.ndarray) -> bool:
     """Whether X0 + mat(e) is positive semidefinite in every block."""
     K = X0.shape[1]
@@ -408,7 +408,7 @@ def minimise_over_cone(
     return e, _round(X, Z, H, starts, ks, e)
 
 
-@kernel
+@part
 def _round(
     X: np.ndarray, Z: np.ndarray, H: np.ndarray, starts: np.ndarray, ks: np.ndarray, e: np.ndarray
 ) -> np.ndarray:

@@ -7,7 +7,7 @@ Systems, SIAM 2006, chapter 4 (Liu 1990; Gilbert, Ng & Peyton 1994); relaxed sup
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 __all__ = [
     "column_counts",
@@ -212,7 +212,7 @@ def column_counts(ptr: np.ndarray, rows: np.ndarray, parent: np.ndarray) -> np.n
     return count
 
 
-@kernel
+@part
 def front_cost(w: int, r: int, small: float) -> float:
     """Estimated nanoseconds for a front of w columns and r rows below, in `small_fronts` or by BLAS.
 

@@ -10,7 +10,7 @@ lblock[t], whose factor is lam2[lblock[t]] (padded to the widest block).
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 
 @kernel
@@ -251,7 +251,7 @@ def cells_tdot(
                         out[j, b] -= v * G[l, a, b]
 
 
-@kernel
+@part
 def _eliminated_column(
     j: int, off: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
     tpos: np.ndarray, W: np.ndarray, acc: np.ndarray, w: np.ndarray,
@@ -281,7 +281,7 @@ def _eliminated_column(
                 acc[idx[s]] -= c
 
 
-@kernel
+@part
 def _accumulate(
     j0: int, kt: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
     tpos: np.ndarray, W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, acc: np.ndarray,
@@ -294,7 +294,7 @@ def _accumulate(
         _eliminated_column(j0 + c, c, ptr, idx, val, tptr, tlev, tpos, W, acc[c], w)
 
 
-@kernel
+@part
 def _scale(
     X: np.ndarray, i0: int, ks: int, kt: int, ls: np.ndarray, lt: np.ndarray, left: np.ndarray
 ) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 
-@kernel
+@part
 def _unscale(
     X: np.ndarray, i0: int, ks: int, kt: int, ls: np.ndarray, lt: np.ndarray, left: np.ndarray,
     out: np.ndarray,
@@ -25,7 +25,7 @@ def _unscale(
             out[b, i0 + a] = x
 
 
-@kernel
+@part
 def _traced_column(
     c: int, kt: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
     tpos: np.ndarray, F: np.ndarray, v: np.ndarray, j: int, N: np.ndarray, g: np.ndarray, h: np.ndarray,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from . import kernel
+from . import kernel, part
 
 
-@kernel
+@part
 def _entry(
     i: int, j: int, sparse: bool, full: np.ndarray, sptr: np.ndarray, sidx: np.ndarray, sinv: np.ndarray,
     lstart: np.ndarray, clevel: np.ndarray,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
-from numba.core import event as numba_event
+from ..kernels import Watcher, watch
 
 __all__ = ["Progress", "say", "say_once"]
 
@@ -27,11 +29,10 @@ def say_once(topic: str, message: str) -> None:
         say(message)
 
 
-class CompilationNotice(numba_event.Listener):
+class CompilationNotice(Watcher):
     """Says that kernels are being compiled, before the first of each group and after every pause.
 
-    Numba triggers an event for whatever it compiles, and none for what it finds in its cache: no caller of a
-    kernel has to foresee it.
+    No caller of a kernel has to foresee it.
     """
 
     GROUPS = {  # noqa: RUF012 (never changed)
@@ -44,28 +45,23 @@ class CompilationNotice(numba_event.Listener):
         self._announced: set[str] = set()
         self._last = -float("inf")
 
-    def on_start(self, event: numba_event.Event) -> None:
+    def begin(self, function: Callable[..., Any], cache: str | None) -> None:
         """Announce the kernel that is about to be compiled, unless its group has just been."""
-        dispatcher = event.data["dispatcher"]
-        module = dispatcher.py_func.__module__
-        if not module.startswith("mme."):
-            return
-        group = self.GROUPS.get(module, "numerical kernels")
+        group = self.GROUPS.get(function.__module__, "numerical kernels")
         if group not in self._announced or time.monotonic() - self._last > _PAUSE:
             self._announced.add(group)
             often = "once per installation"
-            if dispatcher.stats.cache_path is None:
+            if cache is None:
                 often = "in every process, since no cache can be written: set NUMBA_CACHE_DIR to a folder"
             say(f"compiling {group}, {often} (seconds to a minute)")
         self._last = time.monotonic()
 
-    def on_end(self, event: numba_event.Event) -> None:
+    def end(self) -> None:
         """Begin the pause."""
-        if event.data["dispatcher"].py_func.__module__.startswith("mme."):
-            self._last = time.monotonic()
+        self._last = time.monotonic()
 
 
-numba_event.register("numba:compile", CompilationNotice())
+watch(CompilationNotice())
 
 
 class Progress:

@@ -69,30 +69,30 @@ def test_every_group_of_kernels_is_announced_before_it_is_compiled(tmp_path):
     assert lines_of(tmp_path) == []
 
 
-def dispatchers() -> list:
-    """Every kernel of the package, wherever it is defined."""
-    found = []
+def functions() -> list:
+    """What is compiled of the package, wherever it is defined."""
+    found = {}
     for module in pkgutil.walk_packages(mme.__path__, "mme."):
         if module.name == "mme.__main__":
             continue
         for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, numba.core.dispatcher.Dispatcher):
-                found.append(value)
-    return found
-
-
-def started(dispatcher: object) -> SimpleNamespace:
-    return SimpleNamespace(data={"dispatcher": dispatcher})
+            function = getattr(value, "py_func", None)
+            if function is not None:
+                found[function] = function
+    return list(found)
 
 
 def test_no_kernel_is_compiled_in_silence(capsys):
-    """Each of them, as the first of a process; not what others compile."""
-    assert len({d.py_func for d in dispatchers()}) > 40
-    for dispatcher in dispatchers():
-        notices.CompilationNotice().on_start(started(dispatcher))
+    """Each of them, as the first of a process."""
+    assert len(functions()) > 40
+    for function in functions():
+        notices.CompilationNotice().begin(function, "cache")
         said = capsys.readouterr().err
-        assert said.startswith("mme: compiling ") and said.count("\n") == 1, dispatcher
-    notices.CompilationNotice().on_start(started(numba.njit(lambda x: x)))
+        assert said.startswith("mme: compiling ") and said.count("\n") == 1, function
+
+
+def test_what_others_compile_is_their_affair(capsys):
+    numba.njit(lambda x: x + 1)(1)
     assert capsys.readouterr().err == ""
 
 
@@ -102,15 +102,14 @@ def test_a_later_compilation_is_announced_again(monkeypatch, capsys):
     notice = notices.CompilationNotice()
     for pause, lines in ((0.0, 1), (5.0, 0), (9.0, 0), (11.0, 1)):
         now[0] += pause
-        notice.on_start(started(kernels.schur.schur_dense))
+        notice.begin(kernels.schur.schur_dense.py_func, "cache")
         assert capsys.readouterr().err.count("\n") == lines, pause
         now[0] += 30.0  # compiling
-        notice.on_end(started(kernels.schur.schur_dense))
+        notice.end()
 
 
 def test_a_cache_that_cannot_be_written_is_named(capsys):
-    uncached = numba.njit(kernels.schur.level_apply.py_func)
-    notices.CompilationNotice().on_start(started(uncached))
+    notices.CompilationNotice().begin(kernels.schur.level_apply.py_func, None)
     assert "in every process" in capsys.readouterr().err
 
 
