@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "file", help="CSV, TSV, Parquet or Feather file, - for standard input, or mme:sleepstudy"
     )
     parser.add_argument("--version", action=_Version)
+    parser.add_argument("--warm", action=_Warm)
     parser.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     parser.add_argument("--json", metavar="OUT", help="write estimates and the convergence record to OUT")
     parser.add_argument(
@@ -162,6 +163,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar = "N" if kind is int else "X"
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
     return parser
+
+
+class _Warm(argparse.Action):
+    """--warm; stands alone, like --version."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
+        text = "compile all numerical kernels into the cache and exit (for images and CI)"
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=text)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .engine.runtime.warm import warm
+
+        warm()
+        parser.exit()
 
 
 class _Version(argparse.Action):

@@ -43,6 +43,8 @@ LAZY = {
     ("__main__", "hints"): "a misspelt option is answered before models and their libraries are set up",
     ("__main__", ""): "a misspelt option is answered before models and their libraries are set up",
     ("engine.kernels", "engine.kernels.dispatchers"): "Numba takes long to import; the first kernel wants it",
+    ("__main__", "engine.runtime.warm"): "compiles; asked for by --warm alone",
+    ("engine.runtime.warm", "engine.kernels.dispatchers"): "Numba takes long to import",
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",

@@ -1,8 +1,6 @@
-"""Compile the kernels before workers start: `python tests/warm.py`.
+"""Compile the kernels before workers start, as `python -m mme --warm` does, and whether that is all of them.
 
-Workers that meet an empty cache would each compile everything. Worse, Numba numbers the versions of one
-kernel in an index that is read and written without a lock: two processes that add versions at the same
-moment can leave one's code under the other's types.
+Workers that meet an empty cache would wait for one another's compilations.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ def stamp() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def warm() -> None:
+def fit_everything() -> None:
     """Fit small models of every structure, by every solver and through both doors."""
     import problems
     from support import load_data
@@ -57,4 +55,6 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
+    from mme.engine.runtime.warm import warm
+
     warm()

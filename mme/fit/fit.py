@@ -17,8 +17,10 @@ from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations, build_equations
 from ..engine.equations.layout import layout_of
 from ..engine.equations.moments import check_identified
+from ..engine.kernels import watch
 from ..engine.runtime.notices import Progress, say_once
 from ..engine.runtime.parallel import single_threaded_blas
+from ..engine.runtime.warm import Helper
 from ..exceptions import OptionError
 from .checks import check_search, check_start
 from .costs import direct_seconds
@@ -37,6 +39,8 @@ __all__ = [
     "fit_design",
     "planned",
 ]
+
+watch(Helper())
 
 _FORECAST = 1_000  # order of the Schur complement, and pairs of cells, from which the cost is predicted
 _FORECAST_PAIRS = 1e8

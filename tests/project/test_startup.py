@@ -43,9 +43,11 @@ print(json.dumps([imported, compiled.names]))
 # what only some programs need, and takes long to load
 LATE = [
     "formulaic",
+    "llvmlite",
     "matplotlib",
+    "numba",
     "patsy",
-    "scipy.stats",
+    "scipy",
     "sksparse",
     "statsmodels",
     "tqdm",
@@ -66,9 +68,9 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     return out
 
 
-def modules(code: str) -> set[str]:
+def modules(code: str, **environment: str) -> set[str]:
     """Names of the modules that are there after `code` in a new process."""
-    return set(run(f"{code}\nimport sys\nprint(*sys.modules)").stdout.split())
+    return set(run(f"{code}\nimport sys\nprint(*sys.modules)", **environment).stdout.split())
 
 
 def test_import_loads_nothing_that_is_needed_late():
@@ -85,11 +87,17 @@ def test_import_adds_little_to_its_dependencies():
     assert {name.partition(".")[0] for name in added} == {"mme", "threadpoolctl"}
 
 
+def test_a_small_fit_needs_no_scipy():
+    loaded = modules(FIRST_FIT)
+    assert "numba" in loaded
+    assert loaded.isdisjoint({"scipy.linalg", "scipy.sparse"})  # Numba asks for the version alone
+
+
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory) -> tuple[subprocess.CompletedProcess, str]:
     """The first fit of an installation, and the cache it left."""
     cache = str(tmp_path_factory.mktemp("numba"))
-    return run(COMPILED, NUMBA_CACHE_DIR=cache), cache
+    return run(COMPILED, NUMBA_CACHE_DIR=cache, MME_COMPILE_ALONE="1"), cache
 
 
 @pytest.mark.slow
@@ -114,3 +122,11 @@ def test_first_fit_of_a_process(cold):
     """Kernels come from the cache."""
     again = run(COMPILED, NUMBA_CACHE_DIR=cold[1])
     assert json.loads(again.stdout) == [0, []]
+
+
+@pytest.mark.slow
+def test_loading_kernels_sets_up_no_compiler(cold):
+    """Nothing is imported that Numba registers for compiling alone."""
+    loaded = modules(FIRST_FIT, NUMBA_CACHE_DIR=cold[1])
+    assert "numba" in loaded
+    assert loaded.isdisjoint({"numba.np.arrayobj", "numba.np.linalg", "numba.typed.dictobject"})

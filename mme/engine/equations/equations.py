@@ -19,6 +19,7 @@ from ...exceptions import DesignError
 from ..covariance.structure import triangular
 from ..kernels import cells as kc
 from ..kernels.rows import transform_rows
+from ..runtime.arrays import frozen
 from ..runtime.parallel import cut, row_chunks, run
 from ..runtime.scipys import scipy_module
 from .design import Design, RandomTerm
@@ -387,7 +388,7 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
     if design.terms[block.terms[0]].general:
         return None, np.eye(1)
     if _is_plain(design, block, root_w):
-        return np.empty((0, 1)), np.eye(1)
+        return frozen(np.empty((0, 1))), np.eye(1)
     parts, basis = [], np.eye(block.k)
     start = 0
     for t in block.terms:
@@ -407,7 +408,7 @@ def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[n
                 z = z / unit
         parts.append(z)
         start += term.k
-    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts)), basis
+    return frozen(np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts))), basis
 
 
 def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.ndarray]:
@@ -442,7 +443,7 @@ def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, n
             inverse: np.ndarray = inverse,
         ) -> None:
             if k <= FEW:
-                transform_rows(a, b, source, inverse, z)
+                transform_rows(a, b, frozen(source), inverse, z)
             else:
                 np.matmul(source[a:b], inverse, out=z[a:b])
 
@@ -510,12 +511,12 @@ def _rest_rows(
     if general:
         Z = sp.csr_array(sp.hstack([Z for _, Z in pieces], format="csr"))
         Z.sort_indices()
-        return Z.indptr.astype(np.int64), Z.indices.astype(np.int32), Z.data
+        return Z.indptr.astype(np.int64), Z.indices.astype(np.int32), frozen(Z.data)
     if not grouped_idx:
-        return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0)
+        return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), frozen(np.zeros(0))
     ridx = grouped_idx[0] if len(grouped_idx) == 1 else np.hstack(grouped_idx)
     rval = grouped_val[0] if plain or len(grouped_val) == 1 else np.hstack(grouped_val)
-    return np.zeros(0, np.int64), np.ascontiguousarray(ridx).ravel(), rval.ravel()
+    return np.zeros(0, np.int64), np.ascontiguousarray(ridx).ravel(), frozen(rval.ravel())
 
 
 def _lead(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.rows import basis_and_residual
+from ..runtime.arrays import frozen
 from ..runtime.parallel import row_chunks, run
 
 __all__ = ["FEW", "FixedPart", "gram_schmidt", "orthonormalise", "upper_inverse"]
@@ -110,7 +111,7 @@ def orthonormalise(
         out = xy[a:b]
         if Q is None and root_w is None and p <= FEW:
             cross = np.zeros((p + 1, p + 1))
-            basis_and_residual(a, b, used, y, T, b0, xy, cross)
+            basis_and_residual(a, b, frozen(used), frozen(y), T, b0, xy, cross)
             return cross + np.tril(cross, -1).T
         Qa = Q[a:b] if Q is not None else (Xa if kept.all() else Xa[:, kept]) @ T
         out[:, :p] = Qa

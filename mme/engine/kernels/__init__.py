@@ -76,6 +76,11 @@ class Kernel(Late, Generic[Given, Result]):
         compiled = self._made or self.made()
         return cast(Callable[Given, Result], compiled)(*args, **kwargs)
 
+    @property
+    def signatures(self) -> list[Any]:
+        """The types it has been called with in this process."""
+        return [] if self._made is None else list(cast(Any, self._made).signatures)
+
     def __repr__(self) -> str:
         return f"<kernel {self.py_func.__module__}.{self.__name__}>"
 
@@ -106,7 +111,7 @@ def kernel(function: Callable[Given, Result]) -> Kernel[Given, Result]:
 
 
 def part(function: Function) -> Function:
-    """A function that only kernels call: compiled into each of them, no entry for Python and no cache."""
+    """A function that only kernels call: compiled into each of them, so there is nothing to keep on disk."""
     return cast(Function, Kernel(function, cached=False))
 
 

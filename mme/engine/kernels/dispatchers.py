@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 from numba.core.dispatcher import Dispatcher
@@ -14,8 +14,9 @@ from numba.core.environment import Environment
 from numba.core.runtime import rtsys
 
 from . import watchers
+from .locks import Lock
 
-__all__ = ["dispatcher"]
+__all__ = ["compile_kernel", "dispatcher"]
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
 
@@ -29,10 +30,9 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
     parts : callable
         Makes what the function calls: needed to compile it, not to load it.
     cached : bool
-        Whether Python calls it, and code is kept on disk.
+        Whether code is kept on disk.
     """
-    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    settings |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": not cached}
+    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     made: Any = njit(**settings)(function)
     if cached and isinstance(made, Dispatcher):  # it is the function itself under NUMBA_DISABLE_JIT
         made._cache = _Cache(function, parts)  # type: ignore[attr-defined]
@@ -78,15 +78,19 @@ def _without_module(environment: Any) -> Any:
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of one function, with two additions.
+    """Numba's cache of one function, with three additions.
 
     Where Numba keeps code elsewhere because the package's folder cannot be written, what is in that folder is
     read all the same: an image is warmed by its builder and run by somebody else.
 
-    And loading does not set up the compiler. Numba's own method registers every operation that Numba can
-    compile before it looks into the cache, which takes longer than the rest of a small first fit; code from
-    the cache needs the memory manager it is linked to, and nothing more. What has to be compiled after all
-    finds the compiler set up by itself.
+    Loading does not set up the compiler. Numba's own method registers every operation that Numba can compile
+    before it looks into the cache, which takes longer than the rest of a small first fit; code from the cache
+    needs the memory manager it is linked to, and nothing more. What has to be compiled after all finds the
+    compiler set up by itself.
+
+    And what one process compiles others wait for. Numba numbers the versions of a function in an index that
+    is read and written without a lock: of two processes that add versions at the same moment, one's code can
+    end up under the other's types.
     """
 
     _impl_class = _CacheImpl
@@ -96,6 +100,7 @@ class _Cache(FunctionCache):
         self._parts = parts
         locator = self._impl.locator
         self._writable = not isinstance(locator, _Unwritable)
+        self._lock = Lock(self._cache_path, self._impl.filename_base)
         beside = os.path.join(os.path.dirname(function.__code__.co_filename), "__pycache__")
         self._beside = None
         if self._writable and beside != self._cache_path and not os.access(beside, os.W_OK):
@@ -107,22 +112,72 @@ class _Cache(FunctionCache):
         return self._cache_path if self._writable else None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Code for these types, or None."""
+        """Code for these types, or None: then the lock is held until it has been compiled and saved."""
         rtsys.initialize(target_context)
+        found = self._find(sig, target_context)
+        if found is None and self._writable:
+            self._lock.wait()
+            found = self._find(sig, target_context)
+        if found is None:
+            self._parts()
+        else:
+            self._lock.release()
+        return found
+
+    def _find(self, sig: Any, target_context: Any) -> Any:
         with self._guard_against_spurious_io_errors():
             found = self._load_overload(sig, target_context)
             if found is None and self._beside is not None:
                 code = self._beside.load(self._index_key(sig, target_context.codegen()))
                 found = code and self._impl.rebuild(target_context, code)
-            if found is not None:
-                return found
-        self._parts()
-        return None
+            return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled, if there is a place for it."""
-        if self._writable:
-            super().save_overload(sig, data)
+        try:
+            if self._writable:
+                super().save_overload(sig, data)
+        finally:
+            self._lock.release()
+
+    def claim(self, sig: Any, target_context: Any) -> bool:
+        """Whether this is not in the cache, and no other process is compiling it."""
+        key = self._index_key(sig, target_context.codegen())
+        if not self._writable or key in self._cache_file._load_index() or not self._lock.take():
+            return False
+        if key in self._cache_file._load_index():
+            self._lock.release()
+            return False
+        return True
+
+
+def compile_kernel(made: Any, signature: str) -> bool:
+    """Compile for types that are written down, unless it is in the cache or being compiled elsewhere.
+
+    Parameters
+    ----------
+    made : Dispatcher
+    signature : str
+        See `mme.engine.kernels.signatures`.
+
+    Returns
+    -------
+    bool
+        Whether it was compiled here.
+    """
+    key = tuple(_type_of(word) for word in signature.split())
+    if not made._cache.claim(key, made.targetctx):
+        return False
+    made.compile(key)
+    return True
+
+
+def _type_of(word: str) -> types.Type:
+    name, _, rest = word.partition("[")
+    scalar: types.Type = types.boolean if name == "bool" else getattr(types, name)
+    if not rest:
+        return scalar
+    return types.Array(scalar, int(rest[0]), "F" if "F" in rest else "C", readonly="R" in rest)
 
 
 class _Listener(event.Listener):

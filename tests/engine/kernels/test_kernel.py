@@ -1,20 +1,48 @@
-"""The decorator of all kernels."""
+"""The decorators of all kernels."""
 
 from __future__ import annotations
 
+from mme.engine.kernels import Kernel, cells, dispatchers, kernels, part
 
-def test_without_a_writable_cache(monkeypatch):
-    """No place for compiled kernels: they are compiled in every process, not refused."""
-    from mme.engine import kernels
 
-    calls = []
+@part
+def _doubled(x: float) -> float:
+    return 2.0 * x
 
-    def njit(**options):
-        calls.append(options["cache"])
-        if options["cache"]:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
 
-    monkeypatch.setattr(kernels, "njit", njit)
-    assert kernels.kernel(len) is len
-    assert calls == [True, False]
+def test_a_kernel_is_compiled_with_its_parts_at_its_first_call(monkeypatch):
+    monkeypatch.setattr(dispatchers._Cache, "_find", lambda *_: None)
+    monkeypatch.setattr(dispatchers._Cache, "save_overload", lambda self, *_: self._lock.release())
+    listed = kernels()
+
+    def quadrupled(x: float) -> float:
+        """Four times."""
+        return _doubled(_doubled(x))
+
+    made = Kernel(quadrupled, cached=True)
+    assert made.__doc__ == "Four times."
+    assert made.signatures == []
+    assert made(1.5) == 6.0
+    assert made(2.5) == 10.0
+    assert len(made.signatures) == 1
+    assert len(_doubled.signatures) == 1
+    assert kernels() == listed
+
+
+def test_a_part_can_be_called_from_python():
+    assert _doubled(3.0) == 6.0
+
+
+def test_numba_may_be_switched_off(monkeypatch):
+    """NUMBA_DISABLE_JIT: kernels are what they were written as."""
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", True)
+
+    def tripled(x: float) -> float:
+        return 3.0 * x
+
+    assert Kernel(tripled, cached=True).made() is tripled
+
+
+def test_what_python_calls_is_listed():
+    names = {k.py_func.__name__ for k in kernels() if k.py_func.__module__ == cells.__name__}
+    assert "level_blocks" in names and "row_span" not in names

@@ -1,0 +1,142 @@
+"""The types that kernels are called with, by what needs them: what there is to compile, and with what.
+
+A word is a type of Numba's; in brackets the dimensions of an array, F where it is in Fortran order instead of
+C, R where it is read-only (see `mme.engine.runtime.arrays`). Within a group, what a fit needs last comes
+first: a second process begins at that end (see `mme.engine.runtime.warm`).
+"""
+
+__all__ = ["GROUPS"]
+
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "one": {  # what every direct fit needs
+        "cone.newton_step": (
+            "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1]",
+        ),
+        "schur.level_information": (
+            "int64 int64 float64[2] float64[3] float64[3] float64[3] float64[3] float64[2] float64[2]",
+        ),
+        "schur.level_factors": (
+            "int64 int64 float64[3] float64[2] float64[2] float64[3] float64[3] float64[3]",
+        ),
+        "cells.transpose_cells": ("int64 int64 int64[1] int64 int32[1] int64[1] int32[1] int32[1]",),
+        "cells.column_pointers": ("int32[1] int64",),
+        "cells.level_blocks": ("int64 int64 int32[1] int64[1] float64[2R] float64[2] float64[3] float64[3]",),
+        "cells.counting_sort": ("int32[1] int64",),
+        "rows.basis_and_residual": (
+            "int64 int64 float64[2R] float64[1R] float64[2] float64[1] float64[2] float64[2]",
+        ),
+    },
+    "several": {  # several terms
+        "cells.cell_moments": (
+            "int64 int64 int64[1] int32[1] float64[2] int64 int64 int64 int64 float64[1] float64[1] "
+            "float64[2] float64[2]",
+        ),
+        "cells.fill_cells": (
+            "int64 int64 int32[1] int64[1] int64[1] int64 int32[1] float64[1R] float64[2R] int64 "
+            "int64[1] int32[1] float64[2]",
+        ),
+        "schur.cells_tdot": ("int64 int64 int64[1] int32[1] int32[1] float64[2] float64[3] float64[2]",),
+        "cells.count_cells": ("int64 int64 int32[1] int64[1] int64[1] int64 int32[1] int64 int64[1]",),
+        "cells.rows_times": ("int64[1] int64 int32[1] float64[1R] float64[2] float64[2]",),
+    },
+    "dense": {  # a dense Schur complement
+        "traces.traces_dense": (
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] int32[1] "
+            "int32[1] float64[3] float64[2F] float64[2] float64[3]",
+        ),
+        "schur.cells_dot": ("int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3]",),
+        "schur.schur_dense": (
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] int32[1] "
+            "int32[1] float64[3] int64[1] int32[1] float64[1] float64[2F]",
+        ),
+    },
+    "sparse": {  # a sparse one
+        "traces.traces_sparse": (
+            "int64 int64 int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] "
+            "int32[1] int32[1] float64[3] int64[1] int32[1] float64[1] float64[2] float64[3]",
+        ),
+        "selected_inverse.small_fronts": (
+            "int64[1] int64[1] int64[1] int64[1] int64[1] int32[1] int64[1] bool[1] float64[1] float64[1]",
+        ),
+        "selected_inverse.scatter_factor": (
+            "int64[1] int32[1] float64[1] float64[1] int64[1] int64[1] int64[1] int64[1] int32[1] "
+            "int64[1] float64[1]",
+        ),
+        "schur.schur_sparse": (
+            "int64 int64 int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] "
+            "int32[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] float64[1]",
+        ),
+        "schur.fill_schur": (
+            "int64 int64 int64[1] int64[1] int32[1] int64[1] int32[1] int32[1] int64[1] int32[1] "
+            "int64[1] int32[1]",
+        ),
+        "schur.count_schur": (
+            "int64 int64 int64[1] int64[1] int32[1] int64[1] int32[1] int32[1] int64[1] int32[1] int64[1]",
+        ),
+        "elimination_tree.supernode_maps": (
+            "int64[1] int64[1] int64[1] int32[1] int64[1] int64[1] int32[1] int64[1]",
+        ),
+        "elimination_tree.supernode_rows": ("int64[1] int64[1] int64[1] int64[1] int32[1]",),
+        "elimination_tree.find_supernodes": ("int64[1] int64[1] float64",),
+        "elimination_tree.column_counts": ("int64[1] int32[1] int64[1]",),
+        "elimination_tree.permuted_lower": ("int64 int64[1] int32[1] int64[1]",),
+        "elimination_tree.postorder": ("int64[1]",),
+        "elimination_tree.elimination_tree": ("int64 int64[1] int32[1] int64[1]",),
+        "elimination_tree.schedule": ("int64[1] int64[1] int64[1]",),
+    },
+    "iterative": {  # the iterative solver
+        "iterative.lead_product": (
+            "int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3] float64[3] int64",
+            "int64 int64 int64[1] int32[1] float64[2] float32[2] float64[3] float32[3] int64",
+            "int64 int64 int64[1] int32[1] float64[2] float32[2] float64[3] float64[3] int64",
+        ),
+        "iterative.block_solve": ("int64 int64 int64[1] float64[3] float64[2] float64[2]",),
+        "iterative.apply_blocks": (
+            "int64 int64 int64[1] int32[1] float64[3] float64[2] float64[2] bool",
+            "int64 int64 int64[1] int32[1] float64[3] float64[2] float32[2] bool",
+        ),
+        "iterative.weigh": ("int64 int64 float64[3] float64[3]",),
+        "iterative.diagonal_blocks": (
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
+            "float64[2] float64[3] float64[3]",
+        ),
+    },
+    "other": {  # what some models need
+        "cells.count_gram": ("int64 int64 int64[1] int64[1] int32[1] int64[1] int64 int32[1] int64[1]",),
+        "cells.fill_gram": (
+            "int64 int64 int64[1] int64[1] int32[1] int32[1] int64[1] int64 int32[1] float64[1R] "
+            "int64[1] int32[1] float64[1]",
+        ),
+        "cone.minimise_over_cone": ("float64[3] float64[1] float64[2] int64[1] int64[1] int64",),
+        "iterative.advance": (
+            "int64 int64 int64[1] float64[3] int32[1] float64[1] float64[2] float64[2] float64[2] "
+            "float64[2] float64[2] float64[1] float64[2]",
+        ),
+        "iterative.block_trace": (
+            "int64 int64 int64[1] int32[1] float64[3] float64[3] int64[1] int32[1] float64[2] "
+            "float64[3] float64[2]",
+        ),
+        "iterative.redirect": (
+            "int64 int64 int32[1] float64[1] float64[2] float64[2] float64[2]",
+            "int64 int64 int32[1] float64[1] float64[2F] float64[2] float64[2]",
+        ),
+        "iterative.rest_pass": ("int64 int64 int64[1] int32[1] float64[2] float64[3] float64[2]",),
+        "iterative.rest_product": (
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
+            "float64[2] float64[2] float64[3] float64[2] float64[2] float64[1]",
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
+            "float64[2] float32[2] float32[3] float64[2] float64[2] float64[1]",
+        ),
+        "iterative.sparse_pass": ("int64 int64 int64[1] int32[1] float64[1] float64[2] float64[2]",),
+        "profile.scalar_profile": ("float64[1] float64[3] float64[3] float64[2] int64 bool",),
+        "rows.transform_rows": ("int64 int64 float64[2R] float64[2] float64[2]",),
+        "schur.level_apply": ("int64 int64 float64[3] float64[3] float64[3]",),
+        "selected_inverse.gather_front": ("float64[1] int64 int64 int32[1] float64[1]",),
+        "variances.level_inverse": (
+            "int64 int64 int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[2] bool "
+            "float64[2F] int64[1] int32[1] float64[1] float64[3]",
+            "int64 int64 int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[2] bool "
+            "float64[2] int64[1] int32[1] float64[1] float64[3]",
+        ),
+    },
+}

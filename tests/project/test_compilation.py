@@ -1,0 +1,179 @@
+"""Where compiled kernels are kept, who compiles them, and that --warm leaves nothing for the first fit."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import mme
+from mme.engine import kernels
+from mme.engine.kernels.signatures import GROUPS
+from mme.engine.runtime import warm
+
+TESTS = Path(__file__).parent.parent
+
+# prints the kernels that are compiled, not loaded
+CALL = """
+import sys
+import numpy as np
+from mme.engine.kernels import Watcher, rows, watch
+class Names(Watcher):
+    def begin(self, function, cache):
+        print(function.__name__, cache, flush=True)
+watch(Names())
+x = np.ones((2, 1))
+x.flags.writeable = False
+out = np.empty((2, 1))
+rows.transform_rows(0, 2, x, 3.0 * np.eye(1), out)
+assert (out == 3.0).all()
+"""
+# what a process sees that may write nothing whose path has one of these in it (the superuser may everywhere)
+READ_ONLY = """
+import errno, os, sys, tempfile
+closed = sys.argv[1:]
+def is_closed(path):
+    return any(part in os.fspath(path) for part in closed)
+access, temporary, makedirs = os.access, tempfile.TemporaryFile, os.makedirs
+def refusing(function, argument):
+    def inner(*args, **kwargs):
+        path = kwargs["dir"] if argument == "dir" else args[0]
+        if is_closed(path):
+            raise OSError(errno.EROFS, "Read-only file system", path)
+        return function(*args, **kwargs)
+    return inner
+os.access = lambda path, mode, **rest: not (mode & os.W_OK and is_closed(path)) and access(path, mode, **rest)
+tempfile.TemporaryFile = refusing(temporary, "dir")
+os.makedirs = refusing(makedirs, "path")
+"""
+
+
+def process(code: str, *arguments: str, **environment: str) -> subprocess.Popen:
+    kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=kept | environment,
+        cwd=tempfile.gettempdir(),  # the current folder comes before PYTHONPATH
+    )
+
+
+def printed(started: subprocess.Popen) -> list[str]:
+    out, errors = started.communicate(timeout=300)
+    assert started.returncode == 0, errors
+    return out.splitlines()
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A copy of the package whose cache is its own."""
+    folder = tmp_path / "site"
+    shutil.copytree(mme.__path__[0], folder / "mme", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_every_kernel_is_listed_with_its_types():
+    for module in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
+        import_module(module.name)
+    there = {f"{k.py_func.__module__.rpartition('.')[2]}.{k.__name__}" for k in kernels.kernels()}
+    listed = [name for group in GROUPS.values() for name in group]
+    assert sorted(listed) == sorted(there)
+
+
+def test_a_package_that_cannot_be_written_has_its_code_in_the_users_cache(package, tmp_path):
+    user = str(tmp_path / "user")
+    environment = {"PYTHONPATH": str(package), "XDG_CACHE_HOME": user}
+    for often in (1, 0):
+        lines = printed(process(READ_ONLY + CALL, str(package), **environment))
+        assert [line.split()[0] for line in lines] == ["transform_rows"] * often
+        assert all(line.split()[1].startswith(user) for line in lines)
+    assert not list(package.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("user", ["writable", "closed"])
+def test_code_in_a_package_that_cannot_be_written_is_used(package, tmp_path, user):
+    """An image is warmed by one user and run by another."""
+    environment = {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(tmp_path / "user")}
+    assert len(printed(process(CALL, **environment))) == 1
+    assert list(package.rglob("*.nbi"))
+    closed = [str(package), *([str(tmp_path)] if user == "closed" else [])]
+    assert printed(process(READ_ONLY + CALL, *closed, **environment)) == []
+
+
+def test_without_any_place_kernels_are_compiled_each_time(package, tmp_path):
+    environment = {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(tmp_path / "user")}
+    for _ in range(2):
+        lines = printed(process(READ_ONLY + CALL, str(tmp_path), **environment))
+        assert lines == ["transform_rows None"]
+
+
+def test_what_one_process_compiles_others_wait_for(package):
+    environment = {"PYTHONPATH": str(package)}
+    started = [process(CALL, **environment) for _ in range(3)]
+    assert len([line for one in started for line in printed(one)]) == 1
+
+
+def test_a_process_that_dies_leaves_no_lock(package):
+    dying = CALL.replace("print(", "import os; os._exit(0) or print(")
+    environment = {"PYTHONPATH": str(package)}
+    printed(process(dying, **environment))
+    assert len(printed(process(CALL, **environment))) == 1
+
+
+def test_a_helper_begins_with_the_group_of_the_first_kernel(monkeypatch):
+    started: list[list[str]] = []
+
+    class Running:
+        done = None
+
+        def poll(self):
+            return self.done
+
+    running = Running()
+    monkeypatch.setattr(warm, "_start", lambda names: started.append(list(names)) or running)
+    monkeypatch.setattr(warm, "n_threads", lambda: 2)
+    monkeypatch.delenv("MME_COMPILE_ALONE", raising=False)
+    helper = warm.Helper()
+    helper.begin(kernels.rows.transform_rows.py_func, "cache")  # what only some models need
+    helper.begin(kernels.rows.basis_and_residual.py_func, None)  # nowhere to leave the code
+    assert started == []
+    helper.begin(kernels.rows.basis_and_residual.py_func, "cache")
+    helper.begin(kernels.cells.counting_sort.py_func, "cache")
+    helper.begin(kernels.cells.rows_times.py_func, "cache")
+    assert started == [["one"]]
+    running.done = 0
+    helper.begin(kernels.cells.cell_moments.py_func, "cache")
+    assert started == [["one"], ["several"]]
+    monkeypatch.setattr(warm, "n_threads", lambda: 1)
+    helper.begin(kernels.schur.schur_dense.py_func, "cache")
+    assert len(started) == 2
+
+
+@pytest.mark.slow
+def test_after_warm_no_fit_compiles(tmp_path):
+    """`python -m mme --warm`, then models of every structure."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "mme", "--warm"], env=environment, timeout=600, check=False)
+    assert done.returncode == 0
+    fits = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from mme.engine.kernels import Watcher, watch
+class Names(Watcher):
+    def begin(self, function, cache):
+        print(function.__name__, flush=True)
+watch(Names())
+import warm
+warm.fit_everything()
+"""
+    assert printed(process(fits, str(TESTS), NUMBA_CACHE_DIR=str(tmp_path))) == []
