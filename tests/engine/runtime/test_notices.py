@@ -23,20 +23,16 @@ from mme.fit import costs, forecast
 from mme.fit import fit as fit_module
 from mme.fit.fit import fit_design
 
-# One small kernel of each group, compiled in a process of its own that also listens to Numba.
+# One small kernel of each group, compiled in a process of its own that also watches.
 GROUPS = """
 import sys
 import numpy as np
-from numba.core import event
 import mme
-class Echo(event.Listener):
-    def on_start(self, event):
-        name = event.data["dispatcher"].py_func.__module__
-        if name.startswith("mme."):
-            print("compiles", name, file=sys.stderr, flush=True)
-    def on_end(self, event):
-        pass
-event.register("numba:compile", Echo())
+from mme.engine.kernels import Watcher, watch
+class Echo(Watcher):
+    def begin(self, function, cache):
+        print("compiles", function.__module__, file=sys.stderr, flush=True)
+watch(Echo())
 from mme.engine.kernels import cells, elimination_tree, iterative, rows
 rows.transform_rows(0, 2, np.ones((2, 1)), np.eye(1), np.empty((2, 1)))
 cells.column_pointers(np.zeros(3, np.int32), 1)
@@ -47,7 +43,7 @@ iterative.weigh(0, 1, np.ones((1, 1, 1)), np.ones((1, 1, 1), np.float32))
 
 
 def lines_of(cache) -> list[str]:
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "MME_COMPILE_ALONE": "1"}
     out = subprocess.run([sys.executable, "-c", GROUPS], capture_output=True, text=True, env=env, timeout=300)
     assert out.returncode == 0, out.stderr
     return out.stderr.splitlines()
