@@ -194,8 +194,8 @@ def gram_schmidt(
 
 
 def upper_inverse(R: np.ndarray) -> np.ndarray:
-    """Inverse of an upper triangular matrix with zeros below its diagonal.
+    """Inverse, in Fortran order, of an upper triangular matrix with zeros below its diagonal.
 
     Elimination has nothing to do, so this is back substitution, without scipy, which takes long to import.
     """
-    return np.linalg.solve(np.asarray_chkfinite(R), np.eye(R.shape[0]))
+    return np.asfortranarray(np.linalg.solve(np.asarray_chkfinite(R), np.eye(R.shape[0])))
