@@ -109,6 +109,8 @@ class Equations:
     def A22(self) -> sp.csr_array:
         """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
         q2 = self.layout.q2
+        if q2 == 0:
+            return sp.csr_array((0, 0))
         A = sp.csc_array((self.gval, self.gidx, self.gptr), shape=(q2, q2))
         return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
 
@@ -183,6 +185,10 @@ class Equations:
     def term_bases(self) -> list[np.ndarray]:
         """R of every term."""
         return [self.term_basis(t) for t in range(len(self.layout.places))]
+
+    def factors(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Factors of every term from a flat theta, shapes (k_t, k_t)."""
+        return [p.structure.lam(theta[p.theta], p.k) for p in self.layout.places]
 
     def to_standard(self, theta: np.ndarray) -> np.ndarray:
         """A design's theta in the equations' basis, where an uncentred covariate costs no digits."""
