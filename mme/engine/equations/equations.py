@@ -109,8 +109,6 @@ class Equations:
     def A22(self) -> sp.csr_array:
         """Z_2'WZ_2 of the rest, symmetric, shape (q2, q2)."""
         q2 = self.layout.q2
-        if q2 == 0:
-            return sp.csr_array((0, 0))
         A = sp.csc_array((self.gval, self.gidx, self.gptr), shape=(q2, q2))
         return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
 

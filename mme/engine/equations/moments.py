@@ -53,14 +53,14 @@ def check_identified(design: Design, eq: Equations) -> None:
                 )
 
 
-def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
+def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
     """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
 
     Parameters
     ----------
     eq : Equations
-    A22 : scipy.sparse.csr_array, shape (q2, q2)
-        Symmetric Z_2'WZ_2.
+    symmetric : scipy.sparse.csr_array, shape (q2, q2), optional
+        Z_2'WZ_2, where it has been made already.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def moment_start(eq: Equations, A22: sp.csr_array) -> np.ndarray:
     lay, p = eq.layout, eq.p
     components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
     a, r, H = [], [], []
-    diag2 = A22.diagonal() if lay.q2 else np.zeros(0)
+    A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
+    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
     for i, c in components:
         if lay.has_lead and i == 0:
             a.append(eq.A1[:, c, c])
@@ -128,7 +129,7 @@ def _columns_of(eq: Equations, block: int, column: int) -> slice:
 
 def _cross(
     eq: Equations,
-    A22: sp.csr_array,
+    A22: sp.csr_array | None,
     first: tuple[int, int],
     second: tuple[int, int],
     w: np.ndarray,
@@ -142,6 +143,7 @@ def _cross(
         d = eq.A1[:, first[1], second[1]]
         return float(np.sum(w * d * d)), float(np.sum((w * d)[:, None] * H1 * H2))
     if lead == (False, False):
+        assert A22 is not None
         A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
         squares = A.multiply(A)
         return float(w @ (squares @ np.ones(A.shape[1]))), float(np.sum(w[:, None] * H1 * (A @ H2)))
