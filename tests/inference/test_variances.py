@@ -189,10 +189,10 @@ def test_a_large_variance_beside_none_keeps_its_digits(ratio, crossed):
 
 def test_one_effect_in_two_terms_has_no_standard_errors():
     """The likelihood tells the sum of their variances alone, however small rounding makes its curvature."""
-    rng = np.random.default_rng(5)
-    codes = np.repeat(np.arange(12), 10)
-    twin = [RandomTerm("a", codes, 12), RandomTerm("b", codes, 12, np.full((120, 1), 3.0))]
-    y = 300.0 * rng.normal(size=12)[codes] + rng.normal(size=120)
-    fit = fit_design(Design(y, np.ones((120, 1)), tuple(twin)))
+    rng = np.random.default_rng(0)
+    codes, h = np.repeat(np.arange(12), 10), np.tile(np.arange(10), 12)
+    twin = (RandomTerm("a", codes, 12), RandomTerm("b", codes, 12, np.full((120, 1), 3.0)))
+    y = 1e3 * rng.normal(size=12)[codes] + rng.normal(size=10)[h] + rng.normal(size=120)
+    fit = fit_design(Design(y, np.ones((120, 1)), (*twin, RandomTerm("h", h, 10))))
     assert len(fit.record.flat) == 2
     assert np.isnan(variance_covariance(Fitted.of(fit, Labels("y", (), ()))).se[:2]).all()
