@@ -26,12 +26,14 @@ __all__ = [
     "FixedTerm",
     "PlainColumns",
     "functions",
+    "probes",
     "structure_levels",
     "structure_terms",
     "transforms",
 ]
 
 INTERCEPT = "(Intercept)"
+_PROBED = 2  # columns of a term of which rows are evaluated alone
 
 
 @dataclass(frozen=True)
@@ -208,14 +210,15 @@ class EngineColumns:
             strange = [expr for expr in strange if not is_elementwise(expr, names)]
         if not strange:
             return self
-        few = np.unique([0, len(data) // 2, len(data) - 1])[::-1]
         reason = ""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                again = self._evaluate(data.iloc[few].reset_index(drop=True))
-            if not np.array_equal(again, values[few]):
-                reason = "a few rows alone give other values"
+                for rows in probes(strange, self.terms, values):
+                    again = self._evaluate(data.iloc[rows].reset_index(drop=True))
+                    if not np.array_equal(again, values[rows]):
+                        reason = "a few rows alone give other values"
+                        break
         except MMEError as error:
             reason = str(error)
         return replace(self, whole=f"{', '.join(sorted(strange))}: {reason}") if reason else self
@@ -269,6 +272,33 @@ class EngineColumns:
         values = real_values(matrix, self.text, self.formula)
         check_finite(values, self.labels, self.formula)
         return values
+
+
+def probes(strange: Collection[str], terms: Collection[FixedTerm], values: np.ndarray) -> list[np.ndarray]:
+    """Rows whose columns tell whether they depend on the other rows: a few together, and single ones twice.
+
+    The few may hold the least and the greatest values of all rows, as the first and the last of sorted ones
+    do.  Beside its equal a row is its own extreme, so rows where a column differs most tell.
+
+    Parameters
+    ----------
+    strange : collection of str
+        Factors that may depend on other rows.
+    terms : collection of FixedTerm
+    values : ndarray, shape (n, k)
+        The columns at the rows of the fit.
+
+    Returns
+    -------
+    list of ndarray of int
+    """
+    n = len(values)
+    single: dict[int, None] = {}
+    for expr in strange:
+        columns = next((term.columns for term in terms if expr in term.factors), slice(0, 1))
+        for column in values[:, columns].T[:_PROBED]:
+            single |= dict.fromkeys([int(column.argmin()), int(column.argmax())])
+    return [np.unique([0, n // 2, n - 1])[::-1], *(np.array([row, row]) for row in single)]
 
 
 def structure_terms(spec: Any, columns: Collection[str]) -> tuple[FixedTerm, ...]:

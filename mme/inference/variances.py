@@ -16,13 +16,13 @@ import numpy as np
 from ..engine.covariance.boundary import SINGULAR
 from ..engine.covariance.derivatives import congruence
 from ..engine.covariance.structure import Structure
-from ..engine.direct.hessian import deviance_hessian, entry_directions, second_derivatives
+from ..engine.direct.hessian import Direction, deviance_hessian, second_derivatives
 from ..engine.equations.equations import Equations
 from ..fit.fitted import Fitted
 
 __all__ = ["VarianceCovariance", "variance_covariance"]
 
-_FLAT = 1e-10  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
+_FLAT = 1e-8  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,12 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     eq = point.equations
     places, s2 = eq.layout.places, fitted.sigma2
     # all in the equations' basis, where R D R' stands for D and nothing is nearly singular by its columns
-    directions = [d for t, p in enumerate(places) for d in entry_directions(t, p.entries, p.k)]
-    second = second_derivatives(point, directions, fitted.reml)
-    H = deviance_hessian(second, point.r2(), fitted.nu)
-    m = len(directions)
+    m = eq.layout.n_theta
     free = _Free(eq, fitted.lam, [-2.0 * slope for slope in point.slope()])
     J = np.zeros((m + 1, free.J.shape[1] + 1))
     J[:m, :-1], J[m, -1] = free.J, 1.0
-    information = J.T @ H @ J
+    second = second_derivatives(point, free.moves, fitted.reml, turns=free.turns)
+    information = deviance_hessian(second, point.r2(), fitted.nu)
     information[:-1, :-1] += free.curvature
     # from (D, sigma2) to (sigma2 D, sigma2) on the scale of the design's columns
     back = np.zeros((m, m))
@@ -91,14 +89,21 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
 
 
 class _Free:
-    """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f)."""
+    """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f).
+
+    A coordinate is a direction turns[t] E turns[t]' of a term, (t, E) in `moves`.
+    """
 
     def __init__(self, eq: Equations, lams: tuple[np.ndarray, ...], N: list[np.ndarray]) -> None:
         parts, curvatures = [], []
+        self.moves: list[Direction] = []
+        self.turns: list[np.ndarray] = []
         for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True)):
-            J, curvature = _free_directions(
+            turn, moves, J, curvature = _free_directions(
                 place.structure, eq.term_basis(t) @ lam, eq.term_root(t), N[t], place.entries
             )
+            self.turns.append(turn)
+            self.moves += [(t, E) for E in moves]
             parts.append(J)
             curvatures.append(curvature)
         sizes = [J.shape for J in parts]
@@ -113,11 +118,11 @@ class _Free:
 
 def _free_directions(
     structure: Structure, inner: np.ndarray, root: np.ndarray, N: np.ndarray, entries: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]:
     """One term's share of `_Free`; inner inner' = R D R'."""
     k = inner.shape[0]
     U, s = structure.eigen(root @ inner)
-    back = np.linalg.inv(root)
+    turn = np.linalg.solve(root, U)
     moves: list[np.ndarray] = []
     labels: list[tuple[int, int] | None] = []
     d = s * s
@@ -126,24 +131,30 @@ def _free_directions(
         off = [i for i in block if d[i] < SINGULAR]
         for j, b in enumerate(on):
             for a in on[j:]:
-                moves.append(np.outer(U[:, a], U[:, b]) + (np.outer(U[:, b], U[:, a]) if a != b else 0.0))
+                moves.append(_symmetric(a, b, k))
                 labels.append(None)
         for b in on:
             for a in off:
-                moves.append(d[b] * (np.outer(U[:, a], U[:, b]) + np.outer(U[:, b], U[:, a])))
+                moves.append(d[b] * _symmetric(a, b, k))
                 labels.append((a, b))
     J = np.zeros((len(entries), len(moves)))
     for i, move in enumerate(moves):
-        turned = back @ move @ back.T
+        turned = turn @ move @ turn.T
         J[:, i] = [turned[a, b] for a, b in entries]
-    null = U.T @ (back.T @ N @ back) @ U
+    null = turn.T @ N @ turn
     curvature = np.zeros((len(moves), len(moves)))
     for i, first in enumerate(labels):
         for j, second in enumerate(labels):
             if first is not None and second is not None and first[1] == second[1]:
                 # d2 / dB_a dB_c of tr(N U0 B diag(d) B' U0')
                 curvature[i, j] = 2.0 * d[first[1]] * null[first[0], second[0]]
-    return J, curvature
+    return turn, moves, J, curvature
+
+
+def _symmetric(a: int, b: int, k: int) -> np.ndarray:
+    E = np.zeros((k, k))
+    E[a, b] = E[b, a] = 1.0
+    return E
 
 
 def _inverse(information: np.ndarray) -> np.ndarray:

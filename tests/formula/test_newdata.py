@@ -560,6 +560,29 @@ def test_what_depends_on_other_rows_is_refused(data, fixed, named):
         assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "fixed",
+    ["I(x - x.min())", "I(x / x.max())", "I(x - np.ptp(x))", "x.isin([0, x.max()])", "I(x > x.min()):m"],
+)
+@pytest.mark.parametrize("part", ["fixed", "random", "offset"])
+def test_extremes_of_sorted_rows_are_those_of_the_other_rows(fixed, part):
+    """Days from 0 to 9: the first and the last rows have the least and the greatest of all, others do not."""
+    days = np.tile(np.arange(10.0), 6)
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"x": days, "m": np.tile(["u", "v"], 30), "h": np.repeat(np.arange(6), 10)})
+    data["y"] = rng.normal(size=60)
+    if part == "offset" and ":" in fixed:
+        fixed = "I(1.0 * (x > x.min()))"
+    terms = {
+        "fixed": f"{fixed} + (1 | h)",
+        "random": f"1 + ({fixed} | h)",
+        "offset": f"offset({fixed}) + (1|h)",
+    }
+    coding = build(f"y ~ {terms[part]}", data).coding
+    with pytest.raises(FormulaError, match="depends on the other rows"):
+        getattr(coding, part)(data.iloc[[5]])
+
+
 def test_methods_of_single_rows_are_fine(data):
     assert_same(build("y ~ x.clip(-1, 1) + m.str.len() + C(m.str.lower()) + (1 | h)", data), data)
 
@@ -754,6 +777,19 @@ def test_what_mixedlm_cannot_code_is_named(data):
     whole = mme.MixedLM.from_formula("y ~ centred(x)", data, groups="h")
     with pytest.raises(FormulaError, match="cannot be evaluated row by row"):
         whole.coding.fixed(data.iloc[:1])
+
+
+@pytest.mark.parametrize(
+    ("fixed", "random"), [("I(x - x.min())", "~x"), ("x", "~I(x / x.max())"), ("C(x > x.min())", "1")]
+)
+def test_extremes_of_sorted_rows_in_formulas_of_mixedlm(fixed, random):
+    """The first and the last rows have the least and the greatest of all; one row alone is its own."""
+    data = pd.DataFrame({"x": np.tile(np.arange(10.0), 6), "h": np.repeat(np.arange(6), 10)})
+    data["y"] = np.random.default_rng(3).normal(size=60)
+    coding = mme.MixedLM.from_formula(f"y ~ {fixed}", data, groups="h", re_formula=random).coding
+    part = coding.random if fixed == "x" else coding.fixed
+    with pytest.raises(FormulaError, match="a few rows alone give other values"):
+        part(data.iloc[[3, 4]])
 
 
 def test_functions_within_functions_at_the_other_door(data):

@@ -58,7 +58,11 @@ def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> l
 
 
 def second_derivatives(
-    point: Point, directions: Sequence[Direction], reml: bool, beta: np.ndarray | None = None
+    point: Point,
+    directions: Sequence[Direction],
+    reml: bool,
+    beta: np.ndarray | None = None,
+    turns: Sequence[np.ndarray] | None = None,
 ) -> SecondDerivatives:
     """Traces and quadratic forms at a point.
 
@@ -70,15 +74,20 @@ def second_derivatives(
     reml : bool
     beta : ndarray, shape (k_fe,), optional
         Fixed effects at which the residual r is taken; by default their estimate.
+    turns : sequence of ndarray, shapes (k_t, k_t), optional
+        B per term, its directions being B E B': with the eigenvectors of D in B, directions of large and of
+        no variance keep their digits beside one another.
 
     Returns
     -------
     SecondDerivatives
     """
     m = len(directions)
-    grams = point.trace_products()
+    grams = point.trace_products(turns)
     root, zq = point.orthonormal_x()
     h = [np.concatenate([z[:, :, None], x], axis=2) for z, x in zip(point.products(beta), zq, strict=True)]
+    if turns is not None:
+        h = [np.matmul(B.T, v) for B, v in zip(turns, h, strict=True)]
     width = h[0].shape[2]
     traces, crossed = np.zeros((m, m)), np.zeros((m, m, width, width))
     moments = np.zeros((m, width, width))
@@ -86,8 +95,10 @@ def second_derivatives(
         turned = np.matmul(E, h[t])
         moments[j] = np.tensordot(h[t], turned, axes=([0, 1], [0, 1]))
         w = [np.zeros_like(v) for v in h]
-        w[t] = turned
+        w[t] = turned if turns is None else np.matmul(turns[t], turned)
         back = point.times(w)
+        if turns is not None:
+            back = [np.matmul(B.T, v) for B, v in zip(turns, back, strict=True)]
         for i, (s, F) in enumerate(directions[: j + 1]):
             traces[i, j] = traces[j, i] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
             crossed[i, j] = np.tensordot(np.matmul(F, h[s]), back[s], axes=([0, 1], [0, 1]))

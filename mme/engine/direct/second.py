@@ -14,6 +14,7 @@ Nothing is inverted that is singular where D is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,9 @@ class Vectors:
         return self.count * passes
 
 
-def block_products(eq: Equations, el: Elimination, st: State) -> Products:
+def block_products(
+    eq: Equations, el: Elimination, st: State, turns: Sequence[np.ndarray] | None = None
+) -> Products:
     """sum_lm G_lm[a, c] G_lm[b, d] over the levels of two blocks, in the equations' basis.
 
     Parameters
@@ -79,6 +82,8 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
     el : Elimination
         Last factored at `st`.
     st : State
+    turns : sequence of ndarray, shapes (k_b, k_b), optional
+        B per block of the layout: products of B'G B in place of G, turned before they are multiplied.
 
     Returns
     -------
@@ -88,7 +93,8 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
     vectors = Vectors.of(eq)
     first = int(lay.has_lead)
     out: Products = {}
-    lead = _Lead(eq, el, st) if lay.has_lead else None
+    turns = [np.eye(b.k) for b in lay.blocks] if turns is None else turns
+    lead = _Lead(eq, el, st, turns[0]) if lay.has_lead else None
     held = lay.q1 * lay.k1 * (2 + lay.k1) + 6 * lay.q2
     for r, (rank, k) in enumerate(zip(vectors.ranks, vectors.widths, strict=True)):
         n_ranks = int(rank.max()) + 1
@@ -100,16 +106,20 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
             w = np.zeros((lay.q2, size * k))
             for c in range(k):
                 w[start + inside * k + c, (rank[inside] - begin) * k + c] = 1.0
-            y1, y2 = el.marginal_product(st, None, w)
+            if lead is not None:
+                lead.add(w)
+            turned = np.zeros_like(w)
+            for c in range(k):
+                for a in range(k):
+                    turned[start + inside * k + a, (rank[inside] - begin) * k + c] = turns[r + first][a, c]
+            y1, y2 = el.marginal_product(st, None, turned)
             cubes = [] if y1 is None else [y1]
             for s, block in enumerate(lay.rest):
                 rows = y2[int(lay.offsets[s]) : int(lay.offsets[s + 1])]
                 cubes.append(rows.reshape(block.q, block.k, size * k))
             for s, cube in enumerate(cubes):
-                gram = _gram(cube, size, k)
+                gram = _gram(np.matmul(turns[s].T, cube), size, k)
                 out[s, r + first] = gram if (s, r + first) not in out else out[s, r + first] + gram
-            if lead is not None:
-                lead.add(w)
     if lead is not None:
         out[0, 0] = lead.total()
         for r in range(first, len(lay.blocks)):
@@ -127,10 +137,11 @@ def _gram(cube: np.ndarray, size: int, k: int) -> np.ndarray:
 class _Lead:
     """The leading block's own sum, gathered over the rest's vectors."""
 
-    def __init__(self, eq: Equations, el: Elimination, st: State) -> None:
-        self.eq, self.el, self.st = eq, el, st
+    def __init__(self, eq: Equations, el: Elimination, st: State, turn: np.ndarray) -> None:
+        self.eq, self.el, self.st, self.turn = eq, el, st, turn
         q1, k1 = eq.layout.q1, eq.layout.k1
-        self.H = np.matmul(el.F, eq.A1)
+        self.F = np.matmul(turn.T, el.F)
+        self.H = np.matmul(np.matmul(self.F, eq.A1), turn)
         self.C = np.zeros((q1, k1, k1))
         self.KK = np.zeros((k1, k1, k1, k1))
 
@@ -151,11 +162,11 @@ class _Lead:
         """phi w of every level, (q2, m) -> (q1, k1, m)."""
         lay = self.eq.layout
         cells = self.el.minus_cells(-w, np.zeros((lay.q1, lay.k1, w.shape[1])))
-        return self.el.level_apply(self.el.F, cells)
+        return np.matmul(self.turn.T, self.el.level_apply(self.el.F, cells))
 
     def _phi_transposed(self, a: int, x: np.ndarray) -> np.ndarray:
         """sum_l phi_la' x_l, (q1, m) -> (q2, m)."""
-        G = -self.el.F[:, a, :, None] * x[:, None, :]
+        G = -self.F[:, a, :, None] * x[:, None, :]
         return self.el.minus_cells_transposed(G, np.zeros((self.eq.layout.q2, x.shape[1])))
 
     def total(self) -> np.ndarray:
