@@ -56,3 +56,34 @@ def triangular_factor(root: np.ndarray, lam: np.ndarray) -> None:
         if lam[j, j] < 0.0:
             for i in range(j, k):
                 lam[i, j] = -lam[i, j]
+
+
+@kernel
+def inverse_cholesky(C: np.ndarray, Ri: np.ndarray) -> float:
+    """Ri = R^-1, C[:p, :p] = R R' with R lower triangular, p = Ri.shape[0]; log|R R'|, or NaN."""
+    p = Ri.shape[0]
+    R = np.empty((p, p))
+    logdet = 0.0
+    for j in range(p):
+        d = C[j, j]
+        for c in range(j):
+            d -= R[j, c] * R[j, c]
+        if not d > 0.0:
+            return np.nan
+        R[j, j] = np.sqrt(d)
+        logdet += np.log(d)
+        for i in range(j + 1, p):
+            s = C[i, j]
+            for c in range(j):
+                s -= R[i, c] * R[j, c]
+            R[i, j] = s / R[j, j]
+    for j in range(p):
+        for i in range(j):
+            Ri[i, j] = 0.0
+        Ri[j, j] = 1.0 / R[j, j]
+        for i in range(j + 1, p):
+            s = 0.0
+            for c in range(j, i):
+                s -= R[i, c] * Ri[c, j]
+            Ri[i, j] = s / R[i, i]
+    return logdet
