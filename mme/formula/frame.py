@@ -375,6 +375,10 @@ def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -
             return column.to_numpy(dtype=object, na_value=np.nan)
         return column.to_numpy(dtype=bool)
     if values is None:
+        if isinstance(dtype, pd.api.extensions.ExtensionDtype) and pd.api.types.is_string_dtype(dtype):
+            # pandas' and Arrow's nullable text: formula engines know objects and pandas 3's str only
+            if str(dtype) != "str":
+                return column.to_numpy(dtype=object, na_value=np.nan)
         return column.array
     if pd.api.types.is_integer_dtype(dtype) and not column.hasnans:
         return column.to_numpy(dtype=np.int64)  # levels of C(x) then read 2, not 2.0
