@@ -16,7 +16,16 @@ import pandas as pd
 
 from ..exceptions import DataError
 
-__all__ = ["Factor", "as_array", "code_type", "encode", "interact", "labels_of", "same_partition", "unhashable"]
+__all__ = [
+    "Factor",
+    "as_array",
+    "code_type",
+    "encode",
+    "interact",
+    "labels_of",
+    "same_partition",
+    "unhashable",
+]
 
 _INT32 = np.iinfo(np.int32).max
 _EXACT = 2.0**53  # integers beyond it have no exact float
@@ -31,9 +40,10 @@ class Factor:
         Level of every row; 0 <= code < n_levels and every level is present.
     n_levels : int
     levels : pandas.Index, ndarray, or sequence of (Factor, ndarray)
-        Labels in the order of the codes, an array made an Index when asked for; for an interaction the crossed factors with the code of each in
-        every level, from which labels joined by ':' are made on demand; where that makes two alike, as of
-        "a:b" with "c" and "a" with "b:c", labels that hold a colon are put in double quotes.
+        Labels in the order of the codes, an array made an Index when asked for; for an interaction the
+        crossed factors with the code of each in every level, from which labels joined by ':' are made on
+        demand; where that makes two alike, as of "a:b" with "c" and "a" with "b:c", labels that hold a colon
+        are put in double quotes.
     """
 
     def __init__(
