@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from ..exceptions import DataError
 
 __all__ = [
     "Factor",
+    "Held",
     "as_array",
     "code_type",
     "encode",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _INT32 = np.iinfo(np.int32).max
+Held: TypeAlias = pd.Index | np.ndarray | ExtensionArray  # labels as they were found
 _EXACT = 2.0**53  # integers beyond it have no exact float
 
 
@@ -39,7 +42,7 @@ class Factor:
     codes : ndarray of int32 (int64 beyond 2**31 levels), shape (n,)
         Level of every row; 0 <= code < n_levels and every level is present.
     n_levels : int
-    levels : pandas.Index, ndarray, or sequence of (Factor, ndarray)
+    levels : pandas.Index, array, or list of (Factor, ndarray)
         Labels in the order of the codes, an array made an Index when asked for; for an interaction the
         crossed factors with the code of each in every level, from which labels joined by ':' are made on
         demand; where that makes two alike, as of "a:b" with "c" and "a" with "b:c", labels that hold a colon
@@ -50,7 +53,7 @@ class Factor:
         self,
         codes: np.ndarray,
         n_levels: int,
-        levels: pd.Index | np.ndarray | Sequence[tuple[Factor, np.ndarray]],
+        levels: Held | list[tuple[Factor, np.ndarray]],
     ) -> None:
         self.codes = codes
         self.n_levels = n_levels
@@ -67,12 +70,12 @@ class Factor:
     @property
     def parts(self) -> Sequence[tuple[Factor, np.ndarray]]:
         """Of an interaction the crossed factors, with the code of each in every level; else nothing."""
-        return () if isinstance(self._levels, pd.Index | np.ndarray) else self._levels
+        return self._levels if isinstance(self._levels, list) else ()
 
     @property
-    def held(self) -> pd.Index | np.ndarray:
+    def held(self) -> Held:
         """What `levels` are made of: itself for an interaction, else the labels as they were found."""
-        return self._levels if isinstance(self._levels, pd.Index | np.ndarray) else self.levels
+        return self.levels if isinstance(self._levels, list) else self._levels
 
     def _joined(self, as_text: Callable[[pd.Index], np.ndarray]) -> pd.Index:
         text: np.ndarray | None = None
@@ -82,7 +85,7 @@ class Factor:
         return pd.Index(text, dtype=object)
 
 
-def labels_of(held: pd.Index | np.ndarray) -> pd.Index:
+def labels_of(held: Held) -> pd.Index:
     """Labels as an Index."""
     return held if isinstance(held, pd.Index) else pd.Index(held)
 
@@ -116,10 +119,14 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
     labelled = cast(pd.Series, values)  # what has a dtype of pandas is no ndarray
     if isinstance(dtype, pd.CategoricalDtype):
         codes = labelled.array.codes if isinstance(values, pd.Series) else labelled.codes
-        if codes.size and codes.min() < 0:
-            raise _missing(name, int((codes < 0).sum()))
+        _check_labelled(codes, name)
         factor = _encode_integers(codes)
         return Factor(factor.codes, factor.n_levels, dtype.categories[factor.held])
+    if isinstance(dtype, pd.StringDtype):
+        text = labelled.array if isinstance(values, pd.Series) else values
+        codes, unique = cast(ExtensionArray, text).factorize()
+        _check_labelled(codes, name)
+        return _sorted(codes, unique, unique.argsort())
     if not isinstance(dtype, np.dtype) and pd.api.types.is_integer_dtype(dtype):
         if pd.isna(values).any():
             raise _missing(name, int(pd.isna(values).sum()))
@@ -244,19 +251,19 @@ def _encode_integers(values: np.ndarray) -> Factor:
 
 
 def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
+    of_objects = isinstance(values.dtype, np.dtype) and values.dtype.kind == "O"
     try:
-        codes, unique = pd.factorize(values)
+        codes, found = pd.factorize(as_array(values) if of_objects else values)
     except TypeError as error:
         raise unhashable(values, name) from error
-    if codes.size and codes.min() < 0:
-        raise _missing(name, int((codes < 0).sum()))
-    unique = pd.Index(unique)
-    kind = pd.api.types.infer_dtype(unique, skipna=False) if unique.dtype == object else ""
+    _check_labelled(codes, name)
+    kind = pd.api.types.infer_dtype(found, skipna=False) if found.dtype == object else ""
     if kind == "string":
-        unique = unique.astype(
-            "str"
-        )  # sorted by Arrow where it is installed, ten times faster than as objects
-    elif kind.startswith("mixed"):
+        # sorted by Arrow where it is installed, ten times faster than as objects
+        text = pd.array(found, dtype="str")
+        return _sorted(codes, text, text.argsort())
+    unique = pd.Index(found)
+    if kind.startswith("mixed"):
         kinds = sorted({type(value).__name__ for value in unique})
         raise DataError(
             f"grouping column {name!r} holds values of type {' and '.join(kinds)}, without a common "
@@ -265,10 +272,15 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
     return _sorted(codes, unique, np.asarray(unique.argsort()))
 
 
-def _sorted(codes: np.ndarray, unique: np.ndarray | pd.Index, order: np.ndarray) -> Factor:
+def _check_labelled(codes: np.ndarray, name: str) -> None:
+    if codes.size and codes.min() < 0:
+        raise _missing(name, int((codes < 0).sum()))
+
+
+def _sorted(codes: np.ndarray, unique: Held, order: np.ndarray) -> Factor:
     rank = np.empty(order.size, dtype=code_type(order.size))
     rank[order] = np.arange(order.size, dtype=rank.dtype)
-    return Factor(rank[codes], order.size, pd.Index(unique)[order])
+    return Factor(rank[codes], order.size, unique[order])
 
 
 def _as_text(levels: pd.Index) -> np.ndarray:

@@ -410,6 +410,9 @@ def missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | N
     if isinstance(dtype, pd.CategoricalDtype):
         absent = cast(pd.Series, column).array.codes < 0
         return (absent if absent.any() else None), 0
+    if isinstance(dtype, pd.StringDtype):
+        absent = np.asarray(cast(pd.Series, column).array.isna())
+        return (absent if absent.any() else None), 0
     if is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
         return None, 0  # every value is text: several times faster to find out than isna
     mask = np.asarray(pd.isna(column), dtype=bool)

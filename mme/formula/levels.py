@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError
-from .codes import Factor, code_type, labels_of, unhashable
+from .codes import Factor, Held, code_type, labels_of, unhashable
 
 __all__ = ["GroupCoding", "categorical_type"]
 
@@ -22,7 +22,7 @@ class GroupCoding:
     Attributes
     ----------
     columns : tuple of str
-    held : tuple of (pandas.Index or ndarray)
+    held : tuple of (pandas.Index or array)
         Levels of each column, as their factor holds them.
     table : tuple of ndarray, each of shape (n_levels,)
         Code of each column in every level; empty for one column.
@@ -30,7 +30,7 @@ class GroupCoding:
     """
 
     columns: tuple[str, ...]
-    held: tuple[pd.Index | np.ndarray, ...]
+    held: tuple[Held, ...]
     table: tuple[np.ndarray, ...]
     n_levels: int
 

@@ -46,7 +46,7 @@ def factorize(values: object, what: str) -> tuple[np.ndarray, list[Hashable]]:
         raise DataError(f"{what} must be one-dimensional; it has shape {values.shape}.")
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
         factor = encode(values, what)
-        return factor.codes, factor.held.tolist()
+        return factor.codes, np.asarray(factor.held).tolist()
     codes, uniques = pd.factorize(values, sort=False)
     array = np.asarray(uniques)
     if array.dtype.kind in "biufmM":
