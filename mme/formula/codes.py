@@ -31,6 +31,7 @@ __all__ = [
 
 _INT32 = np.iinfo(np.int32).max
 Held: TypeAlias = pd.Index | np.ndarray | ExtensionArray  # labels as they were found
+_TEXT = pd.Index([""]).astype("str").dtype  # objects before pandas 3
 _EXACT = 2.0**53  # integers beyond it have no exact float
 
 
@@ -260,7 +261,7 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
     kind = pd.api.types.infer_dtype(found, skipna=False) if found.dtype == object else ""
     if kind == "string":
         # sorted by Arrow where it is installed, ten times faster than as objects
-        text = pd.array(found, dtype="str")
+        text = pd.array(found, dtype=_TEXT)
         return _sorted(codes, text, text.argsort())
     unique = pd.Index(found)
     if kind.startswith("mixed"):
