@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from .newdata import NewRows, refuse_unseen
 from .parse import column_in, names_in
 from .safe import is_elementwise
 
+if TYPE_CHECKING:
+    from formulaic import Formula
+
 __all__ = [
     "INTERCEPT",
     "Columns",
@@ -27,6 +30,7 @@ __all__ = [
     "PlainColumns",
     "functions",
     "probes",
+    "read_formula",
     "structure_levels",
     "structure_terms",
     "transforms",
@@ -188,7 +192,9 @@ class EngineColumns:
         # formulaic's own Q fails within scale(), center() and the like
         known = {**functions(), "Q": data.__getitem__, **context}
         matrix = evaluate(
-            lambda: model_matrix(text, data, context=known, na_action=na_action, output="numpy"),
+            lambda: model_matrix(
+                read_formula(text), data, context=known, na_action=na_action, output="numpy"
+            ),
             shown,
             formula,
         )
@@ -342,6 +348,22 @@ def _used(context: dict[str, object], formula: Any) -> dict[str, object]:
                 tree = ast.parse(sanitize_variable_names(factor.expr, {}, {}).strip(), mode="eval")
                 names.update(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
     return {name: value for name, value in context.items() if name in names}
+
+
+@lru_cache(maxsize=256)
+def read_formula(text: str) -> Formula:
+    """A fragment of a formula as the formula engine reads it, to be left as it is.
+
+    Raises
+    ------
+    SyntaxError, formulaic.errors.FormulaicError
+    """
+    from formulaic import Formula
+
+    try:
+        return Formula(text)
+    except (RecursionError, MemoryError) as error:  # Python's parser says the latter of its own stack
+        raise SyntaxError("it is nested too deeply") from error
 
 
 def transforms() -> dict[str, object]:
