@@ -89,6 +89,9 @@ class Fitted:
         How the engine found it; None where something else did.
     monte_carlo : MonteCarlo or None
         Errors of an iterative fit.
+    restriction : str
+        Why the estimate is not the maximum of the likelihood over all parameters (penalties, parameters held
+        at a value); empty if it is.
     """
 
     labels: Labels
@@ -105,6 +108,7 @@ class Fitted:
     design: Design | None = None
     record: FitRecord | None = None
     monte_carlo: MonteCarlo | None = None
+    restriction: str = ""
 
     @classmethod
     def of(cls, fit: Fit, labels: Labels) -> Fitted:
