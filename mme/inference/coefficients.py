@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ..engine.direct.objective import Objective
 from ..exceptions import InferenceError, OptionError
+from ..fit.costs import second_seconds
 from ..fit.fitted import Fitted
 from .degrees import FTest, SmallSample, independent, small_sample
 
-__all__ = ["Basis", "Rows", "check_alpha", "inference_basis"]
+__all__ = ["Basis", "Rows", "check_alpha", "inference_basis", "longer_than_the_fit"]
 
 _METHODS = ("satterthwaite", "kenward-roger", "normal", "residual")
 _INFORMATION = {"satterthwaite": "observed", "kenward-roger": "expected"}
+_SOON = 0.05  # seconds that nobody waits for
 _ESTIMABLE = 1e-8  # relative distance of a row from the space of the rows of X
 
 
@@ -152,7 +155,7 @@ def inference_basis(
     notes: list[str] = []
     if not fitted.converged:
         notes.append("The fit has not converged.")
-    if ddf is None and (fitted.monte_carlo is not None or fitted.restriction):
+    if ddf is None and (fitted.restriction or not fitted.exact):
         why = fitted.restriction or "no factorization (iterative)"
         notes.append(f"Normal distribution: the fit has {why}, so that there are no degrees of freedom.")
         method = "normal"
@@ -177,6 +180,15 @@ def inference_basis(
     if pieces.parameters.blind.size:
         notes.append("The data do not tell all variances: no degrees of freedom for what depends on them.")
     return Basis(fitted, method, chosen, pieces, tuple(notes))
+
+
+def longer_than_the_fit(fitted: Fitted) -> float:
+    """Predicted seconds of Satterthwaite's degrees of freedom, where the fit took less; else 0."""
+    objective = fitted.objective()
+    assert isinstance(objective, Objective)
+    seconds = second_seconds(objective.eq, objective.plan.entries)
+    fit = sum(fitted.record.seconds.values()) if fitted.record is not None else 0.0
+    return seconds if seconds > max(fit, _SOON) else 0.0
 
 
 def check_alpha(alpha: float) -> float:

@@ -323,6 +323,7 @@ class LinearMixedModelResults(CoefficientTables):
             n_params=self.n_params,
             dropped=labels.dropped,
             given=labels.given,
+            cache=self._small_sample,
         )
 
     def _repr_html_(self) -> str:

@@ -261,7 +261,7 @@ def test_normal_and_residual(sleepstudy):
     F = result.contrast(np.eye(2), ddf="normal").iloc[0]
     b = result.fe_params.to_numpy()
     assert F.F == pytest.approx(b @ np.linalg.solve(result.vcov_fe, b) / 2)
-    near = result.contrast(np.eye(2), value=[*b, 3.0, -0.5], ddf="normal").iloc[0]
+    near = result.contrast(np.eye(2), value=b + np.array([3.0, -0.5]), ddf="normal").iloc[0]
     assert near.p == pytest.approx(stats.chi2.sf(2 * near.F, 2), rel=1e-12)
     assert 0.1 < near.p < 0.99
 

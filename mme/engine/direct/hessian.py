@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.parallel import single_threaded_blas
 from .point import Point
 
 __all__ = ["Direction", "SecondDerivatives", "deviance_hessian", "entry_directions", "second_derivatives"]
@@ -81,6 +82,13 @@ def second_derivatives(
     -------
     SecondDerivatives
     """
+    with single_threaded_blas():  # as during a fit: a BLAS that waits by spinning takes the kernels' time
+        return _second_derivatives(point, directions, reml, beta)
+
+
+def _second_derivatives(
+    point: Point, directions: Sequence[Direction], reml: bool, beta: np.ndarray | None
+) -> SecondDerivatives:
     m = len(directions)
     grams = point.trace_products()
     root, zq = point.orthonormal_x()
