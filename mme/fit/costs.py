@@ -64,8 +64,8 @@ def iterative_seconds(eq: Equations, probes: int = PROBES) -> float:
 def second_seconds(eq: Equations, entries: float) -> float:
     """Rough time of exact second derivatives, with so many entries in the factor of S."""
     lay = eq.layout
-    lead = float(lay.q1 * lay.k1**2) if lay.has_lead else 0.0
-    product = 2.0 * entries + 4.0 * eq.idx.size * lay.k1 + 4.0 * lead
+    lead = 32.0 * lay.q1 * lay.k1**2 if lay.has_lead else 0.0
+    product = 2.0 * entries + 4.0 * eq.idx.size * lay.k1 + lead
     return (products_work(eq, entries) + lay.n_theta * (1.0 + eq.p) * product) / _PRODUCTS
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.direct.hessian import second_derivatives
+from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from .variances import InnerCovariance, expected_covariance, inner_directions, observed_covariance
@@ -153,13 +154,14 @@ def small_sample(
             f"{what} needs the maximum of the likelihood, and this fit has {fitted.restriction}. "
             "Use ddf='normal'."
         )
-    point = fitted.point(what, standard=True)
-    if "second" not in cache:
-        cache["second"] = second_derivatives(point, inner_directions(point.equations), fitted.reml)
-    second = cache["second"]
-    root, _ = point.orthonormal_x()
     covariance = observed_covariance if information == "observed" else expected_covariance
-    parameters = covariance(fitted, point, second)
+    with single_threaded_blas():  # as during a fit
+        point = fitted.point(what, standard=True)
+        if "second" not in cache:
+            cache["second"] = second_derivatives(point, inner_directions(point.equations), fitted.reml)
+        second = cache["second"]
+        root, _ = point.orthonormal_x()
+        parameters = covariance(fitted, point, second)
     unit = np.linalg.solve(root.T, point.equations.fixed.T.T)
     cache[information] = SmallSample(unit, fitted.sigma2, second.half, second.inner, parameters)
     return cache[information]
