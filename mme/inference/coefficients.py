@@ -155,7 +155,8 @@ def inference_basis(
     notes: list[str] = []
     if not fitted.converged:
         notes.append("The fit has not converged.")
-    if ddf is None and (fitted.restriction or not fitted.exact):
+    known = cache is not None and "observed" in cache
+    if ddf is None and not known and (fitted.restriction or not fitted.exact):
         why = fitted.restriction or "no factorization (iterative)"
         notes.append(f"Normal distribution: the fit has {why}, so that there are no degrees of freedom.")
         method = "normal"

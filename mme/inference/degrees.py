@@ -44,7 +44,8 @@ __all__ = [
 ]
 
 _DEPENDENT = 1e-10  # singular value, of rows with unit variances, from which they count as independent
-_DEPENDS = 1e-6  # relative change of a variance along a flat direction from which it counts as not told
+_NO_MEAN = 2.01
+_DEPENDS = 1e-5  # relative change of a variance along a flat direction from which it counts as not told
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ def kenward_roger_f(
     # V / (2 E^2), V the variance and E the mean of F to second order
     rho = v0 * (1.0 - A2 / q) ** 2 / (q * v1**2 * v2)
     df = 4.0 + (q + 2.0) / (q * rho - 1.0)
-    return df * (1.0 - A2 / q) / (df - 2.0), df
+    # an F with two degrees of freedom or fewer has no mean to be matched
+    return (df * (1.0 - A2 / q) / (df - 2.0) if df > _NO_MEAN else 1.0), df
 
 
 def fai_cornelius(degrees: np.ndarray) -> float:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _FLAT = 1e-10  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
+_BLIND = 1e-8  # the same where a quadratic form in the inverse must not be left to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,9 @@ def inner_directions(eq: Equations) -> list[Direction]:
     return [d for t, p in enumerate(eq.layout.places) for d in entry_directions(t, p.entries, p.k)]
 
 
-def observed_covariance(fitted: Fitted, point: Point, second: SecondDerivatives) -> InnerCovariance:
+def observed_covariance(
+    fitted: Fitted, point: Point, second: SecondDerivatives, flat: float = _BLIND
+) -> InnerCovariance:
     """From the exact Hessian of the deviance, along the covariances of the rank that was found.
 
     Parameters
@@ -97,6 +100,8 @@ def observed_covariance(fitted: Fitted, point: Point, second: SecondDerivatives)
         `fitted.point(..., standard=True)`.
     second : SecondDerivatives
         In the directions of `inner_directions`.
+    flat : float
+        Curvature, beside that of the entries alone, up to which a direction is `blind`.
 
     Returns
     -------
@@ -108,7 +113,8 @@ def observed_covariance(fitted: Fitted, point: Point, second: SecondDerivatives)
     J[:m, :-1], J[m, -1] = free.J, 1.0
     information = J.T @ deviance_hessian(second, point.r2(), fitted.nu) @ J
     information[:-1, :-1] += free.curvature
-    covariance, blind = _inverse(information)
+    natural = np.einsum("ij,ik,kj->j", J, _natural(fitted, point), J)
+    covariance, blind = _inverse(information, natural, flat)
     return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, free.singular)
 
 
@@ -126,7 +132,7 @@ def expected_covariance(fitted: Fitted, point: Point, second: SecondDerivatives)
     information[:m, :m] = second.traces
     information[:m, m] = information[m, :m] = single / s2
     information[m, m] = fitted.nu / s2**2
-    covariance, blind = _inverse(information)
+    covariance, blind = _inverse(information, np.diag(_natural(fitted, point)), _BLIND)
     return InnerCovariance(2.0 * covariance, blind, singular_terms(point, fitted.lam))
 
 
@@ -162,7 +168,7 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     # all in the equations' basis, where R D R' stands for D and nothing is nearly singular by its columns
     directions = inner_directions(eq)
     m = len(directions)
-    inner = observed_covariance(fitted, point, second_derivatives(point, directions, fitted.reml))
+    inner = observed_covariance(fitted, point, second_derivatives(point, directions, fitted.reml), _FLAT)
     # from (D, sigma2) to (sigma2 D, sigma2) on the scale of the design's columns
     back = np.zeros((m, m))
     D = np.zeros(m)
@@ -250,11 +256,27 @@ class _Moves:
         return out
 
 
-def _inverse(information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _natural(fitted: Fitted, point: Point) -> np.ndarray:
+    """Information of balanced data without other terms: beside it rounding is small, shape (m + 1, m + 1)."""
+    eq = point.equations
+    directions = inner_directions(eq)
+    out = np.zeros((len(directions) + 1, len(directions) + 1))
+    out[-1, -1] = fitted.nu / fitted.sigma2**2
+    for t, (place, lam) in enumerate(zip(eq.layout.places, fitted.lam, strict=True)):
+        root, inner = eq.term_root(t), eq.term_basis(t) @ lam
+        A = root.T @ np.linalg.solve(np.eye(place.k) + root @ inner @ inner.T @ root.T, root)
+        turned = [E @ A for s, E in directions if s == t]
+        q = eq.layout.blocks[place.block].q
+        out[place.theta, place.theta] = [[q * float(np.sum(a * b.T)) for b in turned] for a in turned]
+    return out
+
+
+def _inverse(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
     """Inverse along the directions that are curved, and those that are not (f columns); on one scale."""
-    size = np.sqrt(np.maximum(np.diag(information), 0.0))
-    size = np.where(size > 0.0, size, 1.0)
+    # a coordinate that is flat itself has a diagonal of rounding alone, which is no scale
+    own = np.diag(information)
+    size = np.sqrt(np.where(own > flat * natural, own, natural))
     w, V = np.linalg.eigh(information / np.outer(size, size))
-    curved = w > _FLAT
+    curved = w > flat
     V = V / size[:, None]
     return (V[:, curved] / w[curved]) @ V[:, curved].T, V[:, ~curved]

@@ -189,6 +189,22 @@ def test_a_variance_of_zero_is_held_or_counted():
     assert kenward_roger.attrs["information"] == "expected"
 
 
+@pytest.mark.filterwarnings("ignore::mme.exceptions.FlatLikelihoodWarning")
+def test_flat_variances_hide_no_degrees_of_freedom(sleepstudy):
+    """Groups of two kinds: the covariance of intercept and kind is not told, all that matters is."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(30), 6)
+    z = (np.arange(30) % 2)[g]
+    frame = pd.DataFrame({"g": g, "z": z, "x": rng.normal(size=180)})
+    frame["y"] = 1 + frame.x + z + rng.normal(size=30)[g] * (1 + z) + rng.normal(size=180)
+    flat = mme.lmer("y ~ x + z + (1 + z | g)", frame, tol=1e-12)
+    assert flat.fit_info["flat"]
+    told = mme.lmer("y ~ x + z + (0 + z | g) + (0 + other | g)", frame.assign(other=1 - z), tol=1e-12)
+    for ddf in ("satterthwaite", "kenward-roger"):
+        np.testing.assert_allclose(flat.coef_table(ddf), told.coef_table(ddf), rtol=1e-4)
+    assert "do not tell all variances" in flat.coef_table().attrs["notes"][0]
+
+
 # -- contrasts ----------------------------------------------------------------------------------------------
 
 
