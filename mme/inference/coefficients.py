@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ..engine.direct.objective import Objective
 from ..exceptions import InferenceError, OptionError
 from ..fit.costs import second_seconds
 from ..fit.fitted import Fitted
 from .degrees import FTest, SmallSample, independent, small_sample
+from .tails import t_quantile, t_two_sided
 
 __all__ = ["Basis", "Rows", "check_alpha", "inference_basis", "longer_than_the_fit"]
 
@@ -91,8 +91,8 @@ class Basis:
             df[ok] = self._denominator()
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (estimate - value) / se
-        p = 2.0 * stats.t.sf(np.abs(t), df)
-        half = stats.t.isf(alpha / 2.0, df) * se
+        p = t_two_sided(t, df)
+        half = t_quantile(alpha, df) * se
         return Rows(estimate, se, df, t, p, estimate - half, estimate + half)
 
     def f_test(self, L: np.ndarray, value: np.ndarray) -> FTest:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
+from ..inference.tails import f_tail
 
 __all__ = ["CoefficientTables", "coef_table", "contrast_table"]
 
@@ -171,13 +171,7 @@ def contrast_table(
     if len(matrix) == 1:
         return _described(_frame(basis.rows(matrix, against, alpha), pd.RangeIndex(1)), basis, alpha)
     test = basis.f_test(matrix, against)
-    # scipy's F has no infinite denominator
-    tail = (
-        stats.chi2.sf(test.df1 * test.F, test.df1)
-        if np.isinf(test.df2)
-        else stats.f.sf(test.F, test.df1, test.df2)
-    )
-    p = float(tail)
+    p = f_tail(test.F, test.df1, test.df2)
     frame = pd.DataFrame({"F": [test.F], "df1": [test.df1], "df2": [test.df2], "p": [p]})
     return _described(frame, basis, alpha)
 
