@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.parallel import single_threaded_blas
 from .point import Point
 
 __all__ = ["Direction", "SecondDerivatives", "deviance_hessian", "entry_directions", "second_derivatives"]
@@ -39,12 +40,18 @@ class SecondDerivatives:
     mixed : ndarray, shape (m, rank)
         R^-T Q'V^-1 V_i V^-1 r, R'R = Q'V^-1 Q for an orthonormal basis Q of X: P in place of the middle V^-1
         takes mixed mixed' from `curve`.
+    half : ndarray, shape (m, rank, rank)
+        R^-T Q'V^-1 V_i V^-1 Q R^-1: derivatives of (X'V^-1 X)^-1.
+    inner : ndarray, shape (m, m, rank, rank)
+        R^-T Q'V^-1 V_i V^-1 V_j V^-1 Q R^-1.
     """
 
     traces: np.ndarray
     slope: np.ndarray
     curve: np.ndarray
     mixed: np.ndarray
+    half: np.ndarray
+    inner: np.ndarray
 
 
 def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> list[Direction]:
@@ -82,6 +89,17 @@ def second_derivatives(
     -------
     SecondDerivatives
     """
+    with single_threaded_blas():  # as during a fit: a BLAS that waits by spinning takes the kernels' time
+        return _second_derivatives(point, directions, reml, beta, turns)
+
+
+def _second_derivatives(
+    point: Point,
+    directions: Sequence[Direction],
+    reml: bool,
+    beta: np.ndarray | None,
+    turns: Sequence[np.ndarray] | None,
+) -> SecondDerivatives:
     m = len(directions)
     grams = point.trace_products(turns)
     root, zq = point.orthonormal_x()
@@ -105,11 +123,13 @@ def second_derivatives(
             crossed[j, i] = crossed[i, j].T
     root = np.linalg.inv(root)
     mixed = moments[:, 0, 1:] @ root
+    half = np.matmul(root.T, np.matmul(moments[:, 1:, 1:], root))
+    inner = np.matmul(root.T, np.matmul(crossed[:, :, 1:, 1:], root))
     if reml and width > 1:
-        inner = np.einsum("ax,ijab,bx->ij", root, crossed[:, :, 1:, 1:], root, optimize=True)
-        half = np.einsum("ax,iab,by->ixy", root, moments[:, 1:, 1:], root, optimize=True)
-        traces = traces - 2.0 * inner + np.einsum("ixy,jyx->ij", half, half)
-    return SecondDerivatives(0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed)
+        traces = traces - 2.0 * np.einsum("ijaa->ij", inner) + np.einsum("ixy,jyx->ij", half, half)
+    return SecondDerivatives(
+        0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed, half, inner
+    )
 
 
 def deviance_hessian(second: SecondDerivatives, r2: float, nu: int) -> np.ndarray:

@@ -20,14 +20,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..equations.equations import Equations
+from ..runtime.memory import available_memory
 from .elimination import Elimination
+from .second_dense import dense_block_products, dense_bytes, dense_work
 from .state import State
 
-__all__ = ["Products", "Vectors", "block_products"]
+__all__ = ["Products", "Vectors", "block_products", "by_dense_matrices", "products_work"]
 
 Products = dict[tuple[int, int], np.ndarray]
 
 _BATCH = 4_000_000  # numbers that one batch of vectors may hold
+_DENSE_SPEED = 20.0  # multiplications of dense matrices in the time of one with vectors
+_SHARE = 0.5  # of the memory that is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,22 @@ class Vectors:
         return self.count * passes
 
 
+def by_dense_matrices(eq: Equations, vectors: Vectors, entries: float) -> bool:
+    """Whether dense matrices of the rest's order are the shorter way, and fit in memory."""
+    if eq.layout.q2 == 0 or vectors.count < eq.layout.q2 / 4:
+        return False
+    cheaper = dense_work(eq) < _DENSE_SPEED * vectors.work(eq, entries)
+    return cheaper and dense_bytes(eq) < _SHARE * available_memory()
+
+
+def products_work(eq: Equations, entries: float) -> float:
+    """Multiplications of `block_products`, roughly, in units of those with vectors."""
+    vectors = Vectors.of(eq)
+    if by_dense_matrices(eq, vectors, entries):
+        return dense_work(eq) / _DENSE_SPEED
+    return vectors.work(eq, entries)
+
+
 def block_products(
     eq: Equations, el: Elimination, st: State, turns: Sequence[np.ndarray] | None = None
 ) -> Products:
@@ -91,6 +111,8 @@ def block_products(
     """
     lay = eq.layout
     vectors = Vectors.of(eq)
+    if turns is None and by_dense_matrices(eq, vectors, el.plan.entries):
+        return dense_block_products(eq, el, st)
     first = int(lay.has_lead)
     out: Products = {}
     turns = [np.eye(b.k) for b in lay.blocks] if turns is None else turns
