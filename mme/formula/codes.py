@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -31,8 +31,13 @@ __all__ = [
 
 _INT32 = np.iinfo(np.int32).max
 Held: TypeAlias = pd.Index | np.ndarray | ExtensionArray  # labels as they were found
-_TEXT = pd.Index([""]).astype("str").dtype  # objects before pandas 3
 _EXACT = 2.0**53  # integers beyond it have no exact float
+
+
+@cache
+def _text_dtype() -> object:
+    """pandas' own type of text: objects before pandas 3. Asked for late, as it loads Arrow."""
+    return pd.Index([""]).astype("str").dtype
 
 
 class Factor:
@@ -261,7 +266,7 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
     kind = pd.api.types.infer_dtype(found, skipna=False) if found.dtype == object else ""
     if kind == "string":
         # sorted by Arrow where it is installed, ten times faster than as objects
-        text = pd.array(found, dtype=_TEXT)
+        text = pd.array(found, dtype=_text_dtype())
         return _sorted(codes, text, text.argsort())
     unique = pd.Index(found)
     if kind.startswith("mixed"):
