@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.covariance.boundary import SINGULAR
-from ..engine.covariance.derivatives import congruence
+from ..engine.covariance.derivatives import congruence, unit_matrix
 from ..engine.covariance.structure import Structure
 from ..engine.direct.hessian import (
     Direction,
@@ -242,12 +242,12 @@ class _Moves:
                 for a in on[j:]:
                     turn = np.outer(U[:, b], U[:, a]) if a != b else 0.0
                     self.moves.append(np.outer(U[:, a], U[:, b]) + turn)
-                    self.units.append(_symmetric(a, b, k))
+                    self.units.append(unit_matrix(a, b, k))
                     self.labels.append(None)
             for b in on:
                 for a in off:
                     self.moves.append(d[b] * (np.outer(U[:, a], U[:, b]) + np.outer(U[:, b], U[:, a])))
-                    self.units.append(d[b] * _symmetric(a, b, k))
+                    self.units.append(d[b] * unit_matrix(a, b, k))
                     self.labels.append((a, b))
 
     def entries(self, entries: list[tuple[int, int]]) -> np.ndarray:
@@ -270,12 +270,6 @@ class _Moves:
                     # d2 / dB_a dB_c of tr(N U0 B diag(d) B' U0')
                     out[i, j] = 2.0 * self.d[first[1]] * null[first[0], second[0]]
         return out
-
-
-def _symmetric(a: int, b: int, k: int) -> np.ndarray:
-    E = np.zeros((k, k))
-    E[a, b] = E[b, a] = 1.0
-    return E
 
 
 def _natural(fitted: Fitted, point: Point) -> np.ndarray:

@@ -66,15 +66,6 @@ class Structure(ABC):
         """Free entries of a factor, the inverse of `lam`."""
         return np.array([lam[a, b] for a, b in self.entries(lam.shape[0])])
 
-    def directions(self, k: int) -> list[np.ndarray]:
-        """dD / d(free entry of D), symmetric, shapes (k, k)."""
-        out = []
-        for a, b in self.entries(k):
-            E = np.zeros((k, k))
-            E[a, b] = E[b, a] = 1.0
-            out.append(E)
-        return out
-
     def __repr__(self) -> str:
         return f"<covariance structure {self.name!r}>"
 

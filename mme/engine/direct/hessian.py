@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..covariance.derivatives import unit_matrix
 from ..runtime.parallel import single_threaded_blas
 from .point import Point
 
@@ -56,12 +57,7 @@ class SecondDerivatives:
 
 def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> list[Direction]:
     """dD / d(entry) of a term's free entries."""
-    out = []
-    for a, b in entries:
-        E = np.zeros((k, k))
-        E[a, b] = E[b, a] = 1.0
-        out.append((term, E))
-    return out
+    return [(term, unit_matrix(a, b, k)) for a, b in entries]
 
 
 def second_derivatives(

@@ -186,7 +186,7 @@ def _split(
     lay = eq.layout
     blocks = [] if lead is None else [lead]
     for r, block in enumerate(lay.rest):
-        part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
+        part = rest[lay.rest_columns(r)]
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     out = []
     for place, basis in zip(lay.places, bases, strict=True):

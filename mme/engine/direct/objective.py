@@ -362,7 +362,7 @@ class Objective:
         for r, block in enumerate(lay.rest):
             T_r = T[r].copy()
             if half is not None:
-                part = half[int(lay.offsets[r]) : int(lay.offsets[r + 1])].reshape(block.q, block.k, p)
+                part = half[lay.rest_columns(r)].reshape(block.q, block.k, p)
                 flat = part.transpose(1, 0, 2).reshape(block.k, -1)
                 T_r += flat @ flat.T
             # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block

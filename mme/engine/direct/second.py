@@ -137,7 +137,7 @@ def block_products(
             y1, y2 = el.marginal_product(st, None, turned)
             cubes = [] if y1 is None else [y1]
             for s, block in enumerate(lay.rest):
-                rows = y2[int(lay.offsets[s]) : int(lay.offsets[s + 1])]
+                rows = y2[lay.rest_columns(s)]
                 cubes.append(rows.reshape(block.q, block.k, size * k))
             for s, cube in enumerate(cubes):
                 gram = _gram(np.matmul(turns[s].T, cube), size, k)

@@ -142,14 +142,11 @@ class _Inverted:
         self.eq, self.T = eq, T
         self.inverse = [np.linalg.inv(lam @ lam.T) for lam in st.lam2]
 
-    def _columns(self, r: int) -> slice:
-        return slice(int(self.eq.layout.offsets[r]), int(self.eq.layout.offsets[r + 1]))
-
     def block(self, s: int, t: int) -> np.ndarray:
         """G of two blocks of the rest."""
         lay = self.eq.layout
         q_s, k_s, q_t, k_t = lay.rest[s].q, lay.rest[s].k, lay.rest[t].q, lay.rest[t].k
-        G = -self.T[self._columns(s), self._columns(t)]
+        G = -self.T[self.eq.layout.rest_columns(s), self.eq.layout.rest_columns(t)]
         if k_s == 1 and k_t == 1:
             G = G * (self.inverse[s][0, 0] * self.inverse[t][0, 0])
         else:
@@ -164,7 +161,7 @@ class _Inverted:
 
     def mixed(self, lead: _DenseLead, a: int, b: int, r: int) -> np.ndarray:
         """sum over l, m of G_lm[a, c] G_lm[b, d], l of the leading term, m of block r, shape (k_r, k_r)."""
-        part, k = self._columns(r), self.eq.layout.rest[r].k
+        part, k = self.eq.layout.rest_columns(r), self.eq.layout.rest[r].k
         return self.inverse[r] @ _diagonal(self.T[:, part], lead.KT[a, b][:, part], k) @ self.inverse[r]
 
 
@@ -187,16 +184,13 @@ class _Plain:
         self.M, self.R, self.G = M, np.asfortranarray(R), np.empty((q2, q2), order="F")
         _multiply(M, self.R, self.G)
 
-    def _columns(self, r: int) -> slice:
-        return slice(int(self.eq.layout.offsets[r]), int(self.eq.layout.offsets[r + 1]))
-
     def block(self, s: int, t: int) -> np.ndarray:
         """G of two blocks of the rest."""
-        return self.G[self._columns(s), self._columns(t)]
+        return self.G[self.eq.layout.rest_columns(s), self.eq.layout.rest_columns(t)]
 
     def mixed(self, lead: _DenseLead, a: int, b: int, r: int) -> np.ndarray:
         """As `_Inverted.mixed`: diagonal blocks of R'K_ab R, K_ab R = K_ab - K_ab T M."""
-        part = self._columns(r)
+        part = self.eq.layout.rest_columns(r)
         KR = lead.gram(lead.phi[:, a], lead.phi[:, b])[:, part] - lead.KT[a, b] @ self.M[:, part]
         return _diagonal(self.R[:, part], KR, self.eq.layout.rest[r].k)
 
