@@ -18,8 +18,8 @@ from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..hints import attribute_hint
 from ..inference.variances import variance_covariance
-from ..report.coefficients import CoefficientTables
 from ..report.estimates import variance_components
+from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults(CoefficientTables):
+class LinearMixedModelResults(Inferences):
     """A fitted linear mixed model.
 
     Parameters

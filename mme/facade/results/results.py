@@ -19,7 +19,7 @@ from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
 from ...fit.fitted import Fitted, Labels, TermLabels
 from ...formula.frame import to_pandas
-from ...report.coefficients import CoefficientTables
+from ...report.inferences import Inferences
 from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(CoefficientTables, base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
