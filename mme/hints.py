@@ -104,8 +104,9 @@ _ALIASES = {
 _ATTRIBUTES = {
     "params": "fixed effects are fe_params, variances varcorr and scale, relative ones theta",
     "bse": "standard errors of the fixed effects are bse_fe",
-    "pvalues": "as in lme4 there are t values (tvalues) and no p-values; compare models by their ML llf",
-    "conf_int": "as in lme4 there are standard errors (bse_fe); fe_params +/- 1.96 bse_fe is Wald's interval",
+    "confint": "it is conf_int",
+    "coeftable": "it is coef_table",
+    "ddf": "degrees of freedom are df, or those of coef_table(ddf=...)",
     "cov_re": "covariances of the random effects are in varcorr",
     "vcomp": "variances are in varcorr",
     "re_params": "random effects are random_effects",

@@ -61,6 +61,20 @@ def inference_reference() -> dict[str, dict]:
         return json.load(file)["models"]
 
 
+@cache
+def unbalanced_reference() -> dict[str, dict]:
+    """Models of tests/reference/inference_unbalanced.json by name."""
+    with open(HERE / "reference" / "inference_unbalanced.json") as file:
+        return json.load(file)["models"]
+
+
+@cache
+def small_sample_reference() -> dict[str, dict]:
+    """Models of tests/reference/smallsample.json by name."""
+    with open(HERE / "reference" / "smallsample.json") as file:
+        return json.load(file)["models"]
+
+
 def mark_slow(cases: Iterable, slow: Callable[[Any], bool]) -> list:
     """Cases of a parametrization, those for which `slow` holds left out of the fast lane.
 

@@ -62,6 +62,7 @@ PANDAS = {
     "facade.design.frame",
     "facade.design.groups",
     "facade.design.inputs",
+    "facade.design.lookup",
     "facade.design.vc_formula",
     "facade.releases",
     "facade.results.results",

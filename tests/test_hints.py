@@ -174,7 +174,8 @@ def test_attributes_of_other_software(sleepstudy):
     for name, words in [
         ("params", "fe_params"),
         ("bse", "bse_fe"),
-        ("pvalues", "no p-values"),
+        ("confint", "conf_int"),
+        ("coeftable", "coef_table"),
         ("cov_re", "varcorr"),
         ("VarCorr", "varcorr"),
         ("logLik", "llf"),

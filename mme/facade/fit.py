@@ -64,7 +64,8 @@ def fit_model(
     check_solver(solver)
     options = check_kwargs(fit_kwargs, iterative=True)
     iterative = {name: options.pop(name) for name in ITERATIVE if name in options}
-    IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
+    if iterative:
+        IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
     methods = method_names(method)
     check_objects(free, fe_pen, cov_pen)
     if niter_sa > 0:

@@ -21,7 +21,7 @@ from ..engine.covariance.factors import factor_psd
 from ..engine.direct.hessian import Direction, entry_directions, second_derivatives
 from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
-from ..engine.direct.second import Vectors
+from ..engine.direct.second import products_work
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations, respond
 from ..engine.runtime.parallel import single_threaded_blas
@@ -187,7 +187,7 @@ class Likelihood:
         """Whether exact second derivatives cost less than differences of the score, or little."""
         objective = self.objective(reml)
         eq, plan = objective.eq, objective.plan
-        work = Vectors.of(eq).work(eq, float(plan.q2) ** 2 if plan.dense else 2.0 * plan.nnz_factor)
+        work = products_work(eq, plan.entries)
         # a gradient: a factorization and an inverse on its pattern; four along every direction
         return work <= max(_AFFORDABLE, 4.0 * len(self.directions()) * 3.0 * plan.flops)
 

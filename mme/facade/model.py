@@ -24,7 +24,7 @@ from ..formula.frame import to_pandas
 from ..hints import data_hint, option_hint
 from .design.coding import FormulaParts, coding_of_formulas, no_coding
 from .design.components import LazyVCSpec, VCSpec, components_from_spec
-from .design.formula import numeric_matrices, random_effects_matrix, spec_of
+from .design.formula import numeric_matrices, random_effects_matrix
 from .design.frame import check_formulas, coding_from_data, formula_data, formula_env, naming
 from .design.groups import GroupedData, GroupIndex
 from .design.inputs import (
@@ -245,10 +245,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             exog_re = np.ones((len(data), 1))
         elif re_formula is not None:
             with naming("re_formula", re_formula, data, prepared.used):
-                matrix = random_effects_matrix(re_formula, data, env)
-            re_spec = spec_of(matrix)
-            names = [c.replace("Intercept", prepared.group_name) for c in matrix.columns]
-            exog_re = matrix.to_numpy(dtype=np.float64)
+                random = random_effects_matrix(re_formula, data, env, prepared.columns)
+            exog_re, re_spec = random.values, random.spec
+            names = [c.replace("Intercept", prepared.group_name) for c in random.labels]
         elif vc_formula is not None:
             names = []
         exog_vc = None
@@ -262,7 +261,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             exog_vc = LazyVCSpec(parts, index)
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing)
         with naming("formula", formula, data, prepared.used):
-            plain = None if args or kwargs.get("drop_cols") else numeric_matrices(formula, data)
+            plain = None
+            if not args and not kwargs.get("drop_cols"):
+                plain = numeric_matrices(formula, data, prepared.columns)
             if plain is not None and plain[0] is not None:
                 own = {"missing_idx": None, "formula": formula, SPEC: plain[2]}
                 rest = {k: v for k, v in kwargs.items() if k not in ("eval_env", "drop_cols")}

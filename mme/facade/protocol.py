@@ -82,6 +82,7 @@ class MixedResults(Protocol):
     cov_pen: CovariancePenalty | None
     freepat: MixedLMParams | None
     perfect: bool
+    regularized: bool
 
     @property
     def llf(self) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..engine.direct.second import products_work
 from ..engine.equations.equations import Equations
 from ..engine.runtime.parallel import n_threads
 
@@ -17,6 +18,7 @@ __all__ = [
     "factor_seconds",
     "iterative_seconds",
     "quadrature_seconds",
+    "second_seconds",
 ]
 
 _FLOPS = 2.0e10  # of a dense factor
@@ -57,6 +59,14 @@ def iterative_seconds(eq: Equations, probes: int = PROBES) -> float:
     effects = sum(b.k for b in lay.rest)
     block = eq.p + 1 + (2 + probes) * effects
     return _SOLVES * block * _nonzeros(eq) / (_PRODUCTS * n_threads())
+
+
+def second_seconds(eq: Equations, entries: float) -> float:
+    """Rough time of exact second derivatives, with so many entries in the factor of S."""
+    lay = eq.layout
+    lead = 32.0 * lay.q1 * lay.k1**2 if lay.has_lead else 0.0
+    product = 2.0 * entries + 4.0 * eq.idx.size * lay.k1 + lead
+    return (products_work(eq, entries) + lay.n_theta * (1.0 + eq.p) * product) / _PRODUCTS
 
 
 def quadrature_seconds(eq: Equations, vectors: int) -> float:

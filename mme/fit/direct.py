@@ -105,7 +105,7 @@ def _fit(
     started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
     with contextlib.closing(progress(objective, started)) as bar:
         if theta0 is None:
-            start = moment_start(equations, equations.A22 if equations.layout.q2 else None)
+            start = moment_start(equations)
             if started:
                 # not imported before a large model wants it
                 from ..engine.iterative.root import iterative_start

@@ -89,6 +89,9 @@ class Fitted:
         How the engine found it; None where something else did.
     monte_carlo : MonteCarlo or None
         Errors of an iterative fit.
+    restriction : str
+        Why the estimate is not the maximum of the likelihood over all parameters (penalties, parameters held
+        at a value); empty if it is.
     """
 
     labels: Labels
@@ -105,6 +108,7 @@ class Fitted:
     design: Design | None = None
     record: FitRecord | None = None
     monte_carlo: MonteCarlo | None = None
+    restriction: str = ""
 
     @classmethod
     def of(cls, fit: Fit, labels: Labels) -> Fitted:
@@ -136,6 +140,11 @@ class Fitted:
         """Standard errors of the fixed effects, shape (p,)."""
         return np.sqrt(np.diag(self.vcov_beta()))
 
+    @property
+    def exact(self) -> bool:
+        """Whether `point` has a factorization to go by."""
+        return self.monte_carlo is None and isinstance(self.objective(), Objective)
+
     def point(self, what: str, standard: bool = False) -> Point:
         """The exact likelihood at the estimate.
 
@@ -152,7 +161,7 @@ class Fitted:
             After an iterative fit, which factors nothing, and where the rows were removed.
         """
         objective = self.objective()
-        if not isinstance(objective, Objective):
+        if self.monte_carlo is not None or not isinstance(objective, Objective):
             raise InferenceError(
                 f"{what} needs a factorization, which an iterative fit does not make. Fit with "
                 "solver='direct' where preflight() says that its memory and time are affordable."

@@ -8,18 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import cast
+from functools import cache, cached_property
+from typing import TypeAlias, cast
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from ..exceptions import DataError
 
-__all__ = ["Factor", "code_type", "encode", "interact", "same_partition", "unhashable"]
+__all__ = [
+    "Factor",
+    "Held",
+    "as_array",
+    "code_type",
+    "encode",
+    "interact",
+    "labels_of",
+    "same_partition",
+    "unhashable",
+]
 
 _INT32 = np.iinfo(np.int32).max
+Held: TypeAlias = pd.Index | np.ndarray | ExtensionArray  # labels as they were found
 _EXACT = 2.0**53  # integers beyond it have no exact float
+
+
+@cache
+def _text_dtype() -> object:
+    """pandas' own type of text: objects before pandas 3. Asked for late, as it loads Arrow."""
+    return pd.Index([""]).astype("str").dtype
 
 
 class Factor:
@@ -30,14 +48,18 @@ class Factor:
     codes : ndarray of int32 (int64 beyond 2**31 levels), shape (n,)
         Level of every row; 0 <= code < n_levels and every level is present.
     n_levels : int
-    levels : pandas.Index or sequence of (Factor, ndarray)
-        Labels in the order of the codes; for an interaction the crossed factors with the code of each in
-        every level, from which labels joined by ':' are made on demand; where that makes two alike, as of
-        "a:b" with "c" and "a" with "b:c", labels that hold a colon are put in double quotes.
+    levels : pandas.Index, array, or list of (Factor, ndarray)
+        Labels in the order of the codes, an array made an Index when asked for; for an interaction the
+        crossed factors with the code of each in every level, from which labels joined by ':' are made on
+        demand; where that makes two alike, as of "a:b" with "c" and "a" with "b:c", labels that hold a colon
+        are put in double quotes.
     """
 
     def __init__(
-        self, codes: np.ndarray, n_levels: int, levels: pd.Index | Sequence[tuple[Factor, np.ndarray]]
+        self,
+        codes: np.ndarray,
+        n_levels: int,
+        levels: Held | list[tuple[Factor, np.ndarray]],
     ) -> None:
         self.codes = codes
         self.n_levels = n_levels
@@ -46,22 +68,32 @@ class Factor:
     @cached_property
     def levels(self) -> pd.Index:
         """Labels, shape (n_levels,): the column's own values, or text joined by ':' for an interaction."""
-        if isinstance(self._levels, pd.Index):
-            return self._levels
+        if not self.parts:
+            return labels_of(self.held)
         joined = self._joined(_as_text)
         return joined if joined.is_unique else self._joined(_quoted)
 
     @property
     def parts(self) -> Sequence[tuple[Factor, np.ndarray]]:
         """Of an interaction the crossed factors, with the code of each in every level; else nothing."""
-        return () if isinstance(self._levels, pd.Index) else self._levels
+        return self._levels if isinstance(self._levels, list) else ()
+
+    @property
+    def held(self) -> Held:
+        """What `levels` are made of: itself for an interaction, else the labels as they were found."""
+        return self.levels if isinstance(self._levels, list) else self._levels
 
     def _joined(self, as_text: Callable[[pd.Index], np.ndarray]) -> pd.Index:
         text: np.ndarray | None = None
-        for factor, codes in self._levels:
+        for factor, codes in self.parts:
             labels = as_text(factor.levels)[codes]
             text = labels if text is None else text + ":" + labels
         return pd.Index(text, dtype=object)
+
+
+def labels_of(held: Held) -> pd.Index:
+    """Labels as an Index."""
+    return held if isinstance(held, pd.Index) else pd.Index(held)
 
 
 def code_type(n_levels: int) -> type[np.signedinteger]:
@@ -92,11 +124,15 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
     dtype = values.dtype
     labelled = cast(pd.Series, values)  # what has a dtype of pandas is no ndarray
     if isinstance(dtype, pd.CategoricalDtype):
-        codes = np.asarray(labelled.array.codes if isinstance(values, pd.Series) else labelled.codes)
-        if codes.size and codes.min() < 0:
-            raise _missing(name, int((codes < 0).sum()))
+        codes = labelled.array.codes if isinstance(values, pd.Series) else labelled.codes
+        _check_labelled(codes, name)
         factor = _encode_integers(codes)
-        return Factor(factor.codes, factor.n_levels, dtype.categories[factor._levels])
+        return Factor(factor.codes, factor.n_levels, dtype.categories[factor.held])
+    if isinstance(dtype, pd.StringDtype):
+        text = labelled.array if isinstance(values, pd.Series) else values
+        codes, unique = cast(ExtensionArray, text).factorize()
+        _check_labelled(codes, name)
+        return _sorted(codes, unique, unique.argsort())
     if not isinstance(dtype, np.dtype) and pd.api.types.is_integer_dtype(dtype):
         if pd.isna(values).any():
             raise _missing(name, int(pd.isna(values).sum()))
@@ -105,10 +141,10 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
         values = labelled.to_numpy(dtype=np.float64, na_value=np.nan)
     if isinstance(values.dtype, np.dtype):
         kind = values.dtype.kind
-        array = np.asarray(values)
+        array = as_array(values)
         if kind == "b":
             factor = _encode_integers(array.view(np.int8))
-            return Factor(factor.codes, factor.n_levels, pd.Index(np.asarray(factor._levels).astype(bool)))
+            return Factor(factor.codes, factor.n_levels, np.asarray(factor.held).astype(bool))
         if kind in "iu":
             return _encode_integers(array)
         if kind == "f":
@@ -117,9 +153,13 @@ def encode(values: pd.Series | np.ndarray, name: str) -> Factor:
             whole = array.astype(np.int64) if np.abs(array).max(initial=0.0) < _EXACT else None
             if whole is not None and np.array_equal(whole, array):
                 factor = _encode_integers(whole)
-                levels = pd.Index(np.asarray(factor._levels).astype(array.dtype))
-                return Factor(factor.codes, factor.n_levels, levels)
+                return Factor(factor.codes, factor.n_levels, np.asarray(factor.held).astype(array.dtype))
     return _encode_hashed(values, name)
+
+
+def as_array(values: pd.DataFrame | pd.Series | np.ndarray) -> np.ndarray:
+    """What `np.asarray` gives, without NumPy's asking pandas, name by name, for protocols that it lacks."""
+    return values if isinstance(values, np.ndarray) else values.to_numpy()
 
 
 def interact(factors: Sequence[Factor]) -> Factor:
@@ -182,7 +222,7 @@ def _cross(a: Factor, b: Factor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     else:
         key = a.codes.astype(np.int64) * b.n_levels + b.codes
     crossed = _encode_integers(key)
-    left, right = np.divmod(np.asarray(crossed._levels), b.n_levels)
+    left, right = np.divmod(np.asarray(crossed.held), b.n_levels)
     return crossed.codes, left, right
 
 
@@ -213,23 +253,23 @@ def _encode_integers(values: np.ndarray) -> Factor:
     else:
         counts: np.ndarray = np.cumsum(seen, dtype=kind)
         codes = (counts - kind(1))[shifted]
-    return Factor(codes, present.size, pd.Index(present + low))
+    return Factor(codes, present.size, present + low)
 
 
 def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
+    of_objects = isinstance(values.dtype, np.dtype) and values.dtype.kind == "O"
     try:
-        codes, unique = pd.factorize(values)
+        codes, found = pd.factorize(as_array(values) if of_objects else values)
     except TypeError as error:
         raise unhashable(values, name) from error
-    if codes.size and codes.min() < 0:
-        raise _missing(name, int((codes < 0).sum()))
-    unique = pd.Index(unique)
-    kind = pd.api.types.infer_dtype(unique, skipna=False) if unique.dtype == object else ""
+    _check_labelled(codes, name)
+    kind = pd.api.types.infer_dtype(found, skipna=False) if found.dtype == object else ""
     if kind == "string":
-        unique = unique.astype(
-            "str"
-        )  # sorted by Arrow where it is installed, ten times faster than as objects
-    elif kind.startswith("mixed"):
+        # sorted by Arrow where it is installed, ten times faster than as objects
+        text = pd.array(found, dtype=_text_dtype())
+        return _sorted(codes, text, text.argsort())
+    unique = pd.Index(found)
+    if kind.startswith("mixed"):
         kinds = sorted({type(value).__name__ for value in unique})
         raise DataError(
             f"grouping column {name!r} holds values of type {' and '.join(kinds)}, without a common "
@@ -238,10 +278,15 @@ def _encode_hashed(values: pd.Series | np.ndarray, name: str) -> Factor:
     return _sorted(codes, unique, np.asarray(unique.argsort()))
 
 
-def _sorted(codes: np.ndarray, unique: np.ndarray | pd.Index, order: np.ndarray) -> Factor:
+def _check_labelled(codes: np.ndarray, name: str) -> None:
+    if codes.size and codes.min() < 0:
+        raise _missing(name, int((codes < 0).sum()))
+
+
+def _sorted(codes: np.ndarray, unique: Held, order: np.ndarray) -> Factor:
     rank = np.empty(order.size, dtype=code_type(order.size))
     rank[order] = np.arange(order.size, dtype=rank.dtype)
-    return Factor(rank[codes], order.size, pd.Index(unique)[order])
+    return Factor(rank[codes], order.size, unique[order])
 
 
 def _as_text(levels: pd.Index) -> np.ndarray:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from .newdata import NewRows, refuse_unseen
 from .parse import column_in, names_in
 from .safe import is_elementwise
 
+if TYPE_CHECKING:
+    from formulaic import Formula
+
 __all__ = [
     "INTERCEPT",
     "Columns",
@@ -26,12 +29,15 @@ __all__ = [
     "FixedTerm",
     "PlainColumns",
     "functions",
+    "probes",
+    "read_formula",
     "structure_levels",
     "structure_terms",
     "transforms",
 ]
 
 INTERCEPT = "(Intercept)"
+_PROBED = 2  # columns of a term of which rows are evaluated alone
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,9 @@ class EngineColumns:
         # formulaic's own Q fails within scale(), center() and the like
         known = {**functions(), "Q": data.__getitem__, **context}
         matrix = evaluate(
-            lambda: model_matrix(text, data, context=known, na_action=na_action, output="numpy"),
+            lambda: model_matrix(
+                read_formula(text), data, context=known, na_action=na_action, output="numpy"
+            ),
             shown,
             formula,
         )
@@ -208,14 +216,15 @@ class EngineColumns:
             strange = [expr for expr in strange if not is_elementwise(expr, names)]
         if not strange:
             return self
-        few = np.unique([0, len(data) // 2, len(data) - 1])[::-1]
         reason = ""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                again = self._evaluate(data.iloc[few].reset_index(drop=True))
-            if not np.array_equal(again, values[few]):
-                reason = "a few rows alone give other values"
+                for rows in probes(strange, self.terms, values):
+                    again = self._evaluate(data.iloc[rows].reset_index(drop=True))
+                    if not np.array_equal(again, values[rows]):
+                        reason = "a few rows alone give other values"
+                        break
         except MMEError as error:
             reason = str(error)
         return replace(self, whole=f"{', '.join(sorted(strange))}: {reason}") if reason else self
@@ -271,6 +280,33 @@ class EngineColumns:
         return values
 
 
+def probes(strange: Collection[str], terms: Collection[FixedTerm], values: np.ndarray) -> list[np.ndarray]:
+    """Rows whose columns tell whether they depend on the other rows: a few together, and single ones twice.
+
+    The few may hold the least and the greatest values of all rows, as the first and the last of sorted ones
+    do.  Beside its equal a row is its own extreme, so rows where a column differs most tell.
+
+    Parameters
+    ----------
+    strange : collection of str
+        Factors that may depend on other rows.
+    terms : collection of FixedTerm
+    values : ndarray, shape (n, k)
+        The columns at the rows of the fit.
+
+    Returns
+    -------
+    list of ndarray of int
+    """
+    n = len(values)
+    single: dict[int, None] = {}
+    for expr in strange:
+        columns = next((term.columns for term in terms if expr in term.factors), slice(0, 1))
+        for column in values[:, columns].T[:_PROBED]:
+            single |= dict.fromkeys([int(column.argmin()), int(column.argmax())])
+    return [np.unique([0, n // 2, n - 1])[::-1], *(np.array([row, row]) for row in single)]
+
+
 def structure_terms(spec: Any, columns: Collection[str]) -> tuple[FixedTerm, ...]:
     """Terms of a matrix of formulaic's.
 
@@ -312,6 +348,22 @@ def _used(context: dict[str, object], formula: Any) -> dict[str, object]:
                 tree = ast.parse(sanitize_variable_names(factor.expr, {}, {}).strip(), mode="eval")
                 names.update(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
     return {name: value for name, value in context.items() if name in names}
+
+
+@lru_cache(maxsize=256)
+def read_formula(text: str) -> Formula:
+    """A fragment of a formula as the formula engine reads it, to be left as it is.
+
+    Raises
+    ------
+    SyntaxError, formulaic.errors.FormulaicError
+    """
+    from formulaic import Formula
+
+    try:
+        return Formula(text)
+    except (RecursionError, MemoryError) as error:  # Python's parser says the latter of its own stack
+        raise SyntaxError("it is nested too deeply") from error
 
 
 def transforms() -> dict[str, object]:

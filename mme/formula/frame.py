@@ -16,7 +16,7 @@ import pandas as pd
 from ..engine.runtime.finite import count_non_finite
 from ..exceptions import DataError, FormulaError, MissingDataWarning, OptionError, warn_caller
 from ..hints import data_hint
-from .codes import Factor, encode, interact
+from .codes import Factor, as_array, encode, interact
 from .safe import check_subset
 from .scope import Scope
 
@@ -329,6 +329,8 @@ def refuse_duplicates(data: pd.DataFrame, names: Sequence[Hashable]) -> None:
 def refuse_dates(column: pd.Series, name: Hashable) -> None:
     """Raise DataError for dates, times and durations: they would become a factor with a level for each."""
     kind = getattr(column.dtype, "kind", "O")
+    if kind in "fiub":
+        return
     dates = kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
     if not dates and kind == "O":
         found = pd.api.types.infer_dtype(column.iloc[:100], skipna=True)
@@ -375,6 +377,10 @@ def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -
             return column.to_numpy(dtype=object, na_value=np.nan)
         return column.to_numpy(dtype=bool)
     if values is None:
+        if isinstance(dtype, pd.api.extensions.ExtensionDtype) and pd.api.types.is_string_dtype(dtype):
+            # pandas' and Arrow's nullable text: formula engines know objects and pandas 3's str only
+            if str(dtype) != "str":
+                return column.to_numpy(dtype=object, na_value=np.nan)
         return column.array
     if pd.api.types.is_integer_dtype(dtype) and not column.hasnans:
         return column.to_numpy(dtype=np.int64)  # levels of C(x) then read 2, not 2.0
@@ -402,9 +408,15 @@ def missing_and_infinite(column: pd.Series | np.ndarray) -> tuple[np.ndarray | N
         if dtype.kind in "iub":
             return None, 0
         if dtype.kind == "f":
-            values = np.asarray(column)
+            values = as_array(column)
             missing, infinite = count_non_finite(values)
             return (np.isnan(values) if missing else None), infinite
+    if isinstance(dtype, pd.CategoricalDtype):
+        absent = cast(pd.Series, column).array.codes < 0
+        return (absent if absent.any() else None), 0
+    if isinstance(dtype, pd.StringDtype):
+        absent = np.asarray(cast(pd.Series, column).array.isna())
+        return (absent if absent.any() else None), 0
     if is_object(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string":
         return None, 0  # every value is text: several times faster to find out than isna
     mask = np.asarray(pd.isna(column), dtype=bool)
@@ -425,7 +437,7 @@ def as_numeric(column: pd.Series) -> np.ndarray | None:
     dtype = column.dtype
     if isinstance(dtype, np.dtype):
         if dtype.kind in "fiub":
-            return np.asarray(column, dtype=np.float64)
+            return column.to_numpy().astype(np.float64, copy=False)
         if dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) in (
             "integer",
             "floating",

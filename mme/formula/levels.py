@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..exceptions import DataError
-from .codes import Factor, code_type, unhashable
+from .codes import Factor, Held, code_type, labels_of, unhashable
 
 __all__ = ["GroupCoding", "categorical_type"]
 
@@ -22,15 +22,15 @@ class GroupCoding:
     Attributes
     ----------
     columns : tuple of str
-    labels : tuple of pandas.Index
-        Levels of each column.
+    held : tuple of (pandas.Index or array)
+        Levels of each column, as their factor holds them.
     table : tuple of ndarray, each of shape (n_levels,)
         Code of each column in every level; empty for one column.
     n_levels : int
     """
 
     columns: tuple[str, ...]
-    labels: tuple[pd.Index, ...]
+    held: tuple[Held, ...]
     table: tuple[np.ndarray, ...]
     n_levels: int
 
@@ -39,9 +39,9 @@ class GroupCoding:
         """That of a coded factor of the columns."""
         parts = factor.parts
         if not parts:
-            return cls(columns, (factor.levels,), (), factor.n_levels)
-        labels = tuple(part.levels for part, _ in parts)
-        return cls(columns, labels, tuple(codes for _, codes in parts), factor.n_levels)
+            return cls(columns, (factor.held,), (), factor.n_levels)
+        held = tuple(part.held for part, _ in parts)
+        return cls(columns, held, tuple(codes for _, codes in parts), factor.n_levels)
 
     @classmethod
     def from_labels(cls, columns: tuple[str, ...], labels: Sequence[Hashable]) -> GroupCoding:
@@ -81,6 +81,11 @@ class GroupCoding:
         return out
 
     @cached_property
+    def labels(self) -> tuple[pd.Index, ...]:
+        """Levels of each column."""
+        return tuple(labels_of(held) for held in self.held)
+
+    @cached_property
     def _keys(self) -> list[np.ndarray]:
         return self._stages[0]
 
@@ -101,7 +106,7 @@ class GroupCoding:
         return keys, order
 
     def __getstate__(self) -> dict[str, object]:
-        # the tables of combinations are made again
+        # the tables of combinations are made again; labels are stored as such
         return {name: getattr(self, name) for name in ("columns", "labels", "table", "n_levels")}
 
 

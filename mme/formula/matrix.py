@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sized
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ import pandas as pd
 from ..engine.runtime.memory import available_memory
 from ..exceptions import DataError, FormulaError
 from .codes import unhashable
-from .columns import INTERCEPT, Columns, EngineColumns, PlainColumns, functions, transforms
+from .columns import INTERCEPT, Columns, EngineColumns, PlainColumns, functions, read_formula, transforms
 from .evaluate import check_finite, evaluate
 from .frame import ModelFrame, not_numeric, refuse_dates
 from .parse import Part, bare, column_in, names_in
@@ -73,7 +72,7 @@ class MatrixBuilder:
             text = self._quoted(part.text)
             self._check_tokens(text)
             self._check_size(part)
-            terms = [str(term) for term in evaluate(lambda: _formula(text), text, self.formula)]
+            terms = [str(term) for term in evaluate(lambda: read_formula(text), text, self.formula)]
             terms = [term for term in terms if term not in ("0", "1")]
         else:
             terms = [term for _, term in part.terms]
@@ -142,7 +141,7 @@ class MatrixBuilder:
             raise FormulaError(f"formula {self.formula!r}: the {what} {text!r} uses no column of the data.")
         self._check_tokens(fragment)
         if self.frame.scope.safe:
-            self._check_factors(evaluate(lambda: _formula(fragment), text, self.formula))
+            self._check_factors(evaluate(lambda: read_formula(fragment), text, self.formula))
 
         def check(matrix: np.ndarray) -> None:
             if matrix.shape != (self.frame.n, 1):
@@ -224,7 +223,7 @@ class MatrixBuilder:
 
     def _check_kinds(self, text: str) -> None:
         """Columns used as they are: no dates, and no text that is nearly all numbers."""
-        formula = evaluate(lambda: _formula(text), text, self.formula)
+        formula = evaluate(lambda: read_formula(text), text, self.formula)
         if self.frame.scope.safe:
             self._check_factors(formula)
         for term in formula:
@@ -285,13 +284,3 @@ def _check_not_numbers(column: pd.Series, name: str) -> None:
         f"distinct values are numbers{f'; the others begin with {shown}' if shown else ''}. "
         f"For numbers use pd.to_numeric(data[{name!r}], errors='coerce'); for a factor write C({name})."
     )
-
-
-@lru_cache(maxsize=256)
-def _formula(text: str) -> Formula:
-    from formulaic import Formula
-
-    try:
-        return Formula(text)
-    except (RecursionError, MemoryError) as error:  # Python's parser says the latter of its own stack
-        raise SyntaxError("it is nested too deeply") from error

@@ -14,15 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.covariance.boundary import SINGULAR
-from ..engine.covariance.derivatives import congruence
+from ..engine.covariance.derivatives import congruence, unit_matrix
 from ..engine.covariance.structure import Structure
-from ..engine.direct.hessian import deviance_hessian, entry_directions, second_derivatives
+from ..engine.direct.hessian import (
+    Direction,
+    SecondDerivatives,
+    deviance_hessian,
+    entry_directions,
+    second_derivatives,
+)
+from ..engine.direct.point import Point
 from ..engine.equations.equations import Equations
 from ..fit.fitted import Fitted
 
-__all__ = ["VarianceCovariance", "variance_covariance"]
+__all__ = [
+    "InnerCovariance",
+    "VarianceCovariance",
+    "expected_covariance",
+    "inner_directions",
+    "observed_covariance",
+    "variance_covariance",
+]
 
-_FLAT = 1e-10  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
+_FLAT = 1e-8  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
+_BLIND = 1e-8  # the same where a quadratic form in the inverse must not be left to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +62,95 @@ class VarianceCovariance:
         return np.where(variance > 0.0, np.sqrt(np.where(variance > 0.0, variance, 0.0)), np.nan)
 
 
+@dataclass(frozen=True, eq=False)
+class InnerCovariance:
+    """Covariance of the estimates of R D R' and sigma2, in the equations' basis.
+
+    Attributes
+    ----------
+    covariance : ndarray, shape (m + 1, m + 1)
+        Of the free entries of R D R' of every term, in the order of theta, and sigma2, along the directions
+        that the data tell.
+    blind : ndarray, shape (m + 1, f)
+        Directions along which the likelihood is flat, each as long as a standard error would be if it had
+        the curvature of its entries.
+    singular : tuple of int
+        Terms of the design whose covariance is at the boundary.
+    """
+
+    covariance: np.ndarray
+    blind: np.ndarray
+    singular: tuple[int, ...]
+
+
+def inner_directions(eq: Equations) -> list[Direction]:
+    """Directions of the free entries of R D R' of every term."""
+    return [d for t, p in enumerate(eq.layout.places) for d in entry_directions(t, p.entries, p.k)]
+
+
+def observed_covariance(
+    fitted: Fitted, point: Point, second: SecondDerivatives, flat: float = _BLIND
+) -> InnerCovariance:
+    """From the exact Hessian of the deviance, along the covariances of the rank that was found.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    point : Point
+        `fitted.point(..., standard=True)`.
+    second : SecondDerivatives
+        In the directions of `inner_directions`.
+    flat : float
+        Curvature, beside that of the entries alone, up to which a direction is `blind`.
+
+    Returns
+    -------
+    InnerCovariance
+    """
+    free = _Free(point, fitted.lam)
+    m = second.slope.size
+    J = np.zeros((m + 1, free.J.shape[1] + 1))
+    J[:m, :-1], J[m, -1] = free.J, 1.0
+    if free.turned:
+        # large and no variance in one term: their directions are turned apart before products are taken
+        own = second_derivatives(point, free.directions, fitted.reml, turns=free.turns)
+        information = deviance_hessian(own, point.r2(), fitted.nu)
+    else:
+        information = J.T @ deviance_hessian(second, point.r2(), fitted.nu) @ J
+    information[:-1, :-1] += free.curvature
+    natural = np.einsum("ij,ik,kj->j", J, _natural(fitted, point), J)
+    covariance, blind = _inverse(information, natural, flat)
+    return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, free.singular)
+
+
+def expected_covariance(fitted: Fitted, point: Point, second: SecondDerivatives) -> InnerCovariance:
+    """From the expected information of all entries, at the boundary or not.
+
+    Parameters and result as of `observed_covariance`: 2 [tr(P V_i P V_j)]^-1, V linear in the parameters.
+    """
+    m, s2 = second.slope.size, fitted.sigma2
+    single = np.zeros(m)
+    slopes = point.trace_slope()
+    for i, (t, E) in enumerate(inner_directions(point.equations)):
+        single[i] = -2.0 * float(np.sum(E * slopes[t]))
+    information = np.empty((m + 1, m + 1))
+    information[:m, :m] = second.traces
+    information[:m, m] = information[m, :m] = single / s2
+    information[m, m] = fitted.nu / s2**2
+    covariance, blind = _inverse(information, np.diag(_natural(fitted, point)), _BLIND)
+    return InnerCovariance(2.0 * covariance, blind, singular_terms(point, fitted.lam))
+
+
+def singular_terms(point: Point, lams: tuple[np.ndarray, ...]) -> tuple[int, ...]:
+    """Terms whose covariance is at the boundary."""
+    eq = point.equations
+    return tuple(
+        t
+        for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True))
+        if _Moves(place.structure, eq.term_basis(t) @ lam, eq.term_root(t)).singular
+    )
+
+
 def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     """Covariance of the estimates of (co)variances and residual variance of a direct fit.
 
@@ -67,15 +171,9 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     eq = point.equations
     places, s2 = eq.layout.places, fitted.sigma2
     # all in the equations' basis, where R D R' stands for D and nothing is nearly singular by its columns
-    directions = [d for t, p in enumerate(places) for d in entry_directions(t, p.entries, p.k)]
-    second = second_derivatives(point, directions, fitted.reml)
-    H = deviance_hessian(second, point.r2(), fitted.nu)
+    directions = inner_directions(eq)
     m = len(directions)
-    free = _Free(eq, fitted.lam, [-2.0 * slope for slope in point.slope()])
-    J = np.zeros((m + 1, free.J.shape[1] + 1))
-    J[:m, :-1], J[m, -1] = free.J, 1.0
-    information = J.T @ H @ J
-    information[:-1, :-1] += free.curvature
+    inner = observed_covariance(fitted, point, second_derivatives(point, directions, fitted.reml), _FLAT)
     # from (D, sigma2) to (sigma2 D, sigma2) on the scale of the design's columns
     back = np.zeros((m, m))
     D = np.zeros(m)
@@ -85,22 +183,35 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
         D[place.theta] = [own[a, b] for a, b in place.entries]
     G = np.zeros((m + 1, m + 1))
     G[:m, :m], G[:m, m], G[m, m] = s2 * back, D, 1.0
-    moved = G @ J
-    covariance = 2.0 * moved @ _inverse(information) @ moved.T
+    covariance = G @ inner.covariance @ G.T
+    if inner.blind.size:
+        covariance = np.full(covariance.shape, np.nan)
     return VarianceCovariance(np.r_[s2 * D, s2], 0.5 * (covariance + covariance.T))
 
 
 class _Free:
-    """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f)."""
+    """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f).
 
-    def __init__(self, eq: Equations, lams: tuple[np.ndarray, ...], N: list[np.ndarray]) -> None:
-        parts, curvatures = [], []
+    A coordinate is a direction turns[t] E turns[t]' of a term, (t, E) in `directions`.
+    """
+
+    def __init__(self, point: Point, lams: tuple[np.ndarray, ...]) -> None:
+        eq = point.equations
+        parts, curvatures, singular = [], [], []
+        N: list[np.ndarray] | None = None
+        self.turns: list[np.ndarray] = []
+        self.directions: list[Direction] = []
         for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True)):
-            J, curvature = _free_directions(
-                place.structure, eq.term_basis(t) @ lam, eq.term_root(t), N[t], place.entries
-            )
-            parts.append(J)
-            curvatures.append(curvature)
+            moves = _Moves(place.structure, eq.term_basis(t) @ lam, eq.term_root(t))
+            if moves.singular:
+                singular.append(t)
+                N = [-2.0 * slope for slope in point.slope()] if N is None else N
+            parts.append(moves.entries(place.entries))
+            curvatures.append(moves.curvature(N[t] if moves.singular and N is not None else None))
+            self.turns.append(moves.back @ moves.U)
+            self.directions += [(t, E) for E in moves.units]
+        self.singular = tuple(singular)
+        self.turned = any(eq.layout.places[t].k > 1 for t in singular)
         sizes = [J.shape for J in parts]
         self.J = np.zeros((sum(a for a, _ in sizes), sum(b for _, b in sizes)))
         self.curvature = np.zeros((self.J.shape[1], self.J.shape[1]))
@@ -111,47 +222,77 @@ class _Free:
             row, column = rows.stop, columns.stop
 
 
-def _free_directions(
-    structure: Structure, inner: np.ndarray, root: np.ndarray, N: np.ndarray, entries: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+class _Moves:
     """One term's share of `_Free`; inner inner' = R D R'."""
-    k = inner.shape[0]
-    U, s = structure.eigen(root @ inner)
-    back = np.linalg.inv(root)
-    moves: list[np.ndarray] = []
-    labels: list[tuple[int, int] | None] = []
-    d = s * s
-    for block in structure.blocks(k):
-        on = [i for i in block if d[i] >= SINGULAR]
-        off = [i for i in block if d[i] < SINGULAR]
-        for j, b in enumerate(on):
-            for a in on[j:]:
-                moves.append(np.outer(U[:, a], U[:, b]) + (np.outer(U[:, b], U[:, a]) if a != b else 0.0))
-                labels.append(None)
-        for b in on:
-            for a in off:
-                moves.append(d[b] * (np.outer(U[:, a], U[:, b]) + np.outer(U[:, b], U[:, a])))
-                labels.append((a, b))
-    J = np.zeros((len(entries), len(moves)))
-    for i, move in enumerate(moves):
-        turned = back @ move @ back.T
-        J[:, i] = [turned[a, b] for a, b in entries]
-    null = U.T @ (back.T @ N @ back) @ U
-    curvature = np.zeros((len(moves), len(moves)))
-    for i, first in enumerate(labels):
-        for j, second in enumerate(labels):
-            if first is not None and second is not None and first[1] == second[1]:
-                # d2 / dB_a dB_c of tr(N U0 B diag(d) B' U0')
-                curvature[i, j] = 2.0 * d[first[1]] * null[first[0], second[0]]
-    return J, curvature
+
+    def __init__(self, structure: Structure, inner: np.ndarray, root: np.ndarray) -> None:
+        k = inner.shape[0]
+        self.U, s = structure.eigen(root @ inner)
+        self.back = np.linalg.inv(root)
+        self.moves: list[np.ndarray] = []
+        self.units: list[np.ndarray] = []  # U' move U
+        self.labels: list[tuple[int, int] | None] = []
+        U, d = self.U, s * s
+        self.d = d
+        self.singular = bool(np.any(d < SINGULAR))
+        for block in structure.blocks(k):
+            on = [i for i in block if d[i] >= SINGULAR]
+            off = [i for i in block if d[i] < SINGULAR]
+            for j, b in enumerate(on):
+                for a in on[j:]:
+                    turn = np.outer(U[:, b], U[:, a]) if a != b else 0.0
+                    self.moves.append(np.outer(U[:, a], U[:, b]) + turn)
+                    self.units.append(unit_matrix(a, b, k))
+                    self.labels.append(None)
+            for b in on:
+                for a in off:
+                    self.moves.append(d[b] * (np.outer(U[:, a], U[:, b]) + np.outer(U[:, b], U[:, a])))
+                    self.units.append(d[b] * unit_matrix(a, b, k))
+                    self.labels.append((a, b))
+
+    def entries(self, entries: list[tuple[int, int]]) -> np.ndarray:
+        """The moves in the free entries of R D R', shape (m, f)."""
+        J = np.zeros((len(entries), len(self.moves)))
+        for i, move in enumerate(self.moves):
+            turned = self.back @ move @ self.back.T
+            J[:, i] = [turned[a, b] for a, b in entries]
+        return J
+
+    def curvature(self, N: np.ndarray | None) -> np.ndarray:
+        """The Lagrangian's share of the Hessian, shape (f, f); N: the gradient, if anything is held."""
+        out = np.zeros((len(self.moves), len(self.moves)))
+        if N is None:
+            return out
+        null = self.U.T @ (self.back.T @ N @ self.back) @ self.U
+        for i, first in enumerate(self.labels):
+            for j, second in enumerate(self.labels):
+                if first is not None and second is not None and first[1] == second[1]:
+                    # d2 / dB_a dB_c of tr(N U0 B diag(d) B' U0')
+                    out[i, j] = 2.0 * self.d[first[1]] * null[first[0], second[0]]
+        return out
 
 
-def _inverse(information: np.ndarray) -> np.ndarray:
-    """Inverse on one scale; NaN where it is not positive definite."""
-    size = np.sqrt(np.maximum(np.diag(information), 0.0))
-    if not np.all(size > 0.0):
-        return np.full(information.shape, np.nan)
+def _natural(fitted: Fitted, point: Point) -> np.ndarray:
+    """Information of balanced data without other terms: beside it rounding is small, shape (m + 1, m + 1)."""
+    eq = point.equations
+    directions = inner_directions(eq)
+    out = np.zeros((len(directions) + 1, len(directions) + 1))
+    out[-1, -1] = fitted.nu / fitted.sigma2**2
+    for t, (place, lam) in enumerate(zip(eq.layout.places, fitted.lam, strict=True)):
+        root, inner = eq.term_root(t), eq.term_basis(t) @ lam
+        A = root.T @ np.linalg.solve(np.eye(place.k) + root @ inner @ inner.T @ root.T, root)
+        turned = [E @ A for s, E in directions if s == t]
+        q = eq.layout.blocks[place.block].q
+        out[place.theta, place.theta] = [[q * float(np.sum(a * b.T)) for b in turned] for a in turned]
+    return out
+
+
+def _inverse(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse along the directions that are curved, and those that are not (f columns); on one scale."""
+    # a coordinate that is flat itself has a diagonal of rounding alone, which is no scale
+    own = np.diag(information)
+    size = np.sqrt(np.where(own > flat * natural, own, natural))
     w, V = np.linalg.eigh(information / np.outer(size, size))
-    if w[0] <= _FLAT:
-        return np.full(information.shape, np.nan)
-    return (V / w) @ V.T / np.outer(size, size)
+    curved = w > flat
+    V = V / size[:, None]
+    return (V[:, curved] / w[curved]) @ V[:, curved].T, V[:, ~curved]

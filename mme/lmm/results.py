@@ -19,6 +19,7 @@ from ..formula import ModelDesign, make_unique
 from ..hints import attribute_hint
 from ..inference.variances import variance_covariance
 from ..report.estimates import variance_components
+from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults:
+class LinearMixedModelResults(Inferences):
     """A fitted linear mixed model.
 
     Parameters
@@ -145,6 +146,34 @@ class LinearMixedModelResults:
     def tvalues(self) -> pd.Series:
         """Fixed effects divided by their standard errors, shape (p,)."""
         return (self.fe_params / self.bse_fe).rename("tvalues")
+
+    @cached_property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p of `tvalues` with Satterthwaite's degrees of freedom, shape (p,): `coef_table`'s."""
+        return self.coef_table()["p"].rename("pvalues")
+
+    @cached_property
+    def df(self) -> pd.Series:
+        """Satterthwaite's degrees of freedom of the fixed effects, shape (p,): `coef_table`'s."""
+        return self.coef_table()["df"].rename("df")
+
+    def conf_int(self, alpha: float = 0.05, ddf: str | None = None) -> pd.DataFrame:
+        """Confidence intervals of the fixed effects, shape (p, 2).
+
+        Parameters
+        ----------
+        alpha : float
+            One less the level.
+        ddf : str, optional
+            Degrees of freedom, as in `coef_table`: Satterthwaite's by default.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns 0 and 1, as statsmodels'.
+        """
+        table = self.coef_table(ddf=ddf, alpha=alpha)[["lower", "upper"]]
+        return table.set_axis(pd.RangeIndex(2), axis=1)
 
     # -- variances ----------------------------------------------------------------------------------------
 
@@ -294,6 +323,7 @@ class LinearMixedModelResults:
             n_params=self.n_params,
             dropped=labels.dropped,
             given=labels.given,
+            cache=self._small_sample,
         )
 
     def _repr_html_(self) -> str:

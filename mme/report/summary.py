@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..fit.fitted import Fitted
 from ..fit.record import FitRecord
+from ..inference.coefficients import Rows, inference_basis, longer_than_the_fit
 from .estimates import FixedEffects, fixed_effects, variance_components
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def lmm_summary(
     n_params: int,
     dropped: int = 0,
     given: int = 0,
+    cache: MutableMapping[str, Any] | None = None,
 ) -> TitledSummary:
     """Summary of a linear mixed model.
 
@@ -43,12 +45,14 @@ def lmm_summary(
     n_params : int
     dropped, given : int
         Rows left out because of missing values; rows of the data.
+    cache : mapping, optional
+        What tables of coefficients computed before.
 
     Returns
     -------
     mme.tables.TitledSummary
-        A summary of statsmodels: header, fixed effects (estimate, standard error, t), variances and
-        correlations, and how the fit converged.
+        A summary of statsmodels: header, fixed effects (estimate, standard error, Satterthwaite's degrees
+        of freedom, t, p), variances and correlations, and how the fit converged.
     """
     from .tables import TitledSummary
 
@@ -67,8 +71,9 @@ def lmm_summary(
         ncols=2,
     )
     fixed = fixed_effects(fitted)
+    tests, said = _tests(fitted, cache)
     if fixed.names:
-        out.add_df(_fixed_table(fixed), index=False, align="lrrr")
+        out.add_df(_fixed_table(fixed, tests), index=False, align="lrrr" if tests is None else "lrrrrr")
     variances = _variance_table(variance_components(fitted))
     out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
     shown = ", ".join(f"{group} ({count})" for group, count in groups.items())
@@ -78,6 +83,8 @@ def lmm_summary(
         lines.append(f"Subset: {asked} of {given} rows.")
     if dropped:
         lines.append(f"{dropped} of {asked} rows left out because of missing values.")
+    if fixed.names:
+        lines += said
     if fitted.record is not None:
         lines += convergence_lines(fitted.record)
     if fitted.monte_carlo is not None:
@@ -164,17 +171,35 @@ def monte_carlo_lines(errors: MonteCarlo) -> list[str]:
     ]
 
 
-def _fixed_table(fixed: FixedEffects) -> pd.DataFrame:
-    """Estimate, standard error and t of every fixed effect; significant digits, whatever the unit."""
+def _tests(fitted: Fitted, cache: MutableMapping[str, Any] | None) -> tuple[Rows | None, list[str]]:
+    """Satterthwaite's tests, where they take no longer than the fit; and what to say of them."""
+    if not fitted.exact or fitted.restriction:
+        return None, ["No degrees of freedom: the fit was iterative, without a factorization."]
+    if not (cache and "observed" in cache):
+        seconds = longer_than_the_fit(fitted)
+        if seconds:
+            return None, [
+                f"Degrees of freedom take longer than the fit, about {seconds:.2g} s: coef_table() has them."
+            ]
+    basis = inference_basis(fitted, "satterthwaite", cache=cache)
+    notes = [note for note in basis.notes if note.startswith("Singular") or note.startswith("The data")]
+    return basis.coefficients(0.05), [" ".join(["Degrees of freedom: Satterthwaite.", *notes])]
+
+
+def _fixed_table(fixed: FixedEffects, tests: Rows | None) -> pd.DataFrame:
+    """Estimate, standard error, df, t and p of every fixed effect; significant digits, whatever the unit."""
     # names as a column, not as the index: statsmodels pads tables with an index beyond the common width
-    return pd.DataFrame(
-        {
-            "Fixed effect": [str(name) for name in fixed.names],
-            "Coef.": [f"{value:.6g}" for value in fixed.estimate],
-            "Std.Err.": [f"{value:.5g}" for value in fixed.se],
-            "t": [f"{value:.3f}" for value in fixed.statistic],
-        }
-    )
+    columns = {
+        "Fixed effect": [str(name) for name in fixed.names],
+        "Coef.": [f"{value:.6g}" for value in fixed.estimate],
+        "Std.Err.": [f"{value:.5g}" for value in fixed.se],
+    }
+    if tests is not None:
+        columns["df"] = [f"{value:.1f}" for value in tests.df]
+    columns["t"] = [f"{value:.3f}" for value in fixed.statistic]
+    if tests is not None:
+        columns["P>|t|"] = [f"{value:.4f}" if not value < 1e-4 else f"{value:.1e}" for value in tests.p]
+    return pd.DataFrame(columns)
 
 
 def _variance_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support import HERE, load_data, reference_models
 
+import mme
 from mme.exceptions import DataError, FormulaError
 from mme.formula import build_design, encode, interact, make_unique, parse_formula, r_name
 from mme.formula.parse import names_in
@@ -546,3 +547,27 @@ def test_no_rows_have_no_levels(dtype):
     factor = encode(pd.Series([], dtype=dtype), "g")
     assert factor.n_levels == 0
     assert factor.codes.size == 0
+
+
+@pytest.mark.parametrize("dtype", ["string", "string[python]", "string[pyarrow]", "arrow"])
+@pytest.mark.parametrize(
+    "formula", ["Reaction ~ a * x", "Reaction ~ a", "Reaction ~ x + np.log(x + 1) + C(a)"]
+)
+def test_nullable_text_is_a_factor(sleepstudy, dtype, formula):
+    """As text in objects, in every part of a formula, with rows of missing text left out."""
+    pa = pytest.importorskip("pyarrow")
+    if dtype == "arrow":
+        dtype = pd.ArrowDtype(pa.string())
+    a = np.where(np.arange(180) % 7 < 4, "u", "v").astype(object)
+    a[7] = None
+    frame = sleepstudy.assign(a=a, x=np.tile([0.0, 1.0, 2.0], 60))
+    expected = mme.lmer(f"{formula} + (1 | Subject) + (1 | a:Subject)", frame, missing="drop")
+    frame["a"] = frame["a"].astype(dtype)
+    got = mme.lmer(f"{formula} + (1 | Subject) + (1 | a:Subject)", frame, missing="drop")
+    assert list(got.fe_params.index) == list(expected.fe_params.index)
+    np.testing.assert_allclose(got.fe_params, expected.fe_params, rtol=1e-12)
+    assert got.nobs == expected.nobs == 179
+    new = frame.iloc[[0, 5]]
+    np.testing.assert_array_equal(
+        got.model.model_design.coding.fixed(new), got.model.model_design.design.X[[0, 5]]
+    )

@@ -12,6 +12,7 @@ from engine.direct.test_hessian import Dense
 import mme
 from mme.engine.covariance.structure import FULL
 from mme.engine.direct.hessian import entry_directions
+from mme.engine.equations.design import Design, RandomTerm
 from mme.exceptions import InferenceError
 from mme.fit import fit_design
 from mme.fit.fitted import Fitted, Labels
@@ -169,3 +170,29 @@ def test_iterative_fits(sleepstudy):
     fitted = mme.lmer(formula, sleepstudy, solver="iterative").fitted
     with pytest.raises(InferenceError, match=r"needs a factorization.*solver='direct'"):
         variance_covariance(fitted)
+
+
+@pytest.mark.parametrize("ratio", [1e2, 3e2, 1e3])
+@pytest.mark.parametrize("crossed", [False, True], ids=["alone", "crossed"])
+def test_a_large_variance_beside_none_keeps_its_digits(ratio, crossed):
+    """Rank one of three: the effects of every level are all but observed, so that se = T sqrt(2 / q)."""
+    rng = np.random.default_rng(4)
+    g, u = np.repeat(np.arange(20), 20), rng.normal(size=20)
+    data = pd.DataFrame(rng.normal(size=(400, 3)), columns=["e", "x", "z"]).assign(g=g)
+    data["h"] = np.tile(np.arange(10), 40)
+    data["y"] = ratio * u[g] * (1.0 + 0.7 * data.x - 1.3 * data.z) + data.e
+    fit = mme.lmer("y ~ 0 + (x + z | g)" + crossed * " + (1 | h)", data, reml=False)
+    assert "g" in fit.fit_info["singular"]
+    expected = fit.varcorr["vcov"].to_numpy()[:3] * np.sqrt(2.0 / 20)
+    np.testing.assert_allclose(fit.bse_re.to_numpy()[:3], expected, rtol=2e-4)
+
+
+def test_one_effect_in_two_terms_has_no_standard_errors():
+    """The likelihood tells the sum of their variances alone, however small rounding makes its curvature."""
+    rng = np.random.default_rng(0)
+    codes, h = np.repeat(np.arange(12), 10), np.tile(np.arange(10), 12)
+    twin = (RandomTerm("a", codes, 12), RandomTerm("b", codes, 12, np.full((120, 1), 3.0)))
+    y = 1e3 * rng.normal(size=12)[codes] + rng.normal(size=10)[h] + rng.normal(size=120)
+    fit = fit_design(Design(y, np.ones((120, 1)), (*twin, RandomTerm("h", h, 10))))
+    assert len(fit.record.flat) == 2
+    assert np.isnan(variance_covariance(Fitted.of(fit, Labels("y", (), ()))).se[:2]).all()

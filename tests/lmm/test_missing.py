@@ -25,8 +25,9 @@ def holes(sleepstudy) -> pd.DataFrame:
     return frame
 
 
-def _same(got, expected) -> None:
-    assert (got.nobs, got.llf) == (expected.nobs, expected.llf)
+def _same(got, expected, rounding: float = 0.0) -> None:
+    assert got.nobs == expected.nobs
+    assert abs(got.llf - expected.llf) <= rounding * abs(expected.llf)
     pd.testing.assert_series_equal(got.fe_params, expected.fe_params)
     pd.testing.assert_series_equal(got.fittedvalues, expected.fittedvalues)
 
@@ -84,4 +85,5 @@ def test_weights_and_offsets_count(holes, sleepstudy):
         got = mme.lmer(
             SLOPE, sleepstudy.assign(wt=np.r_[np.nan, np.zeros(179)]), weights=weights, offset="wt"
         )
-    _same(got, mme.lmer(SLOPE, sleepstudy.drop(index=[0, 7])))
+    # weights of one take another way over the rows: equal but for the last digit
+    _same(got, mme.lmer(SLOPE, sleepstudy.drop(index=[0, 7])), rounding=2e-16)

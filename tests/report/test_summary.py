@@ -28,6 +28,32 @@ def test_summary_says_singular_and_not_converged(sleepstudy):
     assert got.fit_info["evaluations"] == 7
 
 
+def test_summary_has_satterthwaites_degrees_of_freedom(sleepstudy):
+    """lmerTest's table (tests/reference/inference.json)."""
+    text = str(mme.lmer(SLOPE, sleepstudy).summary())
+    row = next(line for line in text.splitlines() if line.startswith("Days"))
+    assert row.split() == ["Days", "10.4673", "1.5458", "17.0", "6.771", "3.3e-06"]
+    assert "P>|t|" in text
+    assert "Degrees of freedom: Satterthwaite." in text
+
+
+def test_summary_takes_no_longer_than_the_fit(sleepstudy, monkeypatch):
+    monkeypatch.setattr("mme.inference.coefficients.second_seconds", lambda *_: 1e6)
+    got = mme.lmer(SLOPE, sleepstudy)
+    text = " ".join(str(got.summary()).split())
+    assert "Degrees of freedom take longer than the fit, about 1e+06 s: coef_table() has them." in text
+    assert "P>|t|" not in text
+    got.coef_table()
+    assert "P>|t|" in str(got.summary())  # they are there now
+
+
+def test_summary_of_an_iterative_fit(sleepstudy):
+    got = mme.lmer("Reaction ~ 1 + (1 | Subject) + (1 | Days)", sleepstudy, solver="iterative")
+    text = " ".join(str(got.summary()).split())
+    assert "No degrees of freedom: the fit was iterative, without a factorization." in text
+    assert "P>|t|" not in text
+
+
 def test_summary_of_small_numbers_keeps_digits(sleepstudy):
     tiny = sleepstudy.assign(Reaction=sleepstudy.Reaction * 1e-9)
     assert "2.51405e-07" in str(results_at(SLOPE, tiny, THETA).summary())

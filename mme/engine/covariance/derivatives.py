@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["congruence", "factor_jacobian"]
+__all__ = ["congruence", "factor_jacobian", "unit_matrix"]
+
+
+def unit_matrix(a: int, b: int, k: int) -> np.ndarray:
+    """dD / d(entry a, b) of a symmetric k x k matrix."""
+    E = np.zeros((k, k))
+    E[a, b] = E[b, a] = 1.0
+    return E
 
 
 def congruence(R: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:

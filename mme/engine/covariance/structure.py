@@ -8,9 +8,10 @@ may be singular independently of one another, each a cone of the search.  A stru
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import cast
 
 import numpy as np
+
+from ..kernels.triangle import triangular_factor
 
 __all__ = ["DIAGONAL", "FULL", "Structure", "structure_of"]
 
@@ -64,15 +65,6 @@ class Structure(ABC):
     def theta(self, lam: np.ndarray) -> np.ndarray:
         """Free entries of a factor, the inverse of `lam`."""
         return np.array([lam[a, b] for a, b in self.entries(lam.shape[0])])
-
-    def directions(self, k: int) -> list[np.ndarray]:
-        """dD / d(free entry of D), symmetric, shapes (k, k)."""
-        out = []
-        for a, b in self.entries(k):
-            E = np.zeros((k, k))
-            E[a, b] = E[b, a] = 1.0
-            out.append(E)
-        return out
 
     def __repr__(self) -> str:
         return f"<covariance structure {self.name!r}>"
@@ -139,10 +131,9 @@ def triangular(root: np.ndarray) -> np.ndarray:
     """
     if root.shape == (1, 1):
         return np.abs(root)
-    lam = cast(np.ndarray, np.linalg.qr(root.T, mode="r")).T
-    lam = np.tril(lam) * np.where(np.diag(lam) < 0, -1.0, 1.0)
-    size = np.sqrt(np.sum(lam * lam, axis=1))[:, None]
-    return np.where(np.abs(lam) > 1e-14 * size, lam, 0.0)
+    lam = np.empty((root.shape[0], root.shape[0]))
+    triangular_factor(np.ascontiguousarray(root), lam)
+    return lam
 
 
 FULL: Structure = _Full()

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..covariance.derivatives import unit_matrix
+from ..runtime.parallel import single_threaded_blas
 from .point import Point
 
 __all__ = ["Direction", "SecondDerivatives", "deviance_hessian", "entry_directions", "second_derivatives"]
@@ -39,26 +41,31 @@ class SecondDerivatives:
     mixed : ndarray, shape (m, rank)
         R^-T Q'V^-1 V_i V^-1 r, R'R = Q'V^-1 Q for an orthonormal basis Q of X: P in place of the middle V^-1
         takes mixed mixed' from `curve`.
+    half : ndarray, shape (m, rank, rank)
+        R^-T Q'V^-1 V_i V^-1 Q R^-1: derivatives of (X'V^-1 X)^-1.
+    inner : ndarray, shape (m, m, rank, rank)
+        R^-T Q'V^-1 V_i V^-1 V_j V^-1 Q R^-1.
     """
 
     traces: np.ndarray
     slope: np.ndarray
     curve: np.ndarray
     mixed: np.ndarray
+    half: np.ndarray
+    inner: np.ndarray
 
 
 def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> list[Direction]:
     """dD / d(entry) of a term's free entries."""
-    out = []
-    for a, b in entries:
-        E = np.zeros((k, k))
-        E[a, b] = E[b, a] = 1.0
-        out.append((term, E))
-    return out
+    return [(term, unit_matrix(a, b, k)) for a, b in entries]
 
 
 def second_derivatives(
-    point: Point, directions: Sequence[Direction], reml: bool, beta: np.ndarray | None = None
+    point: Point,
+    directions: Sequence[Direction],
+    reml: bool,
+    beta: np.ndarray | None = None,
+    turns: Sequence[np.ndarray] | None = None,
 ) -> SecondDerivatives:
     """Traces and quadratic forms at a point.
 
@@ -70,15 +77,31 @@ def second_derivatives(
     reml : bool
     beta : ndarray, shape (k_fe,), optional
         Fixed effects at which the residual r is taken; by default their estimate.
+    turns : sequence of ndarray, shapes (k_t, k_t), optional
+        B per term, its directions being B E B': with the eigenvectors of D in B, directions of large and of
+        no variance keep their digits beside one another.
 
     Returns
     -------
     SecondDerivatives
     """
+    with single_threaded_blas():  # as during a fit: a BLAS that waits by spinning takes the kernels' time
+        return _second_derivatives(point, directions, reml, beta, turns)
+
+
+def _second_derivatives(
+    point: Point,
+    directions: Sequence[Direction],
+    reml: bool,
+    beta: np.ndarray | None,
+    turns: Sequence[np.ndarray] | None,
+) -> SecondDerivatives:
     m = len(directions)
-    grams = point.trace_products()
+    grams = point.trace_products(turns)
     root, zq = point.orthonormal_x()
     h = [np.concatenate([z[:, :, None], x], axis=2) for z, x in zip(point.products(beta), zq, strict=True)]
+    if turns is not None:
+        h = [np.matmul(B.T, v) for B, v in zip(turns, h, strict=True)]
     width = h[0].shape[2]
     traces, crossed = np.zeros((m, m)), np.zeros((m, m, width, width))
     moments = np.zeros((m, width, width))
@@ -86,19 +109,23 @@ def second_derivatives(
         turned = np.matmul(E, h[t])
         moments[j] = np.tensordot(h[t], turned, axes=([0, 1], [0, 1]))
         w = [np.zeros_like(v) for v in h]
-        w[t] = turned
+        w[t] = turned if turns is None else np.matmul(turns[t], turned)
         back = point.times(w)
+        if turns is not None:
+            back = [np.matmul(B.T, v) for B, v in zip(turns, back, strict=True)]
         for i, (s, F) in enumerate(directions[: j + 1]):
             traces[i, j] = traces[j, i] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
             crossed[i, j] = np.tensordot(np.matmul(F, h[s]), back[s], axes=([0, 1], [0, 1]))
             crossed[j, i] = crossed[i, j].T
     root = np.linalg.inv(root)
     mixed = moments[:, 0, 1:] @ root
+    half = np.matmul(root.T, np.matmul(moments[:, 1:, 1:], root))
+    inner = np.matmul(root.T, np.matmul(crossed[:, :, 1:, 1:], root))
     if reml and width > 1:
-        inner = np.einsum("ax,ijab,bx->ij", root, crossed[:, :, 1:, 1:], root, optimize=True)
-        half = np.einsum("ax,iab,by->ixy", root, moments[:, 1:, 1:], root, optimize=True)
-        traces = traces - 2.0 * inner + np.einsum("ixy,jyx->ij", half, half)
-    return SecondDerivatives(0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed)
+        traces = traces - 2.0 * np.einsum("ijaa->ij", inner) + np.einsum("ixy,jyx->ij", half, half)
+    return SecondDerivatives(
+        0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed, half, inner
+    )
 
 
 def deviance_hessian(second: SecondDerivatives, r2: float, nu: int) -> np.ndarray:

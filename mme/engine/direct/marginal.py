@@ -6,7 +6,7 @@ factorization; everything costs triangular solves only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,16 +87,29 @@ class Marginal:
         w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
         return self._by_term(eq, *el.marginal_product(st, blocks[0] if lay.has_lead else None, w2))
 
-    def trace_products(self) -> Products:
+    def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Products:
         """Sums over the levels l, m of terms s and t of G_lm[a, c] G_lm[b, d], G = Z'V^-1 Z in the basis.
+
+        Parameters
+        ----------
+        turns : sequence of ndarray, shapes (k_t, k_t), optional
+            B per term of the design: B'G B in place of G.  Directions of large and of no variance keep their
+            digits only if they are turned apart before the products are taken.
 
         Returns
         -------
         dict of (s, t) to ndarray, shapes (k_s, k_s, k_t, k_t), indices a, b, c, d
         """
         eq, el, st = self.factored()
-        of_blocks, places, out = block_products(eq, el, st), eq.layout.places, {}
+        places, out = eq.layout.places, {}
         bases = self._bases(eq)
+        of_turns = None
+        if turns is not None:
+            of_turns = [np.eye(block.k) for block in eq.layout.blocks]
+            for place, basis, B in zip(places, bases, turns, strict=True):
+                of_turns[place.block][place.columns, place.columns] = B if basis is None else basis @ B
+            bases = [None] * len(places)
+        of_blocks = block_products(eq, el, st, of_turns)
         for s, (at_s, R_s) in enumerate(zip(places, bases, strict=True)):
             for t, (at_t, R_t) in enumerate(zip(places, bases, strict=True)):
                 gram = of_blocks[at_s.block, at_t.block][
@@ -173,7 +186,7 @@ def _split(
     lay = eq.layout
     blocks = [] if lead is None else [lead]
     for r, block in enumerate(lay.rest):
-        part = rest[int(lay.offsets[r]) : int(lay.offsets[r + 1])]
+        part = rest[lay.rest_columns(r)]
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     out = []
     for place, basis in zip(lay.places, bases, strict=True):

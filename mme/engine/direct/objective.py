@@ -18,7 +18,7 @@ from ..equations.border import Border, check_residual, response_scale, solve_bor
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
-from ..search.chain import in_theta
+from ..search.chain import gradient_in_basis, in_theta
 from ..search.evaluation import Evaluation, Solution
 from .elimination import Elimination, apply_lam
 from .marginal import Marginal, marginal_of
@@ -107,7 +107,7 @@ class Objective:
         order : {0, 1, 2}
             0: deviance; 1: and gradient; 2: and average information.
         standard : bool
-            theta is that of the equations' basis, and so is the gradient.
+            theta is that of the equations' basis, and so are the gradient and all else.
 
         Returns
         -------
@@ -122,14 +122,22 @@ class Objective:
             No residual variation is left.
         """
         st = self._value(np.asarray(theta, dtype=np.float64), standard)
+        own_theta = st.standard if standard else st.theta
         if order == 0:
-            return Evaluation(st.theta, st.deviance, st.sigma2, noise=st.noise)
+            return Evaluation(own_theta, st.deviance, st.sigma2, noise=st.noise)
         Ze = self._residual_products(st)
         info_b = self._average_information(st, Ze) if order > 1 else None
         N_blocks = self._derivative(st, Ze)
         N_basis = [N_blocks[p.block][p.columns, p.columns] for p in self.eq.layout.places]
-        own = in_theta(self.eq, st.lams, N_basis, info_b, st.inner if standard else None)
-        return Evaluation(st.theta, st.deviance, st.sigma2, *own, N_basis, info_b, st.noise)
+        if standard:
+            # a search asks for nothing of the design's columns
+            gradient = gradient_in_basis(self.eq, st.inner, N_basis)
+            return Evaluation(
+                own_theta, st.deviance, st.sigma2, gradient=gradient, N_basis=N_basis,
+                information_basis=info_b, noise=st.noise,
+            )  # fmt: skip
+        own = in_theta(self.eq, st.lams, N_basis, info_b)
+        return Evaluation(own_theta, st.deviance, st.sigma2, *own, N_basis, info_b, st.noise)
 
     def solution(self, theta: np.ndarray, standard: bool = False) -> Solution:
         """Fixed effects, their covariance and the conditional modes at theta.
@@ -193,11 +201,6 @@ class Objective:
 
     # -- value --------------------------------------------------------------------------------------------
 
-    def _lams(self, theta: np.ndarray) -> list[np.ndarray]:
-        if theta.shape != (self.n_theta,):
-            raise ValueError(f"theta has shape {theta.shape}; expected ({self.n_theta},).")
-        return [p.structure.lam(theta[p.theta], p.k) for p in self.eq.layout.places]
-
     def _block_lams(self, lams: list[np.ndarray]) -> list[np.ndarray]:
         out = [np.zeros((b.k, b.k)) for b in self.eq.layout.blocks]
         for lam, place in zip(lams, self.eq.layout.places, strict=True):
@@ -209,18 +212,16 @@ class Objective:
         st = self._state
         if st is not None and st.exact and np.array_equal(st.standard if standard else st.theta, theta):
             return st
+        if theta.shape != (self.n_theta,):
+            raise ValueError(f"theta has shape {theta.shape}; expected ({self.n_theta},).")
         self._state = None
         if not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError("theta is not finite.")
         self.n_factorizations += 1
         eq, lay, el = self.eq, self.eq.layout, self.elimination
-        if standard:
-            inner, other = self._lams(theta), self.eq.from_standard(theta)
-            lams = self._lams(other)
-        else:
-            lams, other = self._lams(theta), self.eq.to_standard(theta)
-            inner = self._lams(other)
-        pair = (other, theta.copy()) if standard else (theta.copy(), other)
+        given = None if standard else theta.copy()
+        inside = theta.copy() if standard else eq.to_standard(theta)
+        inner = eq.factors(inside)
         blocks = self._block_lams(inner)
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
         lam2 = blocks[1:] if lay.has_lead else blocks
@@ -247,8 +248,8 @@ class Objective:
         if _EPS * lost > _ROUGHEST:
             raise np.linalg.LinAlgError("rounding hides the deviance at this theta: variances are too large.")
         st = State(
-            *pair, lams, inner, lam1, D1, lam2, K2x, Kxx, U, Y, border.Ri, logdet, border.b, r2, deviance,
-            sigma2, _EPS * lost,
+            eq, given, inside, inner, lam1, D1, lam2, K2x, Kxx, U, Y, border.Ri, logdet, border.b, r2,
+            deviance, sigma2, _EPS * lost,
         )  # fmt: skip
         self._state = st
         return st
@@ -361,7 +362,7 @@ class Objective:
         for r, block in enumerate(lay.rest):
             T_r = T[r].copy()
             if half is not None:
-                part = half[int(lay.offsets[r]) : int(lay.offsets[r + 1])].reshape(block.q, block.k, p)
+                part = half[lay.rest_columns(r)].reshape(block.q, block.k, p)
                 flat = part.transpose(1, 0, 2).reshape(block.k, -1)
                 T_r += flat @ flat.T
             # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block

@@ -66,6 +66,11 @@ class Plan:
     why: str
     factor: Factor | None = None
 
+    @property
+    def entries(self) -> float:
+        """Numbers that a solve reads, each once."""
+        return float(self.q2) ** 2 if self.dense else 2.0 * self.nnz_factor
+
 
 def make_plan(eq: Equations, factorization: str = "auto") -> Plan:
     """Choose the storage and factorization of S.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..equations.design import Design
@@ -156,9 +158,9 @@ class Point:
         """Z'V^-1 Z w, per term, shapes (q_t, k_t, m)."""
         return self._at.times(w)
 
-    def trace_products(self) -> Products:
+    def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Products:
         """Sums of products of blocks of Z'V^-1 Z: see `Marginal.trace_products`."""
-        return self._at.trace_products()
+        return self._at.trace_products(turns)
 
     def conditional_covariances(self) -> list[np.ndarray]:
         """Per level, covariance of its effects given y and b, divided by sigma2, shapes (q_t, k_t, k_t)."""

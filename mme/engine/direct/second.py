@@ -14,19 +14,24 @@ Nothing is inverted that is singular where D is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..equations.equations import Equations
+from ..runtime.memory import available_memory
 from .elimination import Elimination
+from .second_dense import dense_block_products, dense_bytes, dense_work
 from .state import State
 
-__all__ = ["Products", "Vectors", "block_products"]
+__all__ = ["Products", "Vectors", "block_products", "by_dense_matrices", "products_work"]
 
 Products = dict[tuple[int, int], np.ndarray]
 
 _BATCH = 4_000_000  # numbers that one batch of vectors may hold
+_DENSE_SPEED = 20.0  # multiplications of dense matrices in the time of one with vectors
+_SHARE = 0.5  # of the memory that is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +75,25 @@ class Vectors:
         return self.count * passes
 
 
-def block_products(eq: Equations, el: Elimination, st: State) -> Products:
+def by_dense_matrices(eq: Equations, vectors: Vectors, entries: float) -> bool:
+    """Whether dense matrices of the rest's order are the shorter way, and fit in memory."""
+    if eq.layout.q2 == 0 or vectors.count < eq.layout.q2 / 4:
+        return False
+    cheaper = dense_work(eq) < _DENSE_SPEED * vectors.work(eq, entries)
+    return cheaper and dense_bytes(eq) < _SHARE * available_memory()
+
+
+def products_work(eq: Equations, entries: float) -> float:
+    """Multiplications of `block_products`, roughly, in units of those with vectors."""
+    vectors = Vectors.of(eq)
+    if by_dense_matrices(eq, vectors, entries):
+        return dense_work(eq) / _DENSE_SPEED
+    return vectors.work(eq, entries)
+
+
+def block_products(
+    eq: Equations, el: Elimination, st: State, turns: Sequence[np.ndarray] | None = None
+) -> Products:
     """sum_lm G_lm[a, c] G_lm[b, d] over the levels of two blocks, in the equations' basis.
 
     Parameters
@@ -79,6 +102,8 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
     el : Elimination
         Last factored at `st`.
     st : State
+    turns : sequence of ndarray, shapes (k_b, k_b), optional
+        B per block of the layout: products of B'G B in place of G, turned before they are multiplied.
 
     Returns
     -------
@@ -86,9 +111,12 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
     """
     lay = eq.layout
     vectors = Vectors.of(eq)
+    if turns is None and by_dense_matrices(eq, vectors, el.plan.entries):
+        return dense_block_products(eq, el, st)
     first = int(lay.has_lead)
     out: Products = {}
-    lead = _Lead(eq, el, st) if lay.has_lead else None
+    turns = [np.eye(b.k) for b in lay.blocks] if turns is None else turns
+    lead = _Lead(eq, el, st, turns[0]) if lay.has_lead else None
     held = lay.q1 * lay.k1 * (2 + lay.k1) + 6 * lay.q2
     for r, (rank, k) in enumerate(zip(vectors.ranks, vectors.widths, strict=True)):
         n_ranks = int(rank.max()) + 1
@@ -100,16 +128,20 @@ def block_products(eq: Equations, el: Elimination, st: State) -> Products:
             w = np.zeros((lay.q2, size * k))
             for c in range(k):
                 w[start + inside * k + c, (rank[inside] - begin) * k + c] = 1.0
-            y1, y2 = el.marginal_product(st, None, w)
-            cubes = [] if y1 is None else [y1]
-            for s, block in enumerate(lay.rest):
-                rows = y2[int(lay.offsets[s]) : int(lay.offsets[s + 1])]
-                cubes.append(rows.reshape(block.q, block.k, size * k))
-            for s, cube in enumerate(cubes):
-                gram = _gram(cube, size, k)
-                out[s, r + first] = gram if (s, r + first) not in out else out[s, r + first] + gram
             if lead is not None:
                 lead.add(w)
+            turned = np.zeros_like(w)
+            for c in range(k):
+                for a in range(k):
+                    turned[start + inside * k + a, (rank[inside] - begin) * k + c] = turns[r + first][a, c]
+            y1, y2 = el.marginal_product(st, None, turned)
+            cubes = [] if y1 is None else [y1]
+            for s, block in enumerate(lay.rest):
+                rows = y2[lay.rest_columns(s)]
+                cubes.append(rows.reshape(block.q, block.k, size * k))
+            for s, cube in enumerate(cubes):
+                gram = _gram(np.matmul(turns[s].T, cube), size, k)
+                out[s, r + first] = gram if (s, r + first) not in out else out[s, r + first] + gram
     if lead is not None:
         out[0, 0] = lead.total()
         for r in range(first, len(lay.blocks)):
@@ -127,10 +159,11 @@ def _gram(cube: np.ndarray, size: int, k: int) -> np.ndarray:
 class _Lead:
     """The leading block's own sum, gathered over the rest's vectors."""
 
-    def __init__(self, eq: Equations, el: Elimination, st: State) -> None:
-        self.eq, self.el, self.st = eq, el, st
+    def __init__(self, eq: Equations, el: Elimination, st: State, turn: np.ndarray) -> None:
+        self.eq, self.el, self.st, self.turn = eq, el, st, turn
         q1, k1 = eq.layout.q1, eq.layout.k1
-        self.H = np.matmul(el.F, eq.A1)
+        self.F = np.matmul(turn.T, el.F)
+        self.H = np.matmul(np.matmul(self.F, eq.A1), turn)
         self.C = np.zeros((q1, k1, k1))
         self.KK = np.zeros((k1, k1, k1, k1))
 
@@ -151,11 +184,11 @@ class _Lead:
         """phi w of every level, (q2, m) -> (q1, k1, m)."""
         lay = self.eq.layout
         cells = self.el.minus_cells(-w, np.zeros((lay.q1, lay.k1, w.shape[1])))
-        return self.el.level_apply(self.el.F, cells)
+        return np.matmul(self.turn.T, self.el.level_apply(self.el.F, cells))
 
     def _phi_transposed(self, a: int, x: np.ndarray) -> np.ndarray:
         """sum_l phi_la' x_l, (q1, m) -> (q2, m)."""
-        G = -self.el.F[:, a, :, None] * x[:, None, :]
+        G = -self.F[:, a, :, None] * x[:, None, :]
         return self.el.minus_cells_transposed(G, np.zeros((self.eq.layout.q2, x.shape[1])))
 
     def total(self) -> np.ndarray:

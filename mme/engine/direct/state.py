@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from ..equations.equations import Equations
 
 __all__ = ["State"]
 
@@ -15,10 +18,13 @@ class State:
 
     Attributes
     ----------
-    theta, standard : ndarray, shape (n_theta,)
-        Of the design's columns, and of the columns in the equations' basis.
-    lams, inner : list of ndarray, shapes (k_t, k_t)
-        The factors of both.
+    eq : Equations
+    given : ndarray, shape (n_theta,), or None
+        theta of the design's columns, where the factorization was asked for by it.
+    standard : ndarray, shape (n_theta,)
+        theta of the columns in the equations' basis.
+    inner : list of ndarray, shapes (k_t, k_t)
+        Its factors.
     lam1, D1 : ndarray, shape (k1, k1)
         The leading block's factor and relative covariance.
     lam2 : list of ndarray
@@ -41,10 +47,10 @@ class State:
         Z_1'V_1^-1[X y], made when asked for.
     """
 
-    theta: np.ndarray
-    standard: np.ndarray  # theta of the columns in the equations' basis
-    lams: list[np.ndarray]  # of the design's columns
-    inner: list[np.ndarray]  # of the columns in the equations' basis
+    eq: Equations
+    given: np.ndarray | None
+    standard: np.ndarray
+    inner: list[np.ndarray]
     lam1: np.ndarray
     D1: np.ndarray
     lam2: list[np.ndarray]
@@ -61,3 +67,13 @@ class State:
     noise: float = 0.0
     exact: bool = True
     FA: np.ndarray | None = None
+
+    @cached_property
+    def theta(self) -> np.ndarray:
+        """Of the design's columns."""
+        return self.eq.from_standard(self.standard) if self.given is None else self.given
+
+    @cached_property
+    def lams(self) -> list[np.ndarray]:
+        """Factors of the design's columns, shapes (k_t, k_t)."""
+        return self.eq.factors(self.theta)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...exceptions import EXPLAINED, EXPLAINED_BY_FIXED, PerfectFitError
+from ..kernels.triangle import inverse_cholesky
 from .equations import Equations
 
 __all__ = ["Border", "check_residual", "response_scale", "solve_border"]
 
 # Residual sum of squares left of the response's own below which the fit is perfect to rounding.
 _PERFECT = 1e-12
+_FEW = 16  # columns up to which loops are faster than calls of LAPACK
 _EXPLAINED = 1e-24  # the response's own share that fixed effects leave
 
 
@@ -49,10 +51,17 @@ def solve_border(C: np.ndarray) -> Border:
     p = C.shape[0] - 1
     if p == 0:
         return Border(np.zeros((0, 0)), np.zeros(0), float(C[0, 0]), 0.0)
-    R = np.linalg.cholesky(C[:p, :p])
-    Ri = np.tril(np.linalg.inv(R))
+    if p <= _FEW:
+        Ri = np.empty((p, p))
+        logdet = inverse_cholesky(np.ascontiguousarray(C), Ri)
+        if not np.isfinite(logdet):
+            raise np.linalg.LinAlgError("the fixed effects' information is not positive definite.")
+    else:
+        R = np.linalg.cholesky(C[:p, :p])
+        Ri = np.tril(np.linalg.inv(R))
+        logdet = float(2.0 * np.sum(np.log(np.diag(R))))
     z = Ri @ C[:p, p]
-    return Border(Ri, Ri.T @ z, float(C[p, p] - z @ z), float(2.0 * np.sum(np.log(np.diag(R)))))
+    return Border(Ri, Ri.T @ z, float(C[p, p] - z @ z), logdet)
 
 
 def response_scale(eq: Equations) -> float:

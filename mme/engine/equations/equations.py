@@ -188,6 +188,10 @@ class Equations:
         """R of every term."""
         return [self.term_basis(t) for t in range(len(self.layout.places))]
 
+    def factors(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Factors of every term from a flat theta, shapes (k_t, k_t)."""
+        return [p.structure.lam(theta[p.theta], p.k) for p in self.layout.places]
+
     def to_standard(self, theta: np.ndarray) -> np.ndarray:
         """A design's theta in the equations' basis, where an uncentred covariate costs no digits."""
         return self._rebased(theta, lambda basis, lam: basis @ lam)

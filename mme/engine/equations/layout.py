@@ -92,6 +92,10 @@ class Layout:
         """Blocks that are not eliminated."""
         return self.blocks[1:] if self.has_lead else self.blocks
 
+    def rest_columns(self, r: int) -> slice:
+        """Columns of the rest's block r among those of the rest."""
+        return slice(int(self.offsets[r]), int(self.offsets[r + 1]))
+
     @property
     def q1(self) -> int:
         """Levels of the leading block."""

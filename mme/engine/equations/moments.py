@@ -57,14 +57,14 @@ def check_identified(design: Design, eq: Equations) -> None:
                 )
 
 
-def moment_start(eq: Equations, A22: sp.csr_array | None) -> np.ndarray:
+def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
     """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
 
     Parameters
     ----------
     eq : Equations
-    A22 : scipy.sparse.csr_array, shape (q2, q2), or None
-        Symmetric Z_2'WZ_2; None where the leading term is the only one.
+    symmetric : scipy.sparse.csr_array, shape (q2, q2), optional
+        Z_2'WZ_2, where it has been made already.
 
     Returns
     -------
@@ -73,6 +73,7 @@ def moment_start(eq: Equations, A22: sp.csr_array | None) -> np.ndarray:
     lay, p = eq.layout, eq.p
     components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
     a, r, H = [], [], []
+    A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
     diag2 = np.zeros(0) if A22 is None else A22.diagonal()
     for i, c in components:
         if lay.has_lead and i == 0:

@@ -22,6 +22,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "cells.column_pointers": ("int32[1] int64",),
         "cells.level_blocks": ("int64 int64 int32[1] int64[1] float64[2R] float64[2] float64[3] float64[3]",),
         "cells.counting_sort": ("int32[1] int64",),
+        "triangle.inverse_cholesky": ("float64[2] float64[2]",),
+        "triangle.triangular_factor": ("float64[2] float64[2]",),
         "rows.basis_and_residual": (
             "int64 int64 float64[2R] float64[1R] float64[2] float64[1] float64[2] float64[2]",
         ),
@@ -128,6 +130,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "float64[2] float32[2] float32[3] float64[2] float64[2] float64[1]",
         ),
         "iterative.sparse_pass": ("int64 int64 int64[1] int32[1] float64[1] float64[2] float64[2]",),
+        "pairs.gram_columns": (
+            "int64 int64 int64[1] int32[1] int64[1] int32[1] int32[1] float64[1] float64[1] float64[2F]",
+        ),
+        "pairs.level_forms": ("int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3]",),
         "profile.scalar_profile": ("float64[1] float64[3] float64[3] float64[2] int64 bool",),
         "rows.transform_rows": ("int64 int64 float64[2R] float64[2] float64[2]",),
         "schur.level_apply": ("int64 int64 float64[3] float64[3] float64[3]",),

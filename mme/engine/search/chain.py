@@ -9,7 +9,7 @@ import numpy as np
 from ..covariance.derivatives import congruence, factor_jacobian
 from ..equations.equations import Equations
 
-__all__ = ["Derivatives", "in_theta"]
+__all__ = ["Derivatives", "gradient_in_basis", "in_theta"]
 
 
 class Derivatives(NamedTuple):
@@ -30,12 +30,20 @@ class Derivatives(NamedTuple):
     information: np.ndarray | None
 
 
+def gradient_in_basis(eq: Equations, inner: list[np.ndarray], N_basis: list[np.ndarray]) -> np.ndarray:
+    """2 N lam in the equations' basis, shape (n_theta,); inner inner' = R D R'."""
+    gradient = np.empty(eq.layout.n_theta)
+    for place, lam, N in zip(eq.layout.places, inner, N_basis, strict=True):
+        full = 2.0 * N @ lam
+        gradient[place.theta] = [full[a, b] for a, b in place.entries]
+    return gradient
+
+
 def in_theta(
     eq: Equations,
     lams: list[np.ndarray],
     N_basis: list[np.ndarray],
     information_basis: np.ndarray | None = None,
-    inner: list[np.ndarray] | None = None,
 ) -> Derivatives:
     """N = R'N_basis R, gradient 2 N lam, and the information by the Jacobians of D and of R D R'.
 
@@ -48,14 +56,12 @@ def in_theta(
         Derivatives in R D R', symmetric.
     information_basis : ndarray, shape (n_theta, n_theta), optional
         In the free entries of R D R'.
-    inner : list of ndarray, optional
-        Factors in the equations' basis: the gradient is then in their theta.
     """
     m = eq.layout.n_theta
     N, gradient = [], np.empty(m)
     for t, (place, R) in enumerate(zip(eq.layout.places, eq.term_bases(), strict=True)):
         N.append(R.T @ N_basis[t] @ R)
-        full = 2.0 * (R.T @ (N_basis[t] @ (R @ lams[t])) if inner is None else N_basis[t] @ inner[t])
+        full = 2.0 * R.T @ (N_basis[t] @ (R @ lams[t]))
         gradient[place.theta] = [full[a, b] for a, b in place.entries]
     if information_basis is None:
         return Derivatives(N, gradient, None, None)

@@ -168,6 +168,7 @@ class Coordinates:
         )
         self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
         self._none = np.zeros(len(self.cones), dtype=np.int64)
+        self._last: tuple[np.ndarray, Place] | None = None
 
     @classmethod
     def of(cls, terms: list[TermSpec] | Coordinates) -> Coordinates:
@@ -179,10 +180,15 @@ class Coordinates:
     def at(self, theta: np.ndarray) -> Place:
         """The place of theta; the theta it holds has non-negative diagonals and exact zeros."""
         theta = np.asarray(theta, dtype=np.float64)
+        # what follows a search asks for the place of its end, again and again
+        if self._last is not None and np.array_equal(self._last[0], theta):
+            return self._last[1]
         factors = []
         for t, b, A in zip(self.terms, self.blocks, self.A, strict=True):
             factors.append(A @ t.structure.lam(theta[b.part], t.k))
-        return self._place(factors)
+        place = self._place(factors)
+        self._last = theta.copy(), place
+        return place
 
     def _place(self, factors: list[np.ndarray]) -> Place:
         """The place with R D R' = factor factor' per term."""

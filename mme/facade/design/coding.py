@@ -14,7 +14,7 @@ import numpy as np
 
 from ...exceptions import DataError, FormulaError, MMEError
 from ...formula.coding import Coding, TermCoding, describe
-from ...formula.columns import FixedTerm, structure_levels, structure_terms
+from ...formula.columns import FixedTerm, probes, structure_levels, structure_terms
 from ...formula.frame import ModelFrame, is_object
 from ...formula.levels import GroupCoding, categorical_type
 from ...formula.newdata import NewRows, refuse_unseen
@@ -86,13 +86,16 @@ class SpecColumns:
             if levels is not None and is_object(dtype):
                 kinds[name] = categorical_type(levels)  # objects that hold numbers are factors here
         out = replace(out, kinds=kinds)
-        few = np.unique([0, len(frame) // 2, len(frame) - 1])[::-1]
-        try:
-            again = out.matrix(NewRows(frame.iloc[few], formula))
-        except MMEError as error:
-            return replace(out, whole=str(error))
-        same = np.array_equal(again, values[few])
-        return out if same else replace(out, whole="a few rows alone give other values")
+        terms = out.terms
+        strange = [f for term in terms for f in term.factors if column_in(f, out.kinds) is None]
+        for few in probes(strange, terms, values):
+            try:
+                again = out.matrix(NewRows(frame.iloc[few], formula))
+            except MMEError as error:
+                return replace(out, whole=str(error))
+            if not np.array_equal(again, values[few]):
+                return replace(out, whole="a few rows alone give other values")
+        return out
 
     @property
     def names(self) -> tuple[str, ...]:

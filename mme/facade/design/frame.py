@@ -29,6 +29,7 @@ from ...formula.frame import (
 from ...formula.parse import bar_in
 from ..releases import FormulaManager
 from .inputs import MissingValuesError, check_index, missing_rows, select_rows
+from .lookup import Lookup
 from .vc_formula import column_of, factors_of, formula_columns
 
 __all__ = [
@@ -72,6 +73,8 @@ class FormulaData:
         Name of the random intercept; ``"Group"`` where `groups` are labels.
     group_columns : tuple of str
         Columns of the groups; empty where `groups` are labels.
+    columns : Lookup
+        The columns of `frame`.
     """
 
     frame: pd.DataFrame
@@ -79,6 +82,7 @@ class FormulaData:
     groups: Any
     group_name: str
     group_columns: tuple[str, ...]
+    columns: Lookup
 
 
 def formula_data(
@@ -115,7 +119,8 @@ def formula_data(
                 "here | is Python's bitwise 'or'. Give groups= and re_formula= (or vc_formula=), or fit it "
                 "with mme.lmer(formula, data). For an 'or' of columns write I(a | b)."
             )
-    labels, group_name, keys = _groups_of(to_pandas(groups), data)
+    columns = Lookup(data)
+    labels, group_name, keys = _groups_of(to_pandas(groups), columns)
     if not isinstance(labels, Sized):
         raise DataError(
             f"groups={groups!r} is neither a column of the data, nor several, nor one label per row."
@@ -130,6 +135,8 @@ def formula_data(
     if subset is not None:
         rows = _positions(data, subset)
         data, labels = data.iloc[rows], select_rows(labels, rows)
+    if data is not columns.frame:
+        columns = Lookup(data)
     if len(data) == 0:
         raise DataError(f"{'the data are empty' if subset is None else 'subset selects nothing'}: 0 rows.")
     if missing == "drop":
@@ -143,30 +150,32 @@ def formula_data(
             )
         if bad.any():
             data, labels = data.loc[~bad], select_rows(labels, ~bad)
+            columns = Lookup(data)
     response = ""
     if isinstance(formula, str):
         response, _, right = formula.partition("~")
         if not response.strip() or not right.strip():
             raise FormulaError(f"formula {formula!r} is not of the form 'response ~ terms'.")
         with naming("formula", formula, data, used):
-            _check_dates([right], data)
+            _check_dates(right, columns)
         for text in others:
             with naming("formula", text, data, used):
-                _check_dates([text], data)
-    frame = plain_frame(data, used, column_of(response, data))
-    return FormulaData(frame, used, labels, group_name, tuple(keys))
+                _check_dates(text, columns)
+    frame = plain_frame(data, used, column_of(response, columns), columns)
+    columns = columns if frame is columns.frame else Lookup(frame)
+    return FormulaData(frame, used, labels, group_name, tuple(keys), columns)
 
 
-def _groups_of(groups: Any, data: pd.DataFrame) -> tuple[Any, str, list[str]]:
+def _groups_of(groups: Any, data: Lookup) -> tuple[Any, str, list[str]]:
     """The grouping labels, the name they give to the random intercept, and their columns."""
     if isinstance(groups, str):
         if groups not in data.columns:
             near = suggest([groups], frozenset(data.columns))
             raise DataError(f"groups={groups!r} is not a column of the data{near}.")
         return data[groups], groups, [groups]
-    if isinstance(groups, list | tuple) and groups and len(groups) != len(data):
+    if isinstance(groups, list | tuple) and groups and len(groups) != len(data.frame):
         if all(isinstance(g, str) and g in data.columns for g in groups):
-            return data[list(groups)], ":".join(groups), list(groups)
+            return data.frame[list(groups)], ":".join(groups), list(groups)
     return groups, "Group", []
 
 
@@ -182,21 +191,23 @@ def _positions(data: pd.DataFrame, subset: Any) -> np.ndarray:
         ) from error
 
 
-def _check_dates(formulas: Sequence[str], data: pd.DataFrame) -> None:
-    for text in formulas:
-        for term in factors_of(text):
-            for name in {column_of(code, data) for code in term} - {None}:
-                refuse_dates(data[name], name)
+def _check_dates(formula: str, data: Lookup) -> None:
+    for term in factors_of(formula):
+        for name in {column_of(code, data) for code in term} - {None}:
+            refuse_dates(data[name], name)
 
 
-def plain_frame(data: pd.DataFrame, used: Sequence[Hashable], response: Hashable | None) -> pd.DataFrame:
+def plain_frame(
+    data: pd.DataFrame, used: Sequence[Hashable], response: Hashable | None, columns: Lookup | None = None
+) -> pd.DataFrame:
     """The data with the columns of the formulas in plain kinds; the response a number where it is one.
 
     Objects that hold integers or booleans stay what the formula engine makes of them, a factor.
     """
+    columns = Lookup(data) if columns is None else columns
     changed: dict[Hashable, Any] = {}
     for name in used:
-        column = data[name]
+        column = columns[name]
         dtype = column.dtype
         plain = isinstance(dtype, np.dtype) and dtype.kind in "fiu"
         if plain or (isinstance(dtype, np.dtype) and dtype.kind == "b" and name != response):

@@ -45,8 +45,8 @@ def factorize(values: object, what: str) -> tuple[np.ndarray, list[Hashable]]:
     if values.ndim != 1:
         raise DataError(f"{what} must be one-dimensional; it has shape {values.shape}.")
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
-        factor = encode(np.asarray(values), what)
-        return factor.codes, factor.levels.tolist()
+        factor = encode(values, what)
+        return factor.codes, np.asarray(factor.held).tolist()
     codes, uniques = pd.factorize(values, sort=False)
     array = np.asarray(uniques)
     if array.dtype.kind in "biufmM":

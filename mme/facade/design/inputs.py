@@ -11,6 +11,7 @@ from statsmodels.tools.sm_exceptions import MissingDataError
 
 from ...engine.runtime.finite import count_non_finite
 from ...exceptions import DataError, OptionError
+from ...formula.codes import as_array
 from ...formula.frame import as_numeric
 from .components import LazyVCSpec, VCSpec, drop_rows
 from .groups import GroupIndex, factorize
@@ -242,7 +243,7 @@ def clean_arrays(
 def _check_finite(endog: Any, exog: Any) -> None:
     """Refuse missing and infinite values of the response and the fixed-effects design, by column."""
     for what, given in (("endog", endog), ("exog", exog)):
-        values = np.asarray(given)
+        values = as_array(given) if isinstance(given, pd.DataFrame | pd.Series) else np.asarray(given)
         if values.ndim not in (1, 2) or not any(count_non_finite(values)):
             continue
         columns = values[:, None] if values.ndim == 1 else values

@@ -7,6 +7,7 @@ variance components.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class MixedLMParams:
         self.k_re2 = k_re * (k_re + 1) // 2
         self.k_vc = k_vc
         self.k_tot = self.k_fe + self.k_re2 + self.k_vc
-        self._ix = np.tril_indices(self.k_re)
+        self._ix = _lower(self.k_re)
 
     @staticmethod
     def from_packed(
@@ -168,6 +169,14 @@ class MixedLMParams:
         if has_fe:
             parts.insert(0, np.asarray(self.fe_params, dtype=np.float64))
         return np.concatenate(parts)
+
+
+@lru_cache(maxsize=64)
+def _lower(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a lower triangle, to be read alone."""
+    rows, columns = np.tril_indices(k)
+    rows.flags.writeable = columns.flags.writeable = False
+    return rows, columns
 
 
 def _cholesky(cov: np.ndarray) -> np.ndarray:

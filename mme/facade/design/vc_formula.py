@@ -22,6 +22,7 @@ from ...exceptions import DataError
 from ..releases import FormulaManager
 from .components import VarianceComponent, VCSpec, component_from_cells, components_from_spec
 from .groups import GroupIndex, factorize
+from .lookup import Lookup
 
 __all__ = ["column_of", "component_from_formula", "factors_of", "formula_columns", "numeric_column"]
 
@@ -33,8 +34,13 @@ _WORDS = re.compile(r"""[^\W\d]\w*|`[^`]+`|"[^"]+"|'[^']+'""")
 
 def formula_columns(formula: str, columns: pd.Index) -> list[Hashable]:
     """Columns of the data a formula may read: names, ``Q("my col")`` and backticks included."""
-    words = {w.strip("`\"'") for w in _WORDS.findall(formula)}
+    words = _words_of(formula)
     return [c for c in columns if c in words]
+
+
+@lru_cache(maxsize=256)
+def _words_of(formula: str) -> frozenset[str]:
+    return frozenset(w.strip("`\"'") for w in _WORDS.findall(formula))
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ def _parse(rhs: str, engine: str) -> list[tuple[str, ...]]:
     return [tuple(f.expr for f in t.factors if f.expr != "1") for t in Formula(rhs)]
 
 
-def numeric_column(code: str, data: pd.DataFrame) -> Hashable | None:
+def numeric_column(code: str, data: pd.DataFrame | Lookup) -> Hashable | None:
     """The numeric column that a factor's code names as it stands; None for anything else."""
     column = column_of(code, data)
     if column is None or not pd.api.types.is_numeric_dtype(data[column].dtype):
@@ -179,13 +185,16 @@ def numeric_column(code: str, data: pd.DataFrame) -> Hashable | None:
     return column
 
 
-def column_of(code: str, data: pd.DataFrame) -> Hashable | None:
+def column_of(code: str, data: pd.DataFrame | Lookup) -> Hashable | None:
     """The column that a factor's code names as it stands, Q() and backticks included; None without one."""
+    name = _name_of(code)
+    return name if name is not None and name in data.columns else None
+
+
+@lru_cache(maxsize=512)
+def _name_of(code: str) -> str | None:
     match = _COLUMN.match(code)
-    if match is None:
-        return None
-    name = next(g for g in match.groupdict().values() if g is not None)
-    return name if name in data.columns else None
+    return None if match is None else next(g for g in match.groupdict().values() if g is not None)
 
 
 def _factor_of(code: str, data: pd.DataFrame) -> Hashable | None:

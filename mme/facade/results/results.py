@@ -19,6 +19,7 @@ from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
 from ...fit.fitted import Fitted, Labels, TermLabels
 from ...formula.frame import to_pandas
+from ...report.inferences import Inferences
 from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
@@ -28,7 +29,7 @@ from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
 from .blups import group_covariances, random_effect_arrays
 from .profile import profile_variance
-from .summary import summary_tables
+from .summary import restriction, summary_tables
 
 if TYPE_CHECKING:
     from ...engine.iterative.root import MonteCarlo
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
@@ -490,6 +491,7 @@ class MixedLMResults(base.LikelihoodModelResults, base.ResultMixin):
             objective=lambda: self._likelihood.objective(self.reml),
             design=self._likelihood.design if there else None,
             monte_carlo=self.monte_carlo,
+            restriction=restriction(self),
         )
 
     # -- summary, storage ------------------------------------------------------------------------

@@ -15,7 +15,16 @@ from ...report.estimates import fixed_effects
 if TYPE_CHECKING:
     from ..protocol import MixedResults
 
-__all__ = ["summary_tables"]
+__all__ = ["restriction", "summary_tables"]
+
+
+def restriction(results: MixedResults) -> str:
+    """Why a fit is not the maximum of the likelihood; empty if it is. See `mme.fit.fitted.Fitted`."""
+    if results.regularized or results.fe_pen is not None or results.cov_pen is not None:
+        return "penalties"
+    if results.freepat is not None and np.any(results.freepat.get_packed(use_sqrt=False, has_fe=True) == 0):
+        return "parameters held at a value"
+    return ""
 
 
 def summary_tables(
