@@ -159,6 +159,19 @@ def test_a_helper_begins_with_the_group_of_the_first_kernel(monkeypatch):
     assert len(started) == 2
 
 
+def test_where_numbas_cache_is_built_otherwise_numbas_own_serves(package):
+    """Types, notices and the cache on disk are those of plain Numba then."""
+    otherwise = "import sys; sys.modules['mme.engine.kernels.cache'] = None\n" + CALL
+    environment = {"PYTHONPATH": str(package)}
+    for often in (1, 0):
+        lines = printed(process(otherwise, **environment))
+        assert [line.split()[0] for line in lines] == ["transform_rows"] * often
+    assert list(package.rglob("*.nbi"))
+    ahead = "from mme.engine.runtime import warm; warm.GROUPS = {'one': warm.GROUPS['one']}; warm.warm(1)\n"
+    printed(process("import sys; sys.modules['mme.engine.kernels.cache'] = None\n" + ahead, **environment))
+    assert list(package.rglob("cone.newton_step*.nbc"))
+
+
 @pytest.mark.slow
 def test_after_warm_no_fit_compiles(tmp_path):
     """`python -m mme --warm`, then models of every structure."""

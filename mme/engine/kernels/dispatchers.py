@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from numba import njit, types
 from numba.core import event
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 from numba.core.dispatcher import Dispatcher
-from numba.core.environment import Environment
-from numba.core.runtime import rtsys
 
 from . import watchers
-from .locks import Lock
+
+try:
+    from .cache import KernelCache
+except ImportError:  # a Numba whose cache is built otherwise: its own serves
+    KernelCache = None  # type: ignore[assignment,misc]
 
 __all__ = ["compile_kernel", "dispatcher"]
 
@@ -33,122 +33,13 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
         Whether code is kept on disk.
     """
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    made: Any = njit(**settings)(function)
-    if cached and isinstance(made, Dispatcher):  # it is the function itself under NUMBA_DISABLE_JIT
-        made._cache = _Cache(function, parts)  # type: ignore[attr-defined]
+    plain = cached and KernelCache is None
+    made: Any = njit(cache=plain, **settings)(function)
+    if cached and not plain and isinstance(made, Dispatcher):  # the function itself under NUMBA_DISABLE_JIT
+        made._cache = KernelCache(function, parts)  # type: ignore[attr-defined]
     else:
         parts()
     return made
-
-
-class _Unwritable(InTreeCacheLocator):
-    """The folder beside the source, to be read only."""
-
-    def ensure_cache_path(self) -> None:
-        """Nothing will be written."""
-
-    def get_cache_path(self) -> str:
-        """Numba's place for it."""
-        return str(super().get_cache_path())
-
-
-class _CacheImpl(CompileResultCacheImpl):
-    """Numba's choice of a folder (NUMBA_CACHE_DIR, the package's, the user's), or one that is only read."""
-
-    _locator_classes = [*CompileResultCacheImpl._locator_classes, _Unwritable]  # noqa: RUF012
-
-    def reduce(self, data: Any) -> Any:
-        """What is written to disk.
-
-        Constants of the functions that were compiled with the kernel belong to it. Those of Numba's own would
-        have Numba import their modules, a third of what a small first fit takes, for nothing: compiled code
-        looks up no global name.
-        """
-        *code, environments = super().reduce(data)
-        return (*code, tuple(_without_module(environment) for environment in environments))
-
-
-def _without_module(environment: Any) -> Any:
-    if not isinstance(environment, Environment) or not environment.globals["__name__"].startswith("numba."):
-        return environment
-    out = Environment({"__name__": "numba"})
-    out.consts.extend(environment.consts)
-    out.env_name = environment.env_name
-    return out
-
-
-class _Cache(FunctionCache):
-    """Numba's cache of one function, with three additions.
-
-    Where Numba keeps code elsewhere because the package's folder cannot be written, what is in that folder is
-    read all the same: an image is warmed by its builder and run by somebody else.
-
-    Loading does not set up the compiler. Numba's own method registers every operation that Numba can compile
-    before it looks into the cache, which takes longer than the rest of a small first fit; code from the cache
-    needs the memory manager it is linked to, and nothing more. What has to be compiled after all finds the
-    compiler set up by itself.
-
-    And what one process compiles others wait for. Numba numbers the versions of a function in an index that
-    is read and written without a lock: of two processes that add versions at the same moment, one's code can
-    end up under the other's types.
-    """
-
-    _impl_class = _CacheImpl
-
-    def __init__(self, function: Callable[..., Any], parts: Callable[[], None]) -> None:
-        super().__init__(function)
-        self._parts = parts
-        locator = self._impl.locator
-        self._writable = not isinstance(locator, _Unwritable)
-        self._lock = Lock(self._cache_path, self._impl.filename_base)
-        beside = os.path.join(os.path.dirname(function.__code__.co_filename), "__pycache__")
-        self._beside = None
-        if self._writable and beside != self._cache_path and not os.access(beside, os.W_OK):
-            self._beside = IndexDataCacheFile(beside, self._impl.filename_base, locator.get_source_stamp())
-
-    @property
-    def cache_path(self) -> str | None:
-        """Where code is kept; None if nowhere."""
-        return self._cache_path if self._writable else None
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Code for these types, or None: then the lock is held until it has been compiled and saved."""
-        rtsys.initialize(target_context)
-        found = self._find(sig, target_context)
-        if found is None and self._writable:
-            self._lock.wait()
-            found = self._find(sig, target_context)
-        if found is None:
-            self._parts()
-        else:
-            self._lock.release()
-        return found
-
-    def _find(self, sig: Any, target_context: Any) -> Any:
-        with self._guard_against_spurious_io_errors():
-            found = self._load_overload(sig, target_context)
-            if found is None and self._beside is not None:
-                code = self._beside.load(self._index_key(sig, target_context.codegen()))
-                found = code and self._impl.rebuild(target_context, code)
-            return found
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled, if there is a place for it."""
-        try:
-            if self._writable:
-                super().save_overload(sig, data)
-        finally:
-            self._lock.release()
-
-    def claim(self, sig: Any, target_context: Any) -> bool:
-        """Whether this is not in the cache, and no other process is compiling it."""
-        key = self._index_key(sig, target_context.codegen())
-        if not self._writable or key in self._cache_file._load_index() or not self._lock.take():
-            return False
-        if key in self._cache_file._load_index():
-            self._lock.release()
-            return False
-        return True
 
 
 def compile_kernel(made: Any, signature: str) -> bool:
@@ -166,7 +57,7 @@ def compile_kernel(made: Any, signature: str) -> bool:
         Whether it was compiled here.
     """
     key = tuple(_type_of(word) for word in signature.split())
-    if not made._cache.claim(key, made.targetctx):
+    if KernelCache is not None and not made._cache.claim(key, made.targetctx):
         return False
     made.compile(key)
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mme.engine.kernels import Kernel, cells, dispatchers, kernels, part
+from mme.engine.kernels import Kernel, cells, kernels, part
 
 
 @part
@@ -11,8 +11,8 @@ def _doubled(x: float) -> float:
 
 
 def test_a_kernel_is_compiled_with_its_parts_at_its_first_call(monkeypatch):
-    monkeypatch.setattr(dispatchers._Cache, "_find", lambda *_: None)
-    monkeypatch.setattr(dispatchers._Cache, "save_overload", lambda self, *_: self._lock.release())
+    monkeypatch.setattr(cache.KernelCache, "_find", lambda *_: None)
+    monkeypatch.setattr(cache.KernelCache, "save_overload", lambda self, *_: self._lock.release())
     listed = kernels()
 
     def quadrupled(x: float) -> float:
