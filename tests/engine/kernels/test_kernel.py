@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mme.engine.kernels import Kernel, cells, kernels, part
+from mme.engine.kernels import Kernel, cache, cells, kernels, part
 
 
 @part
