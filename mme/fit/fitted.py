@@ -20,6 +20,7 @@ from ..exceptions import InferenceError
 from .record import Fit, FitRecord
 
 if TYPE_CHECKING:
+    from ..engine.iterative.marginal import IterativePoint
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
 
@@ -170,3 +171,25 @@ class Fitted:
             raise InferenceError(f"{what} needs the design, and the data were removed.")
         columns = KeptColumns(self.design, objective.eq.fixed.kept)
         return Point(objective, self.design, columns, list(self.lam), standard)
+
+    def iterative_point(self, what: str, probes: int) -> IterativePoint:
+        """The likelihood at the estimate of an iterative fit, in the equations' basis.
+
+        Parameters
+        ----------
+        what : str
+            What wants it, for the message.
+        probes : int
+            Of second derivatives' traces.
+
+        Raises
+        ------
+        InferenceError
+            The data were removed.
+        """
+        if self.design is None:
+            raise InferenceError(f"{what} needs the design, and the data were removed.")
+        objective = self.objective()
+        assert not isinstance(objective, Objective)
+        pairs = zip(objective.eq.layout.places, self.lam, strict=True)
+        return objective.at(np.concatenate([place.structure.theta(lam) for place, lam in pairs]), probes)

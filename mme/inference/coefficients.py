@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..exceptions import InferenceError, OptionError
 from ..fit.costs import direct_seconds, second_seconds
 from ..fit.fitted import Fitted
 from .degrees import FTest, SmallSample, independent, small_sample
+from .stochastic import StochasticSample, stochastic_sample
 from .tails import t_quantile, t_two_sided
 
 __all__ = ["Basis", "Rows", "check_alpha", "inference_basis", "longer_than_the_fit"]
@@ -27,7 +28,7 @@ _ESTIMABLE = 1e-8  # relative distance of a row from the space of the rows of X
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of hypotheses with their tests, all of shape (q,)."""
+    """Rows of hypotheses with their tests, all of shape (q,); Monte Carlo errors after iterative fits."""
 
     estimate: np.ndarray
     se: np.ndarray
@@ -36,6 +37,8 @@ class Rows:
     p: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    se_error: np.ndarray | None = None
+    df_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,13 @@ class Basis:
             t = (estimate - value) / se
         p = t_two_sided(t, df)
         half = t_quantile(alpha, df) * se
-        return Rows(estimate, se, df, t, p, estimate - half, estimate + half)
+        rows = Rows(estimate, se, df, t, p, estimate - half, estimate + half)
+        if not isinstance(self.pieces, StochasticSample):
+            return rows
+        se_error, df_error = np.full(q, np.nan), np.full(q, np.nan)
+        se_error[ok] = self.pieces.variance_errors(K, self.ddf == "kenward-roger") / (2.0 * se[ok])
+        df_error[ok] = self.pieces.degrees_errors(K)
+        return replace(rows, se_error=se_error, df_error=df_error)
 
     def f_test(self, L: np.ndarray, value: np.ndarray) -> FTest:
         """F of the rows L b = value together; dependent rows count once."""
@@ -156,10 +165,10 @@ def inference_basis(
     notes: list[str] = []
     if not fitted.converged:
         notes.append("The fit has not converged.")
-    known = cache is not None and "observed" in cache
-    if ddf is None and not known and (fitted.restriction or not fitted.exact):
-        why = fitted.restriction or "no factorization (iterative)"
-        notes.append(f"Normal distribution: the fit has {why}, so that there are no degrees of freedom.")
+    if ddf is None and fitted.restriction:
+        notes.append(
+            f"Normal distribution: the fit has {fitted.restriction}, so that there are no degrees of freedom."
+        )
         method = "normal"
     if method not in _INFORMATION:
         if information is not None and ddf is not None:
@@ -173,7 +182,8 @@ def inference_basis(
             "ddf='kenward-roger' is defined for REML, and this is an ML fit. Fit with reml=True, or use "
             "ddf='satterthwaite'."
         )
-    pieces = small_sample(fitted, f"ddf={method!r}", chosen, cache)
+    pieces_of = small_sample if fitted.exact else stochastic_sample
+    pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
     at_boundary = pieces.parameters.singular
     if at_boundary:
         names = ", ".join(fitted.labels.terms[t].group for t in at_boundary)

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.direct.hessian import second_derivatives
+from ..engine.direct.hessian import SecondDerivatives, second_derivatives
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
-from .variances import InnerCovariance, expected_covariance, inner_directions, observed_covariance
+from .variances import Around, InnerCovariance, expected_covariance, inner_directions, observed_covariance
 
 __all__ = [
     "FTest",
@@ -39,6 +39,7 @@ __all__ = [
     "fai_cornelius",
     "independent",
     "kenward_roger_f",
+    "sample_at",
     "satterthwaite",
     "small_sample",
 ]
@@ -155,17 +156,24 @@ def small_sample(
             f"{what} needs the maximum of the likelihood, and this fit has {fitted.restriction}. "
             "Use ddf='normal'."
         )
-    covariance = observed_covariance if information == "observed" else expected_covariance
     with single_threaded_blas():  # as during a fit
-        point = fitted.point(what, standard=True)
-        if "second" not in cache:
-            cache["second"] = second_derivatives(point, inner_directions(point.equations), fitted.reml)
-        second = cache["second"]
-        root, _ = point.orthonormal_x()
-        parameters = covariance(fitted, point, second)
-    unit = np.linalg.solve(root.T, point.equations.fixed.T.T)
-    cache[information] = SmallSample(unit, fitted.sigma2, second.half, second.inner, parameters)
+        cache[information], cache["second"] = sample_at(
+            fitted, fitted.point(what, standard=True), information, cache.get("second")
+        )
     return cache[information]
+
+
+def sample_at(
+    fitted: Fitted, point: Around, information: str, second: SecondDerivatives | None = None
+) -> tuple[SmallSample, SecondDerivatives]:
+    """The pieces at a point, `fitted` being there; `second` in the directions of `inner_directions`."""
+    if second is None:
+        second = second_derivatives(point, inner_directions(point.equations), fitted.reml)
+    covariance = observed_covariance if information == "observed" else expected_covariance
+    root, _ = point.orthonormal_x()
+    parameters = covariance(fitted, point, second)
+    unit = np.linalg.solve(root.T, point.equations.fixed.T.T)
+    return SmallSample(unit, fitted.sigma2, second.half, second.inner, parameters), second
 
 
 def independent(u: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

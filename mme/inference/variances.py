@@ -10,6 +10,7 @@ directions, 2 tr(B' U0'N U0 B diag(d)): the Hessian of the Lagrangian.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,16 +19,17 @@ from ..engine.covariance.derivatives import congruence, unit_matrix
 from ..engine.covariance.structure import Structure
 from ..engine.direct.hessian import (
     Direction,
+    MarginalProducts,
     SecondDerivatives,
     deviance_hessian,
     entry_directions,
     second_derivatives,
 )
-from ..engine.direct.point import Point
 from ..engine.equations.equations import Equations
 from ..fit.fitted import Fitted
 
 __all__ = [
+    "Around",
     "InnerCovariance",
     "VarianceCovariance",
     "expected_covariance",
@@ -38,6 +40,23 @@ __all__ = [
 
 _FLAT = 1e-8  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
 _BLIND = 1e-8  # the same where a quadratic form in the inverse must not be left to rounding
+
+
+class Around(MarginalProducts, Protocol):
+    """The likelihood around an estimate, in the equations' basis: exact, or of an iterative fit."""
+
+    @property
+    def equations(self) -> Equations:
+        """The cross-products."""
+
+    def r2(self) -> float:
+        """Residual sum of squares in the metric V^-1."""
+
+    def slope(self) -> list[np.ndarray]:
+        """dl/dD per term, residual variance profiled out."""
+
+    def trace_slope(self) -> list[np.ndarray]:
+        """d/dD of -1/2 (log|V| [+ log|X'V^-1 X|]) per term."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +108,15 @@ def inner_directions(eq: Equations) -> list[Direction]:
 
 
 def observed_covariance(
-    fitted: Fitted, point: Point, second: SecondDerivatives, flat: float = _BLIND
+    fitted: Fitted, point: Around, second: SecondDerivatives, flat: float = _BLIND
 ) -> InnerCovariance:
     """From the exact Hessian of the deviance, along the covariances of the rank that was found.
 
     Parameters
     ----------
     fitted : Fitted
-    point : Point
-        `fitted.point(..., standard=True)`.
+    point : Around
+        `fitted.point(..., standard=True)`, or `fitted.iterative_point`.
     second : SecondDerivatives
         In the directions of `inner_directions`.
     flat : float
@@ -123,7 +142,7 @@ def observed_covariance(
     return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, free.singular)
 
 
-def expected_covariance(fitted: Fitted, point: Point, second: SecondDerivatives) -> InnerCovariance:
+def expected_covariance(fitted: Fitted, point: Around, second: SecondDerivatives) -> InnerCovariance:
     """From the expected information of all entries, at the boundary or not.
 
     Parameters and result as of `observed_covariance`: 2 [tr(P V_i P V_j)]^-1, V linear in the parameters.
@@ -141,7 +160,7 @@ def expected_covariance(fitted: Fitted, point: Point, second: SecondDerivatives)
     return InnerCovariance(2.0 * covariance, blind, singular_terms(point, fitted.lam))
 
 
-def singular_terms(point: Point, lams: tuple[np.ndarray, ...]) -> tuple[int, ...]:
+def singular_terms(point: Around, lams: tuple[np.ndarray, ...]) -> tuple[int, ...]:
     """Terms whose covariance is at the boundary."""
     eq = point.equations
     return tuple(
@@ -195,7 +214,7 @@ class _Free:
     A coordinate is a direction turns[t] E turns[t]' of a term, (t, E) in `directions`.
     """
 
-    def __init__(self, point: Point, lams: tuple[np.ndarray, ...]) -> None:
+    def __init__(self, point: Around, lams: tuple[np.ndarray, ...]) -> None:
         eq = point.equations
         parts, curvatures, singular = [], [], []
         N: list[np.ndarray] | None = None
@@ -272,7 +291,7 @@ class _Moves:
         return out
 
 
-def _natural(fitted: Fitted, point: Point) -> np.ndarray:
+def _natural(fitted: Fitted, point: Around) -> np.ndarray:
     """Information of balanced data without other terms: beside it rounding is small, shape (m + 1, m + 1)."""
     eq = point.equations
     directions = inner_directions(eq)

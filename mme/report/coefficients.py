@@ -40,7 +40,7 @@ class CoefficientTables:
         ddf : {"satterthwaite", "kenward-roger", "normal", "residual"}, optional
             Degrees of freedom.  "kenward-roger" also adjusts the standard errors, and is defined for REML;
             "residual" is n - rank(X).  By default Satterthwaite's, and the normal distribution where the fit
-            cannot give them (iterative fits, penalties), which ``attrs["notes"]`` then says.
+            cannot give them (penalties, parameters held), which ``attrs["notes"]`` then says.
         alpha : float
             One less the level of the intervals.
         information : {"observed", "expected"}, optional
@@ -52,6 +52,7 @@ class CoefficientTables:
         -------
         pandas.DataFrame
             A row per coefficient; columns ``estimate``, ``se``, ``df``, ``t``, ``p``, ``lower``, ``upper``.
+            After an iterative fit ``se_error`` and ``df_error`` too, Monte Carlo errors of ``se`` and ``df``.
             Columns that were dropped are NaN.  ``attrs`` holds ``ddf``, ``information``, ``alpha`` and
             ``notes``: at a singular covariance observed information holds what is at the boundary there,
             expected information counts it as estimated.
@@ -70,7 +71,8 @@ class CoefficientTables:
         little in unbalanced data.
 
         Exact for every design that is fitted directly; nothing of size n x n is formed.  Where many levels
-        are connected (crossed factors of thousands of levels) it may take longer than the fit.
+        are connected (crossed factors of thousands of levels) it may take longer than the fit.  After an
+        iterative fit it takes conjugate gradients again, about as long as the fit.
 
         References
         ----------
@@ -177,7 +179,8 @@ def contrast_table(
 
 
 def _frame(rows: Rows, index: pd.Index) -> pd.DataFrame:
-    return pd.DataFrame({f.name: getattr(rows, f.name) for f in fields(rows)}, index=index)
+    columns = {f.name: getattr(rows, f.name) for f in fields(rows)}
+    return pd.DataFrame({name: values for name, values in columns.items() if values is not None}, index=index)
 
 
 def _described(frame: pd.DataFrame, basis: Basis, alpha: float) -> pd.DataFrame:

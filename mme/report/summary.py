@@ -173,9 +173,11 @@ def monte_carlo_lines(errors: MonteCarlo) -> list[str]:
 
 def _tests(fitted: Fitted, cache: MutableMapping[str, Any] | None) -> tuple[Rows | None, list[str]]:
     """Satterthwaite's tests, where they take no longer than the fit; and what to say of them."""
-    if not fitted.exact or fitted.restriction:
-        return None, ["No degrees of freedom: the fit was iterative, without a factorization."]
+    if fitted.restriction:
+        return None, [f"No degrees of freedom: the fit has {fitted.restriction}."]
     if not (cache and "observed" in cache):
+        if not fitted.exact:
+            return None, ["Degrees of freedom take conjugate gradients again: coef_table() has them."]
         seconds = longer_than_the_fit(fitted)
         if seconds:
             return None, [

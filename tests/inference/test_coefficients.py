@@ -388,14 +388,7 @@ def test_kenward_roger_wants_reml(sleepstudy):
     assert np.all(np.isfinite(result.coef_table()))
 
 
-def test_iterative_fits_and_penalties_have_the_normal_distribution(sleepstudy):
-    result = mme.lmer("Reaction ~ 1 + (1 | Subject) + (1 | Days)", sleepstudy, solver="iterative")
-    table = result.coef_table()
-    assert table.attrs["ddf"] == "normal"
-    assert "no factorization (iterative)" in table.attrs["notes"][0]
-    assert np.all(np.isinf(table.df))
-    with pytest.raises(InferenceError, match=r"ddf='satterthwaite' needs a factorization.*solver='direct'"):
-        result.coef_table("satterthwaite")
+def test_penalties_and_held_parameters_have_the_normal_distribution(sleepstudy):
     model = mme.mixedlm("Reaction ~ Days", sleepstudy, groups="Subject", re_formula="~Days")
     free = mme.MixedLMParams.from_components(np.ones(2), np.eye(2))
     held = model.fit(free=free)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["congruence", "factor_jacobian", "unit_matrix"]
+__all__ = ["congruence", "factor_jacobian", "turned_gram", "unit_matrix"]
 
 
 def unit_matrix(a: int, b: int, k: int) -> np.ndarray:
@@ -36,3 +36,12 @@ def factor_jacobian(
         d = d + d.T
         out[:, j] = [d[c, e] for c, e in entries]
     return out
+
+
+def turned_gram(gram: np.ndarray, left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray:
+    """sum_lm (B'G_lm C)[a, c] (B'G_lm C)[b, d] from the same of G; B left, C right, None: identity."""
+    if left is not None:
+        gram = np.einsum("ijcd,ia,jb->abcd", gram, left, left)
+    if right is not None:
+        gram = np.einsum("abkl,kc,ld->abcd", gram, right, right)
+    return gram

@@ -13,17 +13,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..covariance.derivatives import unit_matrix
 from ..runtime.parallel import single_threaded_blas
-from .point import Point
+from .second import Products
 
-__all__ = ["Direction", "SecondDerivatives", "deviance_hessian", "entry_directions", "second_derivatives"]
+__all__ = [
+    "Direction",
+    "MarginalProducts",
+    "SecondDerivatives",
+    "deviance_hessian",
+    "entry_directions",
+    "second_derivatives",
+    "traces_of",
+]
 
 Direction = tuple[int, np.ndarray]
 """A term of the design, and a symmetric matrix: dD / d(parameter)."""
+
+
+class MarginalProducts(Protocol):
+    """What second derivatives are made of: a `mme.engine.direct.point.Point`, or one without a factor."""
+
+    def orthonormal_x(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """R and Z'V^-1 Q per term, R'R = Q'V^-1 Q."""
+
+    def products(self, beta: np.ndarray | None) -> list[np.ndarray]:
+        """Z'V^-1 r per term."""
+
+    def times(self, w: list[np.ndarray]) -> list[np.ndarray]:
+        """Z'V^-1 Z w per term."""
+
+    def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Products:
+        """Sums of products of blocks of Z'V^-1 Z."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +86,7 @@ def entry_directions(term: int, entries: Sequence[tuple[int, int]], k: int) -> l
 
 
 def second_derivatives(
-    point: Point,
+    point: MarginalProducts,
     directions: Sequence[Direction],
     reml: bool,
     beta: np.ndarray | None = None,
@@ -71,7 +96,7 @@ def second_derivatives(
 
     Parameters
     ----------
-    point : Point
+    point : MarginalProducts
     directions : sequence of (int, ndarray)
         In the basis of the point.
     reml : bool
@@ -90,7 +115,7 @@ def second_derivatives(
 
 
 def _second_derivatives(
-    point: Point,
+    point: MarginalProducts,
     directions: Sequence[Direction],
     reml: bool,
     beta: np.ndarray | None,
@@ -103,7 +128,7 @@ def _second_derivatives(
     if turns is not None:
         h = [np.matmul(B.T, v) for B, v in zip(turns, h, strict=True)]
     width = h[0].shape[2]
-    traces, crossed = np.zeros((m, m)), np.zeros((m, m, width, width))
+    traces, crossed = traces_of(grams, directions), np.zeros((m, m, width, width))
     moments = np.zeros((m, width, width))
     for j, (t, E) in enumerate(directions):
         turned = np.matmul(E, h[t])
@@ -114,7 +139,6 @@ def _second_derivatives(
         if turns is not None:
             back = [np.matmul(B.T, v) for B, v in zip(turns, back, strict=True)]
         for i, (s, F) in enumerate(directions[: j + 1]):
-            traces[i, j] = traces[j, i] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
             crossed[i, j] = np.tensordot(np.matmul(F, h[s]), back[s], axes=([0, 1], [0, 1]))
             crossed[j, i] = crossed[i, j].T
     root = np.linalg.inv(root)
@@ -126,6 +150,15 @@ def _second_derivatives(
     return SecondDerivatives(
         0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed, half, inner
     )
+
+
+def traces_of(grams: Products, directions: Sequence[Direction]) -> np.ndarray:
+    """tr(V^-1 V_i V^-1 V_j) from sums of products of blocks of Z'V^-1 Z, shape (m, m)."""
+    traces = np.zeros((len(directions),) * 2)
+    for j, (t, E) in enumerate(directions):
+        for i, (s, F) in enumerate(directions[: j + 1]):
+            traces[i, j] = traces[j, i] = np.einsum("ab,cd,bacd->", F, E, grams[s, t])
+    return traces
 
 
 def deviance_hessian(second: SecondDerivatives, r2: float, nu: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
 from .elimination import Elimination, apply_lam
 from .second import Products, block_products
@@ -115,11 +116,7 @@ class Marginal:
                 gram = of_blocks[at_s.block, at_t.block][
                     at_s.columns, at_s.columns, at_t.columns, at_t.columns
                 ]
-                if R_s is not None:
-                    gram = np.einsum("ijcd,ia,jb->abcd", gram, R_s, R_s)
-                if R_t is not None:
-                    gram = np.einsum("abkl,kc,ld->abcd", gram, R_t, R_t)
-                out[s, t] = gram
+                out[s, t] = turned_gram(gram, R_s, R_t)
         return out
 
     def conditional_covariances(self) -> list[np.ndarray]:

@@ -35,6 +35,7 @@ from ..equations.layout import Block
 from ..search.chain import in_theta
 from ..search.evaluation import Evaluation
 from .information import average_information, flat
+from .marginal import IterativePoint
 from .pcg import SchurSystem
 from .probes import Deflation, ProbeSolves, batches, probe_block
 from .state import EigenRoot, IterativeSolution, SolvedState, SolveReport
@@ -97,6 +98,7 @@ class IterativeObjective:
         self.n_evaluations = 0
         self.cg_iterations = 0
         self._previous: tuple[list[np.ndarray], np.ndarray] | None = None
+        self._theta: np.ndarray | None = None  # at which the system is
         self.set_probes(probes)
 
     @cached_property
@@ -112,7 +114,10 @@ class IterativeObjective:
     def __getstate__(self) -> dict[str, object]:
         # the system and the probes are made again, from the cross-products and the seed
         built = ("system", "probes")
-        return {k: v for k, v in self.__dict__.items() if k not in built} | {"_previous": None}
+        return {k: v for k, v in self.__dict__.items() if k not in built} | {
+            "_previous": None,
+            "_theta": None,
+        }
 
     def __getattr__(self, name: str) -> NoReturn:
         # only reached for what is not there
@@ -236,6 +241,20 @@ class IterativeObjective:
             "solved": st.report.solved,
         }
 
+    def at(self, theta: np.ndarray, probes: int) -> IterativePoint:
+        """Products with V^-1 at theta of the design's columns; `probes`: of second derivatives' traces."""
+        return IterativePoint(self, theta, probes)
+
+    def solved(self, theta: np.ndarray, tol: float) -> SolvedState:
+        """The solutions for X and y at theta, without probes."""
+        return self._solve_state(np.asarray(theta, dtype=np.float64), tol, probes=False)
+
+    def system_at(self, theta: np.ndarray) -> SchurSystem:
+        """S at theta; as it is if it was the last."""
+        if self._theta is None or not np.array_equal(self._theta, theta):
+            self._set_theta(theta)
+        return self.system
+
     # -- solves -------------------------------------------------------------------------------------------
 
     def _set_theta(self, theta: np.ndarray) -> tuple[list[np.ndarray], list[EigenRoot], list[np.ndarray]]:
@@ -255,7 +274,9 @@ class IterativeObjective:
                 blocks[place.block][part, part] = root.U * root.s
         lam1 = blocks[0] if lay.has_lead else np.zeros((1, 1))
         lam2 = blocks[1:] if lay.has_lead else blocks
+        self._theta = None  # until it is set in full
         self.system.set_theta(lam1, lam2)
+        self._theta = theta.copy()
         return lams, roots, lam2
 
     def _solve_state(self, theta: np.ndarray, tol: float, probes: bool = True) -> SolvedState:

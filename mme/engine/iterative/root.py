@@ -10,7 +10,7 @@ number of probes grows until it is a twentieth of the standard error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class MonteCarlo:
         covariate the information about lam lam' itself would be nearly singular.
     loglik_error : float
         Monte Carlo standard error of the log-likelihood; 0 if it was computed exactly.
+    moves : ndarray, shape (n_probes, n_theta + 1)
+        What each probe moves the free entries of R lam lam' R' of every term and sigma2 by; their covariance
+        over probes is that of the Monte Carlo errors.
     """
 
     probes: int
@@ -72,6 +75,7 @@ class MonteCarlo:
     ratio: float
     information: np.ndarray
     loglik_error: float = 0.0
+    moves: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(eq=False)
@@ -347,6 +351,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
     s2 = ev.sigma2
     variance_se, variance_error = [], []
     drift = np.zeros(len(thetas))
+    moves = np.zeros((len(thetas), objective.n_theta + 1))
     row_size = np.zeros(objective.n_theta)  # stands for the standard errors that a singular term has not
     for t, term in enumerate(objective.eq.layout.places):
         lams = [term.structure.lam(theta[term.theta], term.k) for theta in thetas]
@@ -364,9 +369,11 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
             direction[term.theta], direction[-1] = s2 * back[i], D[a, b]
             se[a, b] = se[b, a] = np.sqrt(max(0.0, float(direction @ joint @ direction)))
             drift += ev.slope[term.theta.start + i] * moved[:, a, b]
+            moves[:, term.theta.start + i] = moved[:, a, b]
         variance_se.append(se)
         variance_error.append(Ds)
     sigma2s = s2 + drift
+    moves[:, -1] = drift
     left = max(np.sqrt(root.decrement), accuracy)
     errors = tuple(
         np.hypot((sigma2s[:, None, None] * Ds).std(axis=0, ddof=1), left * se)
@@ -385,6 +392,7 @@ def monte_carlo(objective: IterativeObjective, root: Root, accuracy: float = 1e-
         float(np.hypot(sigma2s.std(ddof=1), left * sigma2_se)),
         root.ratio,
         0.5 * ev.information_basis,
+        moves=moves,
     )
 
 

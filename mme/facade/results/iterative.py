@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from statsmodels.iolib import summary2
 
+from ...fit.fitted import Fitted
 from ...report.summary import convergence_lines, monte_carlo_lines
 from ..covariance import well_conditioned
 from ..design.params import MixedLMParams
@@ -63,6 +65,17 @@ class IterativeMixedLMResults(MixedLMResults):
         self._modes = fit.u
         self._bases = model.likelihood.cross_products().term_bases()
         self._structure = fit.design.terms[0].structure
+        self._solver: Any = fit.objective
+
+    @property
+    def fitted(self) -> Fitted:
+        """The estimate with its labels and what solves, as inference takes it from either door."""
+        return replace(super().fitted, objective=lambda: self._solver)
+
+    def remove_data(self) -> None:
+        """As `MixedLMResults.remove_data`; the cross-products go as well."""
+        super().remove_data()
+        self._solver = None
 
     # -- standard errors -----------------------------------------------------------------------
 
