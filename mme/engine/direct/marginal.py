@@ -13,6 +13,7 @@ import numpy as np
 
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
+from ..equations.prediction import PriorInverse
 from .elimination import Elimination, apply_lam
 from .second import Products, block_products
 from .state import State
@@ -137,6 +138,32 @@ class Marginal:
                 C = np.matmul(np.matmul(inverse, C), inverse.T)
             out.append(C)
         return out
+
+    def prior_inverse(self) -> PriorInverse:
+        """What variances of linear predictors are made of; of a marginal model in the equations' basis."""
+        assert self.standard
+        eq, el, st = self.factored()
+        lay = eq.layout
+        blocks = [np.zeros((b.q, b.k, eq.p)) for b in lay.blocks]
+        for place, z in zip(lay.places, self.zq, strict=True):
+            blocks[place.block][:, place.columns] = z
+        rest = blocks[1:] if lay.has_lead else blocks
+        z2 = np.concatenate([x.reshape(-1, eq.p) for x in rest]) if rest else np.zeros((0, eq.p))
+        variances = block_variances(eq, el, st)
+
+        def columns(asked: np.ndarray) -> np.ndarray:
+            unit = np.zeros((lay.q2, asked.size))
+            unit[asked, np.arange(asked.size)] = 1.0
+            return el.prior_solve(st, unit).T
+
+        return PriorInverse(
+            root=self.root_q,
+            lead_x=np.matmul(st.D1, blocks[0]) if lay.has_lead else np.zeros((0, 1, eq.p)),
+            rest_x=apply_lam(eq, st.lam2, apply_lam(eq, st.lam2, z2, True), False),
+            W=el.W,
+            own=lambda levels: variances[0][levels],
+            columns=columns,
+        )
 
     def _bases(self, eq: Equations) -> list[np.ndarray | None]:
         return [None] * len(eq.layout.places) if self.standard else list(eq.term_bases())

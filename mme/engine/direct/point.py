@@ -8,6 +8,7 @@ import numpy as np
 
 from ..equations.design import Design
 from ..equations.equations import Equations
+from ..equations.prediction import PriorInverse
 from ..search.evaluation import Evaluation
 from .objective import Objective
 from .second import Products
@@ -165,6 +166,10 @@ class Point:
     def conditional_covariances(self) -> list[np.ndarray]:
         """Per level, covariance of its effects given y and b, divided by sigma2, shapes (q_t, k_t, k_t)."""
         return self._at.conditional_covariances()
+
+    def prior_inverse(self) -> PriorInverse:
+        """What variances of linear predictors are made of, in the equations' basis."""
+        return self._at.prior_inverse()
 
     def quadratic(self, beta: np.ndarray | None) -> list[np.ndarray]:
         """d q / d D_t with the sign turned: sum_l (Z'V^-1 r)_l (Z'V^-1 r)_l', per term, shapes (k_t, k_t)."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
+from ..equations.prediction import PriorInverse
 from ..search.evaluation import Evaluation
 from .information import flat
 from .pcg import SchurSystem
@@ -161,6 +162,58 @@ class IterativePoint:
                 rows = slice(int(lay.offsets[r]), int(lay.offsets[r + 1]))
                 blocks.append(rest[rows].reshape(block.q, block.k, m))
         return [blocks[place.block][:, place.columns] for place in lay.places]
+
+    # -- variances of linear predictors ------------------------------------------------------------------
+
+    def prior_inverse(self) -> PriorInverse:
+        """What variances of linear predictors are made of; a solve for each level that is asked for."""
+        eq, sy = self.equations, self._objective.system_at(self._theta)
+        lay, p = eq.layout, eq.p
+        blocks = [np.zeros((b.q, b.k, p)) for b in lay.blocks]
+        for place, z in zip(lay.places, self._zq, strict=True):
+            blocks[place.block][:, place.columns] = z
+        rest = blocks[1:] if lay.has_lead else blocks
+        z2 = np.concatenate([flat(x) for x in rest]) if rest else np.zeros((0, p))
+        return PriorInverse(
+            root=self._root,
+            lead_x=np.matmul(sy.D1, blocks[0]) if lay.has_lead else np.zeros((0, 1, p)),
+            rest_x=sy.scale(sy.scale(z2, True), False) if lay.q2 else z2,
+            W=sy.W,
+            own=self._lead_blocks,
+            columns=self._prior_columns,
+        )
+
+    def _prior_solve(self, B: np.ndarray) -> np.ndarray:
+        """lam2 S^-1 lam2'B, (q2, m) -> (q2, m)."""
+        sy = self._objective.system_at(self._theta)
+        size, out = batch_size(self.equations.layout.q2), np.empty_like(B)
+        for i in range(0, B.shape[1], size):
+            rhs = sy.scale(np.ascontiguousarray(B[:, i : i + size]), True)
+            solved = sy.solve(rhs, _TOL, max_iterations=self._objective.max_iterations)
+            out[:, i : i + size] = sy.scale(solved.X, False)
+        return out
+
+    def _prior_columns(self, asked: np.ndarray) -> np.ndarray:
+        unit = np.zeros((self.equations.layout.q2, asked.size))
+        unit[asked, np.arange(asked.size)] = 1.0
+        return self._prior_solve(unit).T
+
+    def _lead_blocks(self, levels: np.ndarray) -> np.ndarray:
+        """W_l + W_l B_l T B_l'W_l of levels of the leading term."""
+        eq, sy = self.equations, self._objective.system_at(self._theta)
+        lay, k = eq.layout, eq.layout.k1
+        asked, where = np.unique(levels, return_inverse=True)
+        out = sy.W[asked].copy()
+        at_once = max(1, batch_size(lay.q2) // k)
+        for i in range(0, asked.size if lay.q2 else 0, at_once):
+            mine = asked[i : i + at_once]
+            turned = np.zeros((lay.q2, mine.size, k))
+            for j, level in enumerate(mine):
+                cells = slice(int(eq.ptr[level]), int(eq.ptr[level + 1]))
+                turned[eq.idx[cells], j] = eq.val[cells] @ sy.W[level]
+            solved = self._prior_solve(turned.reshape(lay.q2, -1)).reshape(turned.shape)
+            out[i : i + mine.size] += np.einsum("qja,qjb->jab", turned, solved)
+        return out[where]
 
     # -- traces ------------------------------------------------------------------------------------------
 

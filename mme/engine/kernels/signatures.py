@@ -134,6 +134,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "int64 int64 int64[1] int32[1] int64[1] int32[1] int32[1] float64[1] float64[1] float64[2F]",
         ),
         "pairs.level_forms": ("int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3]",),
+        "prediction.pair_forms": (
+            "int64 int64 int64[1] int64[1] float64[1] int64[1] float64[2] int64[1] int32[1] float64[1] "
+            "int64[1] int32[1] float64[2] float64[2] float64[1]",
+        ),
         "profile.scalar_profile": ("float64[1] float64[3] float64[3] float64[2] int64 bool",),
         "rows.transform_rows": ("int64 int64 float64[2R] float64[2] float64[2]",),
         "schur.level_apply": ("int64 int64 float64[3] float64[3] float64[3]",),
