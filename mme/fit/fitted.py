@@ -22,6 +22,7 @@ from .record import Fit, FitRecord
 if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
+    from ..formula.coding import Coding
 
 __all__ = ["Fitted", "Labels", "TermLabels"]
 
@@ -92,6 +93,8 @@ class Fitted:
     restriction : str
         Why the estimate is not the maximum of the likelihood over all parameters (penalties, parameters held
         at a value); empty if it is.
+    coding : callable -> Coding, or None
+        How the formula made the columns of X; it raises DataError where there was no formula.
     """
 
     labels: Labels
@@ -109,9 +112,10 @@ class Fitted:
     record: FitRecord | None = None
     monte_carlo: MonteCarlo | None = None
     restriction: str = ""
+    coding: Callable[[], Coding] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, labels: Labels) -> Fitted:
+    def of(cls, fit: Fit, labels: Labels, coding: Callable[[], Coding] | None = None) -> Fitted:
         """A fit of the engine with labels."""
         return cls(
             labels=labels,
@@ -128,6 +132,7 @@ class Fitted:
             design=fit.design,
             record=fit.record,
             monte_carlo=fit.monte_carlo,
+            coding=coding,
         )
 
     @property

@@ -340,7 +340,8 @@ class LinearMixedModelResults(Inferences):
             TermLabels(group, tuple(term.column_names), term.n_levels, term.structure)
             for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
         )
-        return Fitted.of(self.fit, Labels(labels.response, tuple(self._design.x_names), terms))
+        names = Labels(labels.response, tuple(self._design.x_names), terms)
+        return Fitted.of(self.fit, names, lambda: labels.coding)
 
     @property
     def _design(self) -> Design:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .coefficients import CoefficientTables
+from .anova import AnovaTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(CoefficientTables):
+class Inferences(AnovaTables):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

@@ -492,6 +492,7 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
             design=self._likelihood.design if there else None,
             monte_carlo=self.monte_carlo,
             restriction=restriction(self),
+            coding=lambda: model.coding,
         )
 
     # -- summary, storage ------------------------------------------------------------------------
