@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
     from ..formula.coding import Coding
+    from ..formula.occurrences import Occurrences
 
 __all__ = ["Fitted", "Labels", "TermLabels"]
 
@@ -95,6 +96,8 @@ class Fitted:
         at a value); empty if it is.
     coding : callable -> Coding, or None
         How the formula made the columns of X; it raises DataError where there was no formula.
+    occurrences : callable -> Occurrences, or None
+        Levels of the formula's factors in the rows.
     """
 
     labels: Labels
@@ -113,9 +116,16 @@ class Fitted:
     monte_carlo: MonteCarlo | None = None
     restriction: str = ""
     coding: Callable[[], Coding] | None = None
+    occurrences: Callable[[], Occurrences] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, labels: Labels, coding: Callable[[], Coding] | None = None) -> Fitted:
+    def of(
+        cls,
+        fit: Fit,
+        labels: Labels,
+        coding: Callable[[], Coding] | None = None,
+        occurrences: Callable[[], Occurrences] | None = None,
+    ) -> Fitted:
         """A fit of the engine with labels."""
         return cls(
             labels=labels,
@@ -133,6 +143,7 @@ class Fitted:
             record=fit.record,
             monte_carlo=fit.monte_carlo,
             coding=coding,
+            occurrences=occurrences,
         )
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from .coefficients import Basis
+from .degrees import FTest
 
 __all__ = ["Detached", "aliases", "detached", "estimable_rows", "triangle"]
 
@@ -35,6 +36,18 @@ class Detached(Basis):
             return np.ones(len(L), dtype=bool)
         gap = np.abs(L[:, kept] @ self.dropped - L[:, ~kept]).max(axis=1)
         return gap <= _ESTIMABLE * np.maximum(1.0, np.abs(L).max(axis=1))
+
+    def joint(self, L: np.ndarray, value: np.ndarray) -> tuple[FTest, bool]:
+        """F of the rows L b = value together without what the data do not tell; whether there was any."""
+        told = self.estimable(L)
+        if told.all() or not len(L):
+            return self.f_test(L, value), False
+        kept = self.kept
+        size = np.maximum(1.0, np.abs(L).max(axis=1, keepdims=True))
+        gap = (L[:, kept] @ self.dropped - L[:, ~kept]) / size
+        U, s, _ = np.linalg.svd(gap, full_matrices=True)
+        H = U[:, int(np.sum(s > _ESTIMABLE)) :].T / size.T
+        return self.f_test(H @ L, H @ value), True
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +81,7 @@ def detached(basis: Basis, cache: MutableMapping[str, Any] | None = None) -> Det
         design=None,
         record=None,
         coding=None,
+        occurrences=None,
     )
     own = {f.name: getattr(basis, f.name) for f in fields(basis)}
     return Detached(**{**own, "fitted": light}, dropped=aliases(fitted, cache))

@@ -341,7 +341,7 @@ class LinearMixedModelResults(Inferences):
             for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
         )
         names = Labels(labels.response, tuple(self._design.x_names), terms)
-        return Fitted.of(self.fit, names, lambda: labels.coding)
+        return Fitted.of(self.fit, names, lambda: labels.coding, lambda: labels.occurrences)
 
     @property
     def _design(self) -> Design:

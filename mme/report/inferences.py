@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .anova import AnovaTables
+from .means import MeansTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables):
+class Inferences(AnovaTables, MeansTables):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

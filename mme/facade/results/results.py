@@ -493,6 +493,7 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
             monte_carlo=self.monte_carlo,
             restriction=restriction(self),
             coding=lambda: model.coding,
+            occurrences=lambda: model.occurrences,
         )
 
     # -- summary, storage ------------------------------------------------------------------------
