@@ -21,6 +21,7 @@ from ..inference.variances import variance_covariance
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
+from ..report.wald import WaldTests
 
 if TYPE_CHECKING:
     from ..report.tables import TitledSummary
@@ -38,7 +39,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults(Inferences):
+class LinearMixedModelResults(Inferences, WaldTests):
     """A fitted linear mixed model.
 
     Parameters
