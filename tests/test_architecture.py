@@ -41,6 +41,7 @@ LAZY = {
     ("__main__", "exceptions"): "a misspelt option is answered before models and their libraries are set up",
     ("__main__", "lmm.model"): "a misspelt option is answered before models and their libraries are set up",
     ("__main__", "hints"): "a misspelt option is answered before models and their libraries are set up",
+    ("__main__", "inference.coefficients"): "as lmm.model, which imports it",
     ("__main__", ""): "a misspelt option is answered before models and their libraries are set up",
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
