@@ -33,7 +33,7 @@ class Occurrences:
     def of(cls, variables: Iterable[Variable], frame: ModelFrame) -> Occurrences:
         """Those of a frame's rows in use."""
         levels = {v.name: list(v.levels) for v in variables if v.levels is not None}
-        return cls({name: frame.raw(name) for name in levels}, levels)
+        return cls({name: _own(frame.raw(name)) for name in levels}, levels)
 
     def codes(self, name: str) -> np.ndarray:
         """Place of every row's level among those of a factor, shape (n,); -1 where it is none of them."""
@@ -47,3 +47,8 @@ class Occurrences:
         # codes are smaller than labels
         codes = {name: self.codes(name) for name in self._levels}
         return {"_columns": {}, "_levels": self._levels, "_codes": codes}
+
+
+def _own(column: pd.Series) -> pd.Series:
+    """A column that does not hold on to the others of its frame."""
+    return column.copy() if isinstance(column.dtype, np.dtype) else column

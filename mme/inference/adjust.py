@@ -20,7 +20,7 @@ _STATSMODELS = {"holm": "holm", "sidak": "sidak", "bonferroni": "bonferroni", "f
 _ALIASES = {"bh": "fdr", "fdr_bh": "fdr", "bonf": "bonferroni", "dunnett": "mvt", "hsd": "tukey"}
 _DRAWS = 15  # log2 of the directions that a maximum's distribution is averaged over
 _ALIKE = 1e-7  # relative difference of degrees of freedom that have one quantile
-_NODES = {1.2: 4, np.inf: 8}  # of an interpolation, by the ratio of its ends
+_FEW, _MANY = 4, 8  # nodes of an interpolation
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def _by_df(quantile: Callable[[float], float], df: np.ndarray) -> np.ndarray:
     if high - low <= _ALIKE * high:
         out[told] = quantile(1.0 / high if high > 0.0 else np.inf)
         return out
-    nodes = next(count for ratio, count in _NODES.items() if high <= ratio * low or ratio == np.inf)
+    nodes = _FEW if high <= 1.2 * low or high < 0.005 else _MANY
     distinct = np.unique(inverse)
     if distinct.size <= nodes:
         values = {x: quantile(1.0 / x if x > 0.0 else np.inf) for x in distinct}

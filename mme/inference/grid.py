@@ -37,12 +37,15 @@ class Grid:
         Values of each.
     coding : Coding
     fitted : Fitted
+    two_valued : dict of str to ndarray of bool, shape (n,)
+        Numeric variables with two values, which count as levels: whether each row has the greater one.
     """
 
     variables: tuple[Variable, ...]
     values: tuple[list, ...]
     coding: Coding
     fitted: Fitted
+    two_valued: Mapping[str, np.ndarray]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Grid:
         return np.ones((1, len(self.coding.x_names)))
 
     def counts(self) -> np.ndarray:
-        """Rows of the data in every cell, or their prior weights, shape `shape`; covariates do not count.
+        """Rows of the data in every cell, or their prior weights, shape `shape`; covariates do not matter.
 
         Raises
         ------
@@ -84,12 +87,14 @@ class Grid:
         inside, cell, step = np.ones(n, dtype=bool), np.zeros(n, dtype=np.int64), 1
         sizes = []
         for variable, values in zip(self.variables, self.values, strict=True):
-            if variable.kind != "categorical" or variable.levels is None:
+            greater = self.two_valued.get(variable.name)
+            levels = variable.levels if greater is None else [variable.low, variable.high]
+            if levels is None:
                 sizes.append(1)
                 continue
             place = {level: j for j, level in enumerate(values)}
-            table = np.array([place.get(level, -1) for level in variable.levels] + [-1])
-            codes = table[known.codes(variable.name)]
+            table = np.array([place.get(level, -1) for level in levels] + [-1])
+            codes = table[known.codes(variable.name) if greater is None else greater.astype(int)]
             inside &= codes >= 0
             cell += step * codes
             step *= len(values)
@@ -124,6 +129,10 @@ def reference_grid(
     spread : bool
         Covariates at their mean less and plus one in place of the mean.
 
+    Notes
+    -----
+    A numeric variable with two values, as of zeros and ones, has both in the grid.
+
     Raises
     ------
     OptionError
@@ -133,11 +142,19 @@ def reference_grid(
     MemoryEstimateError
         A grid that would not fit in memory.
     """
+    if not coding.x_names:
+        raise InferenceError(
+            f"formula {coding.formula!r} has no fixed effects, so there are no means of them."
+        )
     given = {} if at is None else dict(at) if isinstance(at, Mapping) else None
     if given is None:
         raise OptionError(f"at={at!r} must be a dictionary of values by variable, such as {{'x': [0, 1]}}.")
     given = {check_names("at", [name], coding)[0]: values for name, values in given.items()}
-    values = tuple(_values(variable, given, spread) for variable in coding.variables)
+    two_valued = _two_valued(coding, fitted)
+    values = tuple(
+        [v.low, v.high] if v.name in two_valued and v.name not in given else _values(v, given, spread)
+        for v in coding.variables
+    )
     cells = prod(len(v) for v in values)
     width = len(coding.x_names) + len(values)
     if 32.0 * cells * width > available_memory():
@@ -146,7 +163,26 @@ def reference_grid(
             f"the reference grid has {cells:.3g} cells, the product of the levels of {listed}, and would not "
             "fit in memory. at={'name': [levels]} leaves levels out."
         )
-    return Grid(coding.variables, values, coding, fitted)
+    return Grid(coding.variables, values, coding, fitted, two_valued)
+
+
+def _two_valued(coding: Coding, fitted: Fitted) -> dict[str, np.ndarray]:
+    """Numeric variables that are columns of X with two values, and whether each row has the greater one."""
+    if fitted.design is None:
+        return {}
+    columns = {
+        term.variables[0]: term.columns.start
+        for term in coding.terms
+        if len(term.factors) == 1 and term.factors == term.variables
+    }
+    out = {}
+    for variable in coding.variables:
+        if variable.kind == "numeric" and variable.name in columns and variable.low < variable.high:
+            values = fitted.design.X[:, columns[variable.name]]
+            greater = values == variable.high
+            if np.all(greater | (values == variable.low)):
+                out[variable.name] = greater
+    return out
 
 
 def _values(variable: Variable, given: Mapping[str, Any], spread: bool) -> list:

@@ -56,8 +56,8 @@ class MeansTables(CoefficientTables):
         by : str or list of str, optional
             More of them, within which means are compared.
         at : dict of str to value or list, optional
-            Values of variables in the grid.  By default numeric variables are at their means, factors have
-            all their levels.
+            Values of variables in the grid.  By default numeric variables are at their means, those with two
+            values at both, factors have all their levels.
         weights : {"equal", "proportional", "cells"}
             How the cells of the grid are averaged: all alike; by the frequencies in the data of the levels
             averaged over; by the frequency of each cell.  Prior weights count in frequencies.
@@ -193,6 +193,8 @@ class MeansTables(CoefficientTables):
         """
         coding = coding_of(self.fitted, "joint_tests")
         given = check_names("by", by, coding)
+        if not coding.variables:
+            return joint_frame(self._detached(ddf, information), [], given)
         grid = reference_grid(self.fitted, coding, at, spread=True)
         rows = grid.columns()
         basis = self._detached(ddf, information)

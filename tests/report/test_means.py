@@ -585,3 +585,59 @@ def test_arrays_have_no_grid(sleepstudy):
     result = mme.MixedLM(sleepstudy.Reaction, X, sleepstudy.Subject).fit()
     with pytest.raises(InferenceError, match="emmeans goes by the terms of a formula"):
         result.emmeans("Days")
+
+
+def test_two_values_are_levels(data):
+    """As in R's emmeans: a column of zeros and ones has both in the grid, and counts in weights."""
+    frame = data.assign(s=data.flag.astype(int), c=np.where(data.flag, 2.5, -1.0))
+    result = mme.lmer("y ~ a * s + b + (1 | g)", frame)
+    assert result.emmeans("s").labels["s"].tolist() == [0.0, 1.0]
+    assert result.emmeans("a").L["s"].tolist() == [0.5] * 3
+    assert "Averaged over s, b (equal weights)." in repr(result.emmeans("a"))
+    share = frame.groupby("a")["s"].mean()
+    np.testing.assert_allclose(result.emmeans("a", weights="cells").L["s"], share)
+    assert result.emmeans("a", weights="cells", at={"s": 1}).L["s"].tolist() == [1.0] * 3
+    assert result.emmeans("a", at={"s": 0.2}).L["s"].tolist() == [0.2] * 3
+    boolean = mme.lmer("y ~ a * flag + b + (1 | g)", frame)
+    for table in (result, mme.lmer("y ~ a * c + b + (1 | g)", frame)):
+        np.testing.assert_allclose(
+            table.joint_tests().iloc[:, 1:], boolean.joint_tests().iloc[:, 1:], rtol=1e-6
+        )
+
+
+def test_levels_of_every_type(data):
+    """Numbers, booleans, categories with some that do not occur, nullable: counted by value."""
+    rng = np.random.default_rng(1)
+    n = len(data)
+    columns = {
+        "cat": pd.Categorical(
+            rng.choice(["mid", "low", "high"], n), categories=["mid", "low", "high", "none"]
+        ),
+        "ord": pd.Categorical(rng.choice(["mid", "low"], n), categories=["low", "mid"], ordered=True),
+        "num": pd.Categorical(rng.integers(3, 6, n) * 10),
+        "nullable": pd.array(rng.integers(0, 3, n), dtype="Int64"),
+        "text": pd.array(rng.choice(["x", "y", "z"], n), dtype="string"),
+        "real": rng.integers(0, 3, n).astype(float),
+        "obj": np.array([1, 2, 3], dtype=object)[rng.integers(0, 3, n)],
+    }
+    frame = data.assign(**columns)
+    for name in columns:
+        coded = f"C({name})" if name in ("nullable", "real", "obj") else name
+        result = mme.lmer(f"y ~ {coded} + a + (1 | g)", frame)
+        counts = frame[name].value_counts(normalize=True).sort_index()
+        counts = counts[counts > 0]
+        labels = result.emmeans(name).labels[name].tolist()
+        assert sorted(labels) == sorted(counts.index.tolist())
+        L = result.emmeans("a", weights="proportional").L.iloc[0]
+        expected = [counts[level] for level in labels[1:]]
+        np.testing.assert_allclose([v for k, v in L.items() if k.startswith(coded)], expected)
+        again = pickle.loads(pickle.dumps(result))
+        np.testing.assert_array_equal(again.emmeans("a", weights="proportional").L.iloc[0], L)
+        assert len(result.emmeans(name, at={name: labels[-1]})) == 1
+
+
+def test_no_fixed_effects(sleepstudy):
+    result = mme.lmer("Reaction ~ 0 + (1 | Subject)", sleepstudy)
+    assert result.anova().empty and result.joint_tests().empty
+    with pytest.raises(InferenceError, match="no fixed effects"):
+        result.emmeans([])
