@@ -13,6 +13,7 @@ from .columns import Columns, EngineColumns, FixedTerm
 from .frame import ModelFrame
 from .levels import GroupCoding
 from .newdata import NewRows
+from .parse import column_in
 from .pieces import FactorCoding, Piece
 
 __all__ = ["Coding", "NewTerm", "TermCoding", "Variable", "describe", "sum_offsets"]
@@ -147,7 +148,7 @@ class Coding:
         logical = {v.name for v in self.variables if v.kind == "categorical"}
 
         def coded(factor: FactorCoding) -> FactorCoding:
-            if factor.matrix is None and factor.width == 1 and factor.name in logical:
+            if factor.matrix is None and factor.width == 1 and column_in(factor.name, logical) is not None:
                 return replace(factor, matrix=np.array([[0.0], [1.0]]))
             return factor
 

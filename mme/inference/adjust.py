@@ -30,14 +30,14 @@ class Family:
     Attributes
     ----------
     df : ndarray, shape (q,)
-    covariance : ndarray, shape (q, q)
-        Of the estimates.
+    root : ndarray, shape (q, r)
+        A, where A A' is the covariance of the estimates.
     means : int
         Of how many means the tests are all differences; 0 where they are something else.
     """
 
     df: np.ndarray
-    covariance: np.ndarray
+    root: np.ndarray
     means: int = 0
 
 
@@ -78,7 +78,7 @@ def adjusted_p(t: np.ndarray, family: Family, adjust: str | None, seed: int) -> 
 
         out[told] = studentized_range.sf(np.sqrt(2.0) * np.abs(t[told]), family.means, family.df[told])
     elif adjust == "mvt":
-        rank, largest = _directions(family.covariance[np.ix_(told, told)], seed)
+        rank, largest = _directions(family.root[told], seed)
         out[told] = [
             mvt_tail(abs(x), df, rank, largest) for x, df in zip(t[told], family.df[told], strict=True)
         ]
@@ -101,7 +101,7 @@ def half_widths(se: np.ndarray, family: Family, adjust: str | None, alpha: float
         return _by_df(lambda d: _tukey_quantile(alpha, family.means, d), df) * se
     if adjust == "mvt":
         told = ~np.isnan(se) & ~np.isnan(df)
-        rank, largest = _directions(family.covariance[np.ix_(told, told)], seed)
+        rank, largest = _directions(family.root[told], seed)
         return _by_df(lambda d: _mvt_quantile(alpha, d, rank, largest), df) * se
     return t_quantile(alpha / q, df) * se
 
@@ -166,12 +166,11 @@ def _mvt_quantile(alpha: float, df: float, rank: int, largest: np.ndarray) -> fl
     return float(brentq(lambda t: mvt_tail(t, df, rank, largest) - alpha, 0.0, high, xtol=1e-10))
 
 
-def _directions(covariance: np.ndarray, seed: int) -> tuple[int, np.ndarray]:
+def _directions(root: np.ndarray, seed: int) -> tuple[int, np.ndarray]:
     """Rank of a covariance, and the largest |A u| in directions u, A A' the correlations."""
-    size = np.sqrt(np.diag(covariance))
-    w, Q = np.linalg.eigh(covariance / np.outer(size, size))
-    used = w > 1e-10 * w[-1]
-    A = Q[:, used] * np.sqrt(w[used])
+    U, s, _ = np.linalg.svd(root / np.linalg.norm(root, axis=1, keepdims=True), full_matrices=False)
+    used = s > 1e-6 * s[0]
+    A = U[:, used] * s[used]
     rank = int(used.sum())
     if rank == 1:
         return 1, np.abs(A).max(axis=0)

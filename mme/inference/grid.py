@@ -23,6 +23,7 @@ from ..formula.parse import column_in
 __all__ = ["Grid", "averages", "check_names", "check_weights", "combinations_of", "reference_grid", "slopes"]
 
 _WEIGHTS = ("equal", "proportional", "cells")
+_HEAD = 1000  # rows that tell most numeric variables from those with two values
 _STEP = 1e-3  # of a covariate's range, for derivatives
 
 
@@ -170,17 +171,21 @@ def _two_valued(coding: Coding, fitted: Fitted) -> dict[str, np.ndarray]:
     """Numeric variables that are columns of X with two values, and whether each row has the greater one."""
     if fitted.design is None:
         return {}
+    names = [v.name for v in coding.variables]
     columns = {
-        term.variables[0]: term.columns.start
+        column_in(term.factors[0], names): term.columns.start
         for term in coding.terms
-        if len(term.factors) == 1 and term.factors == term.variables
+        if len(term.factors) == 1
     }
     out = {}
     for variable in coding.variables:
         if variable.kind == "numeric" and variable.name in columns and variable.low < variable.high:
             values = fitted.design.X[:, columns[variable.name]]
-            greater = values == variable.high
-            if np.all(greater | (values == variable.low)):
+            for part in (values[:_HEAD], values):
+                greater = part == variable.high
+                if not np.all(greater | (part == variable.low)):
+                    break
+            else:
                 out[variable.name] = greater
     return out
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 
 import numpy as np
 
@@ -177,7 +179,9 @@ def type_three(cells: Sequence[TermCells], rows: np.ndarray, names: Sequence[str
         over_cells = estimable @ functions
         for c in group:
             other = [span[t.term] for t in group if t.term != c.term and t.term not in above[c.term]]
-            L = _hypothesis(over_cells, span[c.term], np.concatenate([np.zeros(0, dtype=int), *other]))
+            none = np.zeros(0, dtype=int)
+            H = _hypothesis(over_cells, span[c.term], np.concatenate([none, *other]), bool(above[c.term]))
+            L = _as_differences(H, H @ over_cells[:, span[c.term]], c)
             full = np.zeros((len(L), rows.shape[1]))
             full[:, columns] = L @ estimable
             out[c.term].append(full)
@@ -208,17 +212,28 @@ def _functions(group: Sequence[TermCells], names: Sequence[str]) -> np.ndarray:
     for c, start in zip(group, starts, strict=False):
         B[start : start + len(c.matrix), at : at + c.matrix.shape[1]] = c.matrix
         at += c.matrix.shape[1]
-    size = np.sqrt(np.diag(W))
-    told = np.linalg.matrix_rank(W / np.outer(size, size), hermitian=True)
     M = B.T @ W @ B
     scale = np.sqrt(np.diag(M))
-    if np.any(scale == 0.0) or told != np.linalg.matrix_rank(M / np.outer(scale, scale), hermitian=True):
+    unit = M / np.outer(scale, scale) if np.all(scale > 0.0) else np.zeros_like(M)
+    if len(M) != _functions_of_levels(group) or np.linalg.eigvalsh(unit)[0] < _ZERO:
         listed = ", ".join(names[c.term] for c in group)
         raise InferenceError(
             f"type=3 is about all levels of every factor, and the columns of {listed} do not tell them "
             "apart. Use type=1 or type=2, or contrasts with one column less than levels."
         )
-    return np.linalg.solve(M, B.T @ W)
+    return np.linalg.solve(unit, (B.T @ W) / scale[:, None]) / scale[:, None]
+
+
+def _functions_of_levels(group: Sequence[TermCells]) -> int:
+    """How many independent functions of the levels the cells of some terms have."""
+    sizes = {name: size for c in group for name, size in zip(c.classes, c.sizes, strict=True)}
+    sets = {
+        frozenset(part)
+        for c in group
+        for k in range(len(c.classes) + 1)
+        for part in combinations(c.classes, k)
+    }
+    return sum(prod(sizes[name] - 1 for name in part) for part in sets)
 
 
 def _within(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -240,23 +255,27 @@ def _left_null(M: np.ndarray) -> np.ndarray:
     return U[:, rank:].T
 
 
-def _hypothesis(functions: np.ndarray, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _hypothesis(functions: np.ndarray, own: np.ndarray, other: np.ndarray, contained: bool) -> np.ndarray:
     """Combinations of functions over cells that are a term's type III rows; shape (q, functions)."""
     H = _left_null(functions[:, other])
-    E = H @ functions
-    size = np.linalg.norm(functions, axis=1).max(initial=0.0)
-    E = np.where(np.abs(E) > 1e-12 * size, E, 0.0)
-    alone = _left_null(E[:, own])
-    free = _left_null(E @ E.T @ alone.T)
-    H = free @ H
-    return _as_differences(H, H @ functions[:, own])
+    if contained:
+        E = H @ functions
+        alone = _left_null(E[:, own])
+        H = _left_null(E @ E.T @ alone.T) @ H
+    return H
 
 
-def _as_differences(H: np.ndarray, on_cells: np.ndarray) -> np.ndarray:
+def _as_differences(H: np.ndarray, on_cells: np.ndarray, cells: TermCells) -> np.ndarray:
     """The same rows as differences from the first levels: what q t-tests make of them depends on the rows."""
     q = len(H)
     if q == 0:
         return H
+    beyond = np.flatnonzero(np.all([level > 0 for level in cells.levels.values()], axis=0))
+    if cells.classes and beyond.size == q:
+        s = np.linalg.svd(on_cells[:, beyond], compute_uv=False)
+        if s[-1] > _ZERO * s[0]:
+            return np.linalg.solve(on_cells[:, beyond], H)
+    # cells are empty, or there is no intercept: the last cells that are independent
     pivots: list[int] = []
     basis = np.zeros((q, 0))
     for cell in range(on_cells.shape[1])[::-1]:

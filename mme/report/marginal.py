@@ -255,12 +255,13 @@ class MarginalMeans:
         p, half = np.full(len(self), np.nan), np.full(len(self), np.nan)
         if adjust == "tukey" and not self._pairwise:
             adjust = "sidak"
-        kept = self._basis.kept
-        covariance = self._basis.covariance()
+        K = np.zeros((len(self), 0))
+        if adjust == "mvt":
+            w, Q = np.linalg.eigh(self._basis.covariance())
+            K = self._rows[:, self._basis.kept] @ (Q * np.sqrt(np.maximum(w, 0.0)))
         for _, at in self._groups(self.by):
-            K = self._rows[at][:, kept]
             means = round((1 + np.sqrt(1 + 8 * at.size)) / 2) if self._pairwise else 0
-            family = Family(rows.df[at], K @ covariance @ K.T, means)
+            family = Family(rows.df[at], K[at], means)
             # one mean, one test: nothing to adjust for
             own = None if at.size == 1 else adjust
             p[at] = adjusted_p(rows.t[at], family, own, 0)
