@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -74,9 +76,7 @@ def adjusted_p(t: np.ndarray, family: Family, adjust: str | None, seed: int) -> 
         return p
     out = np.full(p.size, np.nan)
     if adjust == "tukey":
-        from scipy.stats import studentized_range
-
-        out[told] = studentized_range.sf(np.sqrt(2.0) * np.abs(t[told]), family.means, family.df[told])
+        out[told] = _studentized_range("sf", np.sqrt(2.0) * np.abs(t[told]), family.means, family.df[told])
     elif adjust == "mvt":
         rank, largest = _directions(family.root[told], seed)
         out[told] = [
@@ -108,9 +108,17 @@ def half_widths(se: np.ndarray, family: Family, adjust: str | None, alpha: float
 
 @lru_cache(maxsize=256)
 def _tukey_quantile(alpha: float, means: int, df: float) -> float:
+    return float(_studentized_range("ppf", 1.0 - alpha, means, df)) / np.sqrt(2.0)
+
+
+def _studentized_range(function: str, *arguments: Any) -> Any:
+    from scipy.integrate import IntegrationWarning
     from scipy.stats import studentized_range
 
-    return float(studentized_range.ppf(1.0 - alpha, means, df)) / np.sqrt(2.0)
+    with warnings.catch_warnings():
+        # at some 10,000 degrees of freedom quad doubts integrals that are right to eleven digits
+        warnings.simplefilter("ignore", IntegrationWarning)
+        return getattr(studentized_range, function)(*arguments)
 
 
 def _by_df(quantile: Callable[[float], float], df: np.ndarray) -> np.ndarray:
