@@ -274,12 +274,20 @@ def _in_flags(message: str) -> str:
 
 def _as_json(results: LinearMixedModelResults) -> dict[str, object]:
     """Estimates and the convergence record, numbers as they are, None where they are not finite."""
+    from .inference.coefficients import longer_than_the_fit
+
+    fitted = results.fitted
+    # what the summary computed, and nothing that it would not
+    tests = results.coef_table() if fitted.exact and not longer_than_the_fit(fitted) else None
     fixed = {
-        name: {"estimate": _number(b), "se": _number(se), "t": _number(t)}
+        name: {"estimate": _number(b), "se": _number(se), "t": _number(t), "df": None, "p": None}
         for name, b, se, t in zip(
             results.fe_params.index, results.fe_params, results.bse_fe, results.tvalues, strict=True
         )
     }
+    if tests is not None:
+        for name, df, p in zip(fixed, tests["df"], tests["p"], strict=True):
+            fixed[name].update(df=_number(df), p=_number(p))
     varcorr = [
         {**row, "vcov": _number(row["vcov"]), "sdcor": _number(row["sdcor"])}
         for row in results.varcorr.to_dict("records")
@@ -299,6 +307,7 @@ def _as_json(results: LinearMixedModelResults) -> dict[str, object]:
         "bic": _number(results.bic),
         "theta": [float(value) for value in results.theta],
         "sigma": results.sigma,
+        "ddf": None if tests is None else tests.attrs["ddf"],
         "fixed_effects": fixed,
         "varcorr": varcorr,
         "is_singular": results.is_singular,

@@ -75,6 +75,13 @@ def small_sample_reference() -> dict[str, dict]:
         return json.load(file)["models"]
 
 
+@cache
+def emmeans_reference() -> dict[str, dict]:
+    """Models of tests/reference/emmeans.json by name."""
+    with open(HERE / "reference" / "emmeans.json") as file:
+        return json.load(file)["models"]
+
+
 def mark_slow(cases: Iterable, slow: Callable[[Any], bool]) -> list:
     """Cases of a parametrization, those for which `slow` holds left out of the fast lane.
 

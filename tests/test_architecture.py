@@ -41,6 +41,7 @@ LAZY = {
     ("__main__", "exceptions"): "a misspelt option is answered before models and their libraries are set up",
     ("__main__", "lmm.model"): "a misspelt option is answered before models and their libraries are set up",
     ("__main__", "hints"): "a misspelt option is answered before models and their libraries are set up",
+    ("__main__", "inference.coefficients"): "as lmm.model, which imports it",
     ("__main__", ""): "a misspelt option is answered before models and their libraries are set up",
     ("engine.kernels", "engine.kernels.dispatchers"): "Numba takes long to import; the first kernel wants it",
     ("__main__", "engine.runtime.warm"): "compiles; asked for by --warm alone",

@@ -60,6 +60,9 @@ def test_json_holds_the_fit(csv, tmp_path, capsys, flags, method):
     assert got["n_groups"] == {"Subject": 18}
     assert {k: v["estimate"] for k, v in got["fixed_effects"].items()} == results.fe_params.to_dict()
     assert {k: v["se"] for k, v in got["fixed_effects"].items()} == results.bse_fe.to_dict()
+    assert got["ddf"] == "satterthwaite"
+    assert {k: v["df"] for k, v in got["fixed_effects"].items()} == results.df.to_dict()
+    assert {k: v["p"] for k, v in got["fixed_effects"].items()} == results.pvalues.to_dict()
     assert [(row["grp"], row["var1"], row["var2"]) for row in got["varcorr"]] == [
         ("Subject", "(Intercept)", None),
         ("Subject", "Days", None),
@@ -323,3 +326,20 @@ def test_messages_speak_of_flags():
         ("write reml=True or reml=False.", "write --ml or nothing (REML)."),
     ]:
         assert _in_flags(given) == wanted
+
+
+def test_json_has_no_degrees_of_freedom_where_the_summary_has_none(csv, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "fit.json"
+    assert (
+        main(["Reaction ~ Days + (1 | Subject)", str(csv), "--json", str(out), "--solver", "iterative"]) == 0
+    )
+    got = json.loads(out.read_text())
+    assert got["ddf"] is None
+    assert [(row["df"], row["p"]) for row in got["fixed_effects"].values()] == [(None, None)] * 2
+    assert all(row["se"] > 0 for row in got["fixed_effects"].values())
+    for module in ("report.summary", "inference.coefficients"):
+        monkeypatch.setattr(f"mme.{module}.longer_than_the_fit", lambda fitted: 10.0)
+    monkeypatch.setattr("mme.report.coefficients.inference_basis", lambda *_: pytest.fail("it was computed"))
+    assert main([SLOPE, str(csv), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["ddf"] is None
+    assert "longer than the fit" in capsys.readouterr().out

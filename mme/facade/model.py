@@ -20,7 +20,8 @@ from ..fit.forecast import Preflight, check_rows, forecast, shown
 from ..fit.options import route_of
 from ..fit.perfect import limit_equations
 from ..formula.coding import Coding
-from ..formula.frame import to_pandas
+from ..formula.frame import ModelFrame, to_pandas
+from ..formula.occurrences import Occurrences
 from ..hints import data_hint, option_hint
 from .design.coding import FormulaParts, coding_of_formulas, no_coding
 from .design.components import LazyVCSpec, VCSpec, components_from_spec
@@ -48,7 +49,7 @@ from .results.results import MixedLMResultsWrapper
 
 __all__ = ["MixedLM", "mixedlm"]
 
-_BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding")
+_BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding", "occurrences")
 
 
 class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
@@ -351,6 +352,11 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             self.data.exog_re_names,
             self.group_index.labels,
         )
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        """Levels of the formula's factors in the rows; only of `from_formula`."""
+        return Occurrences.of(self.coding.variables, ModelFrame(self.data.frame))
 
     def need_data(self) -> None:
         if self.endog is None:

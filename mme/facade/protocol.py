@@ -96,6 +96,9 @@ class MixedResults(Protocol):
     def bse_re(self) -> np.ndarray:
         """Standard errors of cov_re and vcomp."""
 
+    def coef_table(self, ddf: str | None = None, alpha: float = 0.05) -> Any:  # a frame of pandas
+        """Fixed effects with degrees of freedom."""
+
     @property
     def _group_sizes(self) -> tuple[int, float, float, float]:
         """Number of groups, smallest, largest and mean size."""

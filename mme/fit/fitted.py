@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..engine.iterative.marginal import IterativePoint
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
+    from ..formula.coding import Coding
+    from ..formula.occurrences import Occurrences
 
 __all__ = ["Fitted", "Labels", "TermLabels"]
 
@@ -93,6 +95,10 @@ class Fitted:
     restriction : str
         Why the estimate is not the maximum of the likelihood over all parameters (penalties, parameters held
         at a value); empty if it is.
+    coding : callable -> Coding, or None
+        How the formula made the columns of X; it raises DataError where there was no formula.
+    occurrences : callable -> Occurrences, or None
+        Levels of the formula's factors in the rows.
     """
 
     labels: Labels
@@ -110,9 +116,17 @@ class Fitted:
     record: FitRecord | None = None
     monte_carlo: MonteCarlo | None = None
     restriction: str = ""
+    coding: Callable[[], Coding] | None = None
+    occurrences: Callable[[], Occurrences] | None = None
 
     @classmethod
-    def of(cls, fit: Fit, labels: Labels) -> Fitted:
+    def of(
+        cls,
+        fit: Fit,
+        labels: Labels,
+        coding: Callable[[], Coding] | None = None,
+        occurrences: Callable[[], Occurrences] | None = None,
+    ) -> Fitted:
         """A fit of the engine with labels."""
         return cls(
             labels=labels,
@@ -129,6 +143,8 @@ class Fitted:
             design=fit.design,
             record=fit.record,
             monte_carlo=fit.monte_carlo,
+            coding=coding,
+            occurrences=occurrences,
         )
 
     @property

@@ -17,6 +17,7 @@ from .columns import INTERCEPT, Columns
 from .frame import ModelFrame, suggest
 from .levels import GroupCoding
 from .matrix import MatrixBuilder
+from .occurrences import Occurrences
 from .parse import Bar, ParsedFormula, names_in, parse_formula
 from .scope import Scope
 
@@ -46,6 +47,8 @@ class ModelDesign:
         Rows of the data, before `subset` and missing values.
     coding : Coding
         How the columns and codes were made, for rows of other frames.
+    occurrences : Occurrences
+        Levels of the fixed part's factors in the rows.
     """
 
     design: Design
@@ -57,6 +60,7 @@ class ModelDesign:
     dropped: int
     given: int
     coding: Coding
+    occurrences: Occurrences
 
 
 def build_design(
@@ -167,6 +171,7 @@ def build_design(
         frame.dropped,
         len(frame.data),
         coding,
+        Occurrences.of(coding.variables, frame),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -13,6 +13,8 @@ from .columns import Columns, EngineColumns, FixedTerm
 from .frame import ModelFrame
 from .levels import GroupCoding
 from .newdata import NewRows
+from .parse import column_in
+from .pieces import FactorCoding, Piece
 
 __all__ = ["Coding", "NewTerm", "TermCoding", "Variable", "describe", "sum_offsets"]
 
@@ -139,6 +141,21 @@ class Coding:
     def terms(self) -> tuple[FixedTerm, ...]:
         """Terms of the fixed part, with their columns, factors and variables."""
         return self.fixed_columns.terms
+
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], ...]:
+        """How the columns of every term are products of its factors' codings; booleans are factors, too."""
+        logical = {v.name for v in self.variables if v.kind == "categorical"}
+
+        def coded(factor: FactorCoding) -> FactorCoding:
+            if factor.matrix is None and factor.width == 1 and column_in(factor.name, logical) is not None:
+                return replace(factor, matrix=np.array([[0.0], [1.0]]))
+            return factor
+
+        return tuple(
+            tuple(Piece(piece.columns, tuple(map(coded, piece.factors))) for piece in pieces)
+            for pieces in self.fixed_columns.pieces
+        )
 
     def rows(self, data: object, context: Mapping[str, object] | None = None) -> NewRows:
         """Rows to code.

@@ -17,6 +17,7 @@ from .captured import Captured
 from .evaluate import check_finite, evaluate, real_values
 from .newdata import NewRows, refuse_unseen
 from .parse import column_in, names_in
+from .pieces import Piece, numeric_piece, structure_pieces
 from .safe import is_elementwise
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ class Columns(Protocol):
     def terms(self) -> tuple[FixedTerm, ...]:
         """The terms and their columns."""
 
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], ...]:
+        """How the columns of every term are products of its factors' codings."""
+
     def levels(self, name: str) -> list | None:
         """Levels of a column that is coded as a factor, in order; None for any other."""
 
@@ -112,6 +117,13 @@ class PlainColumns:
         first = (FixedTerm(INTERCEPT, slice(0, 1)),) * start
         return first + tuple(
             FixedTerm(name, slice(j, j + 1), (name,), (name,)) for j, name in enumerate(self.names, start)
+        )
+
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], ...]:
+        start = int(self.intercept)
+        return ((Piece(slice(0, 1)),),) * start + tuple(
+            (numeric_piece(name, j),) for j, name in enumerate(self.names, start)
         )
 
     def levels(self, name: str) -> list | None:
@@ -242,6 +254,10 @@ class EngineColumns:
     @property
     def terms(self) -> tuple[FixedTerm, ...]:
         return structure_terms(self.spec, self.kinds)
+
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], ...]:
+        return structure_pieces(self.spec, self.labels)
 
     def levels(self, name: str) -> list | None:
         for expr, levels in structure_levels(self.spec):

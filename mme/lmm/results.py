@@ -21,6 +21,7 @@ from ..inference.variances import variance_covariance
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
+from ..report.wald import WaldTests
 
 if TYPE_CHECKING:
     from ..report.tables import TitledSummary
@@ -38,7 +39,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults(Inferences):
+class LinearMixedModelResults(Inferences, WaldTests):
     """A fitted linear mixed model.
 
     Parameters
@@ -340,7 +341,8 @@ class LinearMixedModelResults(Inferences):
             TermLabels(group, tuple(term.column_names), term.n_levels, term.structure)
             for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
         )
-        return Fitted.of(self.fit, Labels(labels.response, tuple(self._design.x_names), terms))
+        names = Labels(labels.response, tuple(self._design.x_names), terms)
+        return Fitted.of(self.fit, names, lambda: labels.coding, lambda: labels.occurrences)
 
     @property
     def _design(self) -> Design:

@@ -6,13 +6,12 @@ from collections.abc import MutableMapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
 from ..inference.tails import f_tail
+from .hypotheses import hypothesis
 
 __all__ = ["CoefficientTables", "coef_table", "contrast_table"]
 
@@ -102,10 +101,13 @@ class CoefficientTables:
 
         Parameters
         ----------
-        L : array_like, shape (p,) or (q, p); or Series or DataFrame
-            Rows of the hypothesis.  Those of pandas go by the names of the coefficients; what they do not
-            name is zero.
+        L : str, array_like of shape (p,) or (q, p), mapping, Series, DataFrame, or a list of these
+            The hypothesis.  Text goes by the names of the coefficients, as they are: ``"Days - 10 = 0"``,
+            ``"A[T.b] = A[T.c] = 0"``, ``["A[T.b]:x = 0", "x = 2"]``.  So do mappings and what is pandas',
+            where zero is what they do not name; rows of numbers go by position.  Several rows are one joint
+            hypothesis.
         value : float or array_like, shape (q,)
+            Of rows of numbers; text has its own.
         ddf, alpha, information
             As in `coef_table`.
 
@@ -135,6 +137,9 @@ class CoefficientTables:
         >>> result.contrast([1, 5])[["estimate", "df"]].round(2)  # the mean after five days
            estimate    df
         0    303.74  17.0
+        >>> result.contrast("Days - 10 = 0")[["estimate", "t"]].round(2)
+           estimate    t
+        0     10.47  0.3
         """
         return contrast_table(self.fitted, L, value, ddf, alpha, information, self._small_sample)
 
@@ -164,11 +169,7 @@ def contrast_table(
 ) -> pd.DataFrame:
     """See `CoefficientTables.contrast`; `cache` as in `coef_table`."""
     alpha = check_alpha(alpha)
-    matrix = _hypothesis(L, fitted.labels.fixed)
-    try:
-        against = np.broadcast_to(np.asarray(value, dtype=np.float64), (len(matrix),))
-    except ValueError as error:
-        raise OptionError(f"value must be a number, or {len(matrix)} of them, one per row of L.") from error
+    matrix, against = hypothesis(L, value, fitted.labels.fixed)
     basis = inference_basis(fitted, ddf, information, cache)
     if len(matrix) == 1:
         return _described(_frame(basis.rows(matrix, against, alpha), pd.RangeIndex(1)), basis, alpha)
@@ -188,28 +189,3 @@ def _described(frame: pd.DataFrame, basis: Basis, alpha: float) -> pd.DataFrame:
         {"ddf": basis.ddf, "information": basis.information, "alpha": alpha, "notes": basis.notes}
     )
     return frame
-
-
-def _hypothesis(L: Any, names: tuple[str, ...]) -> np.ndarray:
-    """Rows over the coefficients, shape (q, p)."""
-    if isinstance(L, pd.Series):
-        L = L.to_frame().T
-    if isinstance(L, pd.DataFrame):
-        unknown = [str(name) for name in L.columns if name not in names]
-        if unknown:
-            raise OptionError(
-                f"L names {', '.join(unknown)}, which are no coefficients. Known: {', '.join(names)}."
-            )
-        L = L.reindex(columns=list(names), fill_value=0.0)
-    try:
-        matrix = np.atleast_2d(np.asarray(L, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise OptionError("L must hold numbers: one row, or rows of equal length.") from error
-    if matrix.ndim != 2 or matrix.shape[1] != len(names) or len(matrix) == 0:
-        raise OptionError(
-            f"L has shape {np.shape(L)}; its rows need {len(names)} numbers, one per coefficient: "
-            f"{', '.join(names)}."
-        )
-    if not np.all(np.isfinite(matrix)):
-        raise OptionError("L has values that are missing or infinite.")
-    return matrix

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .coefficients import CoefficientTables
+from .anova import AnovaTables
+from .means import MeansTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(CoefficientTables):
+class Inferences(AnovaTables, MeansTables):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

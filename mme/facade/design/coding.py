@@ -19,6 +19,7 @@ from ...formula.frame import ModelFrame, is_object
 from ...formula.levels import GroupCoding, categorical_type
 from ...formula.newdata import NewRows, refuse_unseen
 from ...formula.parse import column_in, names_in
+from ...formula.pieces import Piece, patsy_pieces, structure_pieces
 from ..releases import FormulaManager
 from .frame import coding_from_data, naming
 
@@ -113,6 +114,12 @@ class SpecColumns:
                 used |= dict.fromkeys(names_in(factor, self.kinds)[0])
             out.append(FixedTerm(term.name(), columns, factors, tuple(used)))
         return tuple(out)
+
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], ...]:
+        if hasattr(self.spec, "structure"):
+            return structure_pieces(self.spec, self.labels)
+        return patsy_pieces(self.spec)
 
     def levels(self, name: str) -> list | None:
         for factor, levels in self._factors():

@@ -472,26 +472,26 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
     def fitted(self) -> Fitted:
         """The estimate with its labels, as reports and inference take it from either door."""
         model = self.model
-        there = model.endog is not None
         effects = tuple(str(n) for n in model.data.exog_re_names) if self.k_re else ()
         terms = [TermLabels(model.group_name, effects, model.n_groups, FULL)] if self.k_re else []
         terms += [TermLabels(c.name, (c.name,), c.n_columns, FULL) for c in model.exog_vc.components]
-        k = self.k_fe
         return Fitted(
             labels=Labels(model.endog_names, tuple(str(n) for n in model.exog_names), tuple(terms)),
             reml=self.reml,
             n=int(self.nobs),
             nu=int(self.df_resid if self.reml else self.nobs),
             beta=self.fe_params,
-            vcov_beta=lambda: np.asarray(self.cov_params())[:k, :k],
+            vcov_beta=lambda: np.asarray(self.cov_params())[: self.k_fe, : self.k_fe],
             lam=tuple(relative_factors(self.cov_re_unscaled, self.params_object.vcomp)),
             sigma2=self.scale,
             loglik=self.llf,
             converged=self.converged,
             objective=lambda: self._likelihood.objective(self.reml),
-            design=self._likelihood.design if there else None,
+            design=self._likelihood.design if model.endog is not None else None,
             monte_carlo=self.monte_carlo,
             restriction=restriction(self),
+            coding=lambda: model.coding,
+            occurrences=lambda: model.occurrences,
         )
 
     # -- summary, storage ------------------------------------------------------------------------
@@ -503,6 +503,7 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
         xname_re: list[str] | None = None,
         title: str | None = None,
         alpha: float = 0.05,
+        ddf: str | None = None,
     ) -> summary2.Summary:
         """Summary tables: the fit, and the parameters (variances on the variance scale).
 
@@ -514,8 +515,10 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
         title : str, optional
         alpha : float
             One less the level of the confidence intervals.
+        ddf : str, optional
+            Degrees of freedom of the fixed effects, as in `coef_table`; None: statsmodels' z.
         """
-        return summary_tables(self, self.fitted, yname, xname_fe, xname_re, title, alpha)
+        return summary_tables(self, self.fitted, yname, xname_fe, xname_re, title, alpha, ddf)
 
     @property
     def fit_info(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def summary_tables(
     xname_re: list[str] | None,
     title: str | None,
     alpha: float,
+    ddf: str | None = None,
 ) -> summary2.Summary:
     """See `MixedLMResults.summary`."""
     names = list(results.model.data.param_names)
@@ -66,23 +67,25 @@ def summary_tables(
         }
     )
     smry.add_title("Mixed Linear Model Regression Results" if title is None else title)
-    table = np.full((len(names), 6), np.nan)
-    fixed = fixed_effects(fitted)
-    half = norm.isf(alpha / 2) * fixed.se
-    table[:k_fe] = np.column_stack(
-        [
-            fixed.estimate,
-            fixed.se,
-            fixed.statistic,
-            2 * norm.sf(np.abs(fixed.statistic)),
-            fixed.estimate - half,
-            fixed.estimate + half,
-        ]
-    )
+    if ddf is None:
+        fixed = fixed_effects(fitted)
+        half = norm.isf(alpha / 2) * fixed.se
+        p = 2 * norm.sf(np.abs(fixed.statistic))
+        own = [fixed.estimate, fixed.se, fixed.statistic, p, fixed.estimate - half, fixed.estimate + half]
+        columns, notes = ["Coef.", "Std.Err.", "z", "P>|z|"], []
+    else:
+        tests = results.coef_table(ddf, alpha)
+        own = [tests[name] for name in ("estimate", "se", "df", "t", "p", "lower", "upper")]
+        columns = ["Coef.", "Std.Err.", "df", "t", "P>|t|"]
+        notes = [f"Degrees of freedom: {tests.attrs['ddf']}.", *tests.attrs["notes"]]
+    columns += [f"[{alpha / 2}", f"{1 - alpha / 2}]"]
+    table = np.full((len(names), len(columns)), np.nan)
+    table[:k_fe] = np.column_stack(own)
     table[k_fe:, 0] = np.concatenate((results.cov_re[np.tril_indices(results.k_re)], results.vcomp))
     table[k_fe:, 1] = results.bse_re
-    columns = ["Coef.", "Std.Err.", "z", "P>|z|", f"[{alpha / 2}", f"{1 - alpha / 2}]"]
     text = [[f"{x:.3f}" if np.isfinite(x) else "" for x in row] for row in table]
     smry.add_df(pd.DataFrame(text, index=names, columns=columns), align="r")
+    for note in notes:
+        smry.add_text(note)
     results._complete(smry)
     return smry

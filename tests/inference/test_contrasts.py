@@ -1,0 +1,115 @@
+"""Contrasts written as text, lists and dictionaries; what is wrong with them is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import load_data
+
+import mme
+from mme.exceptions import OptionError
+
+
+@pytest.fixture(scope="module")
+def oats():
+    return mme.lmer("yield ~ nitro * Variety + (1 | Block/Variety)", load_data("ub_oats"))
+
+
+def test_text_of_one_row(sleepstudy):
+    result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    expected = result.contrast([0, 1], value=10)
+    for text in (
+        "Days - 10 = 0",
+        "Days = 10",
+        "10 = Days",
+        ["Days - 10"],
+        ("Days = 10",),
+        "2 * Days / 2 - 10",
+    ):
+        got = result.contrast(text)
+        np.testing.assert_allclose(got[["t", "df", "p"]].abs(), expected[["t", "df", "p"]].abs(), rtol=1e-12)
+    assert result.contrast("Days = 10").estimate[0] == pytest.approx(result.fe_params["Days"])
+    np.testing.assert_allclose(
+        result.contrast("(Intercept) + 5 * Days", ddf="kenward-roger"),
+        result.contrast([1, 5], ddf="kenward-roger"),
+    )
+
+
+def test_names_with_brackets_colons_and_blanks():
+    data = load_data("Oats").assign(**{"my col": lambda d: np.arange(len(d)) % 7.0})
+    result = mme.lmer(
+        'yield ~ C(Variety, Treatment("Golden Rain")) * np.log(nitro + 1) + `my col` + (1 | Block)', data
+    )
+    names = list(result.fe_params.index)
+    assert any(":" in name and "[T.Golden Rain]" not in name and "(" in name for name in names)
+    for j, name in enumerate(names):
+        row = np.zeros(len(names))
+        row[j] = 1.0
+        pd.testing.assert_frame_equal(result.contrast(f"{name} = 0.5"), result.contrast(row, value=0.5))
+        if j:
+            expected = result.contrast(row - np.eye(len(names))[0])
+            pd.testing.assert_frame_equal(result.contrast(f"{name} - {names[0]} = 0"), expected)
+
+
+def test_several_rows_are_one_hypothesis(oats):
+    names = list(oats.fe_params.index)
+    a, b = names.index("Variety[T.Marvellous]"), names.index("Variety[T.Victory]")
+    L = np.zeros((2, len(names)))
+    L[0, a], L[1, b], L[1, a] = 1, 1, -1
+    expected = oats.contrast(L, value=[0, 2])
+    assert list(expected.columns) == ["F", "df1", "df2", "p"]
+    first, second = "Variety[T.Marvellous] = 0", "Variety[T.Victory] - Variety[T.Marvellous] = 2"
+    for written in (
+        [first, second],
+        f"{first}, {second}",
+        [first, (second,)],
+        [{"Variety[T.Marvellous]": 1.0}, second],
+        [L[0], second],
+        [pd.Series({"Variety[T.Marvellous]": 1.0}), second],
+    ):
+        pd.testing.assert_frame_equal(oats.contrast(written), expected)
+    chain = oats.contrast("Variety[T.Marvellous] = Variety[T.Victory] = 0")
+    np.testing.assert_allclose(chain, oats.contrast([-L[1], L[0] + L[1]]))
+    named = oats.contrast({"Variety[T.Victory]": 1, "Variety[T.Marvellous]": -1}, value=2)
+    pd.testing.assert_frame_equal(named, oats.contrast(second))
+
+
+def test_both_doors_read_text(sleepstudy):
+    lmer = mme.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy, tol=1e-12)
+    mixedlm = mme.mixedlm("Reaction ~ Days", sleepstudy, groups="Subject", re_formula="~Days").fit(gtol=1e-10)
+    np.testing.assert_allclose(
+        mixedlm.contrast("Intercept + 5 * Days = 300"),
+        lmer.contrast("(Intercept) + 5 * Days = 300"),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("L", "words"),
+    [
+        ("Dais = 0", r"'Dais' is no coefficient\. Did you mean 'Days'\?"),
+        ("Reaction = 0", r"'Reaction' is no coefficient\. Known: \(Intercept\), Days"),
+        (["Days = 0", "Daysss = 1"], r"'Daysss' is no coefficient\. Did you mean 'Days'"),
+        ("Days * Days = 1", "cannot be read: Can't multiply one variable by another"),
+        ("Days = ", "cannot be read: expected a noun"),
+        ("", "L is empty"),
+        ([], "L is empty"),
+        ({"Dais": 1.0}, r"names Dais, which are no coefficients.*Did you mean 'Days'"),
+        ({"Days": "much"}, "must hold numbers"),
+        ([1, 2, 3], r"need 2 numbers, one per coefficient: \(Intercept\), Days"),
+        (["Days = 0", [1, 2, 3]], "need 2 numbers"),
+        (["Days = 0", None], "L must hold text, or numbers"),
+        ([[1, 2], [1]], "rows of equal length"),
+    ],
+)
+def test_what_cannot_be_read(sleepstudy, L, words):
+    result = mme.lmer("Reaction ~ Days + (1 | Subject)", sleepstudy)
+    with pytest.raises(OptionError, match=words):
+        result.contrast(L)
+
+
+def test_text_has_its_own_value(sleepstudy):
+    result = mme.lmer("Reaction ~ Days + (1 | Subject)", sleepstudy)
+    with pytest.raises(OptionError, match=r"value=3 beside text.*'Days = 3'"):
+        result.contrast("Days", value=3)
