@@ -40,7 +40,7 @@ def test_what_cannot_be_given(result):
         result.summary(ddf="satterthwait")
     iterative = result.model.fit(solver="iterative")
     kept = iterative.summary(ddf="kenward-roger").tables[1]
-    assert kept.loc["Days", "df"] == "17.0"
+    assert kept.loc["Days", "df"] == "17.000"
     table = iterative.summary(ddf="normal").tables[1]
     assert list(table.columns)[-1] == "MC Err."
     assert table.loc["Days", "df"] == ""  # infinite
