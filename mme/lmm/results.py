@@ -5,6 +5,7 @@ Everything that costs more than a look-up is computed when first asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -290,6 +291,27 @@ class LinearMixedModelResults(Inferences, WaldTests):
         """Response less `fittedvalues`, shape (n,), on the data's index."""
         return pd.Series(self._design.y - self.fittedvalues, name="resid")
 
+    def predict(
+        self,
+        data: object = None,
+        random_effects: bool | str | Sequence[str] = True,
+        new_levels: str = "population",
+        offset: object = None,
+    ) -> pd.Series:
+        """Predictions x'b + z'u; `get_prediction` has their standard errors and intervals.
+
+        Parameters
+        ----------
+        data, random_effects, new_levels, offset
+            As in `get_prediction`.
+
+        Returns
+        -------
+        pandas.Series, shape (n,)
+            On the index of the data; NaN where a value is missing.
+        """
+        return self.get_prediction(data, random_effects, new_levels, offset=offset).predicted_mean
+
     # -- how it went --------------------------------------------------------------------------------------
 
     @property
@@ -342,7 +364,9 @@ class LinearMixedModelResults(Inferences, WaldTests):
             for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
         )
         names = Labels(labels.response, tuple(self._design.x_names), terms)
-        return Fitted.of(self.fit, names, lambda: labels.coding, lambda: labels.occurrences)
+        return Fitted.of(
+            self.fit, names, lambda: labels.coding, lambda: labels.occurrences, lambda: labels.index
+        )
 
     @property
     def _design(self) -> Design:

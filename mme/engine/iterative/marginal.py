@@ -80,6 +80,8 @@ class IterativePoint:
         contrast = np.r_[-st.b, 1.0]
         self._zr = [z @ contrast for z in zqy]
         self._root = np.linalg.inv(st.Ri).T if p else np.zeros((0, 0))
+        self.beta = np.full(eq.fixed.kept.size, np.nan)
+        self.beta[eq.fixed.kept] = eq.fixed.coefficients(st.b)
 
     @property
     def equations(self) -> Equations:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..likelihood import Likelihood
     from ..protocol import MixedModel
 
-__all__ = ["group_covariances", "random_effect_arrays"]
+__all__ = ["design_modes", "group_covariances", "random_effect_arrays"]
 
 
 def random_effect_arrays(
@@ -100,3 +100,9 @@ def _grams(model: MixedModel, params: MixedLMParams) -> tuple[np.ndarray, sp.csc
     values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     Z = sp.csr_array((values, (rows, columns)), shape=(index.n, starts[-1]))
     return starts, sp.csc_array(Z.T @ Z), sd
+
+
+def design_modes(model: MixedModel, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Random effects by term of the design, which has the columns of the components that rows use."""
+    used = [None] * bool(model.k_re) + [component.used for component in model.exog_vc.components]
+    return [u if part is None else u[part] for u, part in zip(arrays, used, strict=True)]

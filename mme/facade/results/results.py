@@ -27,7 +27,7 @@ from ..design.vc_formula import formula_columns
 from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
-from .blups import group_covariances, random_effect_arrays
+from .blups import design_modes, group_covariances, random_effect_arrays
 from .profile import profile_variance
 from .summary import restriction, summary_tables
 
@@ -337,11 +337,9 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
     @cache_readonly
     def fittedvalues(self) -> np.ndarray:
         """Fixed effects plus predicted random effects, shape (nobs,)."""
-        model, arrays = self.model, self._blups
-        fit = model.predict(self.params_object)
-        used = [None] * bool(self.k_re) + [component.used for component in model.exog_vc.components]
-        for term, u, part in zip(model.design().terms, arrays, used, strict=True):
-            fit = fit + term.times(u if part is None else u[part])
+        fit = self.model.predict(self.params_object)
+        for term, u in zip(self.model.design().terms, design_modes(self.model, self._blups), strict=True):
+            fit = fit + term.times(u)
         return fit
 
     @cache_readonly
@@ -490,6 +488,8 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
             design=self._likelihood.design if model.endog is not None else None,
             monte_carlo=self.monte_carlo,
             restriction=restriction(self),
+            modes=lambda: design_modes(model, self._blups),
+            row_labels=lambda: model.data.row_labels,
             coding=lambda: model.coding,
             occurrences=lambda: model.occurrences,
         )
