@@ -232,7 +232,7 @@ def test_split_terms_go_by_their_factor():
     second = result.fitted.labels.terms[1]
     assert second.group == "Subject.1"
     own = result.predict(random_effects=["Subject.1"]) - result.fitted_fixed
-    effects = result.random_effects["Subject"][list(second.effects)[0]]
+    effects = result.random_effects["Subject"][next(iter(second.effects))]
     expected = effects.loc[data.Subject].to_numpy() * (data.Days if second.effects == ("Days",) else 1.0)
     np.testing.assert_allclose(own, expected, atol=1e-10)
 
