@@ -20,7 +20,7 @@ import numpy as np
 
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
-from ..equations.prediction import PriorInverse
+from ..equations.prediction import PriorInverse, PriorRows
 from ..search.evaluation import Evaluation
 from .information import flat
 from .pcg import SchurSystem
@@ -182,7 +182,7 @@ class IterativePoint:
             rest_x=sy.scale(sy.scale(z2, True), False) if lay.q2 else z2,
             W=sy.W,
             own=self._lead_blocks,
-            columns=self._prior_columns,
+            columns=PriorRows(self._prior_columns, lay.q2),
         )
 
     def _prior_solve(self, B: np.ndarray) -> np.ndarray:
