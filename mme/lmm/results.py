@@ -192,8 +192,9 @@ class LinearMixedModelResults(Inferences):
         """Standard errors of the (co)variances and of the residual variance, on the variance scale.
 
         From the exact Hessian of the deviance (direct fits) or from the average information (iterative ones);
-        at a singular covariance along the covariances of its rank, NaN for what is held at zero.  In the
-        order of `varcorr`; estimates of variances are skewed, so that these make poor intervals.
+        at a singular covariance along the covariances of its rank, NaN for what is held at zero and for what
+        the data do not tell.  In the order of `varcorr`; estimates of variances are skewed, so that these
+        make poor intervals: see `variance_table` and ``conf_int(method="profile")``.
         """
         terms, errors = self._design.terms, self.fit.monte_carlo
         if errors is not None:
