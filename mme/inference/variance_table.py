@@ -6,11 +6,18 @@ import numpy as np
 from scipy import special
 
 from ..engine.covariance.derivatives import congruence
-from ..fit.fitted import Fitted
-from .parameters import check_maximum
+from ..fit.fitted import Fitted, Labels
+from .parameters import Parameter, check_maximum, parameters_of
 from .variances import variance_covariance
 
-__all__ = ["variance_rows"]
+__all__ = ["variance_order", "variance_rows"]
+
+
+def variance_order(labels: Labels) -> list[Parameter]:
+    """The parameters that the rows of `variance_rows` are about, on the scale of deviations."""
+    known = [p for p in parameters_of(labels) if p.kind != "fixed"]
+    # sorted is stable: every term's deviations before its correlations, sigma last
+    return sorted(known, key=lambda p: (p.term if p.term >= 0 else len(labels.terms), p.kind == "cor"))
 
 
 def variance_rows(fitted: Fitted, scale: str, alpha: float) -> dict[str, list]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import pandas as pd
 from scipy import special
 
 from ..fit.fitted import Fitted
+from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha
 from ..inference.delta import Delta, delta_rule, joint_covariance
 from ..inference.explained import shares_of
 from ..inference.parameters import Values, check_option, estimates
 from ..inference.variance_table import variance_rows
+from .confidence import ProfileResult, names_of, plain, profile_result
 
 __all__ = ["Intervals"]
 
@@ -29,23 +31,27 @@ class Intervals:
         """The estimate with its labels."""
         raise NotImplementedError
 
-    def r2(self, method: str | None = None, alpha: float = 0.05) -> pd.DataFrame:
+    def r2(
+        self, method: str | None = None, alpha: float = 0.05, n_boot: int = 500, seed: int = 0
+    ) -> pd.DataFrame:
         """Marginal and conditional R2 of Nakagawa, Johnson and Schielzeth.
 
         Parameters
         ----------
-        method : {"delta"}, optional
-            Also give standard errors and intervals.
+        method : {"delta", "boot"}, optional
+            Also give standard errors and intervals: by the delta rule, or of `n_boot` simulated responses.
         alpha : float
             One less the level of the intervals.
+        n_boot, seed : int
+            Of the parametric bootstrap.
 
         Returns
         -------
         pandas.DataFrame
             Rows ``marginal`` (share of the fixed part) and ``conditional`` (of fixed and random parts
             together) of the variance of the response; column ``estimate``, with `method` also ``se``,
-            ``lower``, ``upper``, on the logit scale and back.  A share that is zero because variances are at
-            zero has no standard error.
+            ``lower``, ``upper``, on the logit scale and back ("delta") or percentiles ("boot").  A share that
+            is zero because variances are at zero has no standard error.
 
         Raises
         ------
@@ -72,16 +78,23 @@ class Intervals:
         conditional    0.7992
         """
         shares = shares_of(self.fitted, "r2()")
-        return self._shares(shares.r2, ["marginal", "conditional"], method, alpha)
+        return self._shares(shares.r2, ["marginal", "conditional"], method, alpha, n_boot, seed)
 
-    def icc(self, by_term: bool = False, method: str | None = None, alpha: float = 0.05) -> pd.DataFrame:
+    def icc(
+        self,
+        by_term: bool = False,
+        method: str | None = None,
+        alpha: float = 0.05,
+        n_boot: int = 500,
+        seed: int = 0,
+    ) -> pd.DataFrame:
         """Intraclass correlations: the random part's share of the variance.
 
         Parameters
         ----------
         by_term : bool
             Also the share of every random term in the adjusted one.
-        method, alpha
+        method, alpha, n_boot, seed
             As in `r2`.
 
         Returns
@@ -107,16 +120,38 @@ class Intervals:
         shares = shares_of(self.fitted, "icc()")
         names = ["adjusted", "unadjusted"]
         names += [t.group for t in self.fitted.labels.terms] if by_term else []
-        return self._shares(lambda values: shares.icc(values)[: len(names)], names, method, alpha)
+        return self._shares(
+            lambda values: shares.icc(values)[: len(names)], names, method, alpha, n_boot, seed
+        )
 
     def _shares(
-        self, function: Callable[[Values], np.ndarray], names: list[str], method: str | None, alpha: float
+        self,
+        function: Callable[[Values], np.ndarray],
+        names: list[str],
+        method: str | None,
+        alpha: float,
+        n_boot: int,
+        seed: int,
     ) -> pd.DataFrame:
         alpha = check_alpha(alpha)
         index = pd.Index(names, dtype=object)
         if method is None:
             return pd.DataFrame({"estimate": function(estimates(self.fitted))}, index=index)
-        check_option("method", method, _METHODS)
+        if check_option("method", method, _METHODS) == "boot":
+            draws = draw(self.fitted, *check_draws(n_boot, seed))
+            values = draws.of(function)
+            lower, upper = percentiles(values, alpha).T
+            frame = pd.DataFrame(
+                {
+                    "estimate": function(estimates(self.fitted)),
+                    "se": values.std(axis=0, ddof=1),
+                    "lower": lower,
+                    "upper": upper,
+                },
+                index=index,
+            )
+            frame.attrs["notes"] = draws.notes
+            return frame
         delta = delta_rule(joint_covariance(self.fitted, f"method={method!r}"), function)
         estimate, se = delta.estimate, _error(delta)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -169,8 +204,8 @@ class Intervals:
         """
         alpha = check_alpha(alpha)
         joint = joint_covariance(self.fitted, "delta()")
-        index = _names(f(joint.values(joint.at)))
-        delta = delta_rule(joint, lambda values: _numbers(f(values)))
+        first = f(joint.values(joint.at))
+        delta = delta_rule(joint, lambda values: plain(f(values)))
         se = _error(delta)
         half = -special.ndtri(alpha / 2.0) * se
         return pd.DataFrame(
@@ -180,8 +215,54 @@ class Intervals:
                 "lower": delta.estimate - half,
                 "upper": delta.estimate + half,
             },
-            index=index if index is not None else pd.RangeIndex(delta.estimate.size),
+            index=names_of(first, delta.estimate.size),
         )
+
+    def profile(self, parm: Any = None, alpha: float = 0.01, points: int = 5) -> ProfileResult:
+        """Profile likelihoods: of the deviance of the ML fit, one parameter held at a value, as lme4's.
+
+        Parameters
+        ----------
+        parm : str or sequence of str, optional
+            Fixed effects by their names, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``,
+            ``"sigma"``; ``"beta_"`` stands for all fixed effects, ``"theta_"`` for all others.  By default
+            all parameters.
+        alpha : float
+            The curves go as far as intervals of level 1 - alpha.
+        points : int
+            Values between the estimate and either end.
+
+        Returns
+        -------
+        ProfileResult
+            ``frame`` (parameter, value, zeta) for plots, ``conf_int(alpha)``, ``notes``.
+
+        Raises
+        ------
+        InferenceError
+            After an iterative fit, and where the estimate is no maximum of the likelihood.
+        OptionError
+            An unknown name.
+
+        Notes
+        -----
+        REML fits are refitted by ML.  Curves end at the boundary (a standard deviation of zero, a correlation
+        of +-1) where the deviance does not rise enough before.
+
+        References
+        ----------
+        Bates, Maechler, Bolker & Walker (2015), Journal of Statistical Software 67(1), section 5.1.
+
+        Examples
+        --------
+        >>> import mme, pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.profile("sd_Days|Subject").conf_int().round(2)
+                            0     1
+        sd_Days|Subject  3.80  8.75
+        """
+        return profile_result(self.fitted, parm, alpha, points)
 
     def variance_table(self, scale: str = "sd", alpha: float = 0.05) -> pd.DataFrame:
         """Variances and covariances, or standard deviations and correlations, with errors and intervals.
@@ -229,13 +310,3 @@ class Intervals:
 def _error(delta: Delta) -> np.ndarray:
     """Standard errors; NaN for what nothing moves."""
     return np.where(delta.se > 0.0, delta.se, np.nan)
-
-
-def _names(value: Any) -> pd.Index | None:
-    if isinstance(value, pd.Series):
-        return value.index
-    return pd.Index(list(value), dtype=object) if isinstance(value, Mapping) else None
-
-
-def _numbers(value: Any) -> Any:
-    return list(value.values()) if isinstance(value, Mapping) else value
