@@ -69,7 +69,7 @@ class Setting:
     ----------
     design : Design
     objective : Objective
-        ML, used for nothing else meanwhile.
+        Used for nothing else meanwhile.
     space : Coordinates
         Of the equations' basis.
     """
@@ -79,9 +79,9 @@ class Setting:
     space: Coordinates
 
     @classmethod
-    def of(cls, design: Design, equations: Equations, factorization: str) -> Setting:
+    def of(cls, design: Design, equations: Equations, factorization: str, reml: bool = False) -> Setting:
         """With a factorization of its own."""
-        objective = Objective(design, False, factorization, equations)
+        objective = Objective(design, reml, factorization, equations)
         return cls(design, objective, Coordinates(term_specs(equations, standard=True)))
 
     @property
@@ -105,7 +105,7 @@ def _searched(
 
 
 def held_fixed(setting: Setting, j: int) -> Held:
-    """A fixed effect, by its place among the kept columns."""
+    """A fixed effect, by its place among the kept columns; of the likelihood, not the restricted one."""
     eq, p = setting.eq, setting.eq.p
     columns = np.linalg.inv(eq.fixed.T)  # of X, in Q
     Q, R = np.linalg.qr(np.delete(columns, j, axis=1), mode="complete")
@@ -215,7 +215,7 @@ class _Scale:
     def evaluate(self, theta: np.ndarray, order: int = 0) -> Evaluation:
         """As `Objective.evaluate`, theta of the equations' basis."""
         s2, ww, ratio = self.scale(theta)
-        objective, n = self.objective, self.eq.n
+        objective, n = self.objective, self.objective.nu
         here = objective.evaluate(theta, 0, standard=True)
         share = here.sigma2 / s2  # r2 / (n s2)
         deviance = here.deviance + n * (share - 1.0 - np.log(share))
@@ -249,7 +249,7 @@ class _Scale:
         ratio: float,
     ) -> np.ndarray:
         assert here.information_basis is not None
-        n, m = self.eq.n, here.theta.size
+        n, m = self.objective.nu, here.theta.size
         slope, log_ratio = np.zeros(m), np.zeros(m)
         for t, (place, q) in enumerate(zip(self.eq.layout.places, squares, strict=True)):
             twice = np.array([1.0 if a == b else 2.0 for a, b in place.entries])
@@ -265,8 +265,9 @@ class _Scale:
 
 def _solve_scale(setting: Setting, scale: _Scale, theta: np.ndarray) -> Solution:
     found = _searched(scale.evaluate, theta, setting.space)
-    r2 = setting.eq.n * setting.objective.evaluate(found.theta, 0, standard=True).sigma2
-    return replace(found, slope=2.0 * (setting.eq.n - r2 / found.sigma2))
+    nu = setting.objective.nu
+    r2 = nu * setting.objective.evaluate(found.theta, 0, standard=True).sigma2
+    return replace(found, slope=2.0 * (nu - r2 / found.sigma2))
 
 
 # -- a standard deviation of zero ---------------------------------------------------------------------------

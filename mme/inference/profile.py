@@ -16,7 +16,7 @@ from scipy import special
 
 from ..engine.direct.objective import Objective
 from ..engine.runtime.parallel import single_threaded_blas
-from ..exceptions import ConvergenceError, InferenceError, PerfectFitError
+from ..exceptions import ConvergenceError, InferenceError, OptionError, PerfectFitError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted
 from .held import Held, Setting, Solution, held_correlation, held_deviation, held_fixed, held_sigma
@@ -26,6 +26,7 @@ __all__ = ["Curve", "Profiles", "profile_intervals", "profiles"]
 
 _CLOSE = 1e-5  # of zeta to its target, from which interpolation gives the rest
 _BETTER = 1e-6  # deviance below that of the estimate that is another minimum, not rounding
+_ROUGH = 1e-4  # rounding error of the deviance that shows in intervals
 _MOST = 80  # values that one end of an interval may take
 _RESTARTS = 3
 
@@ -38,7 +39,7 @@ class Curve:
     ----------
     parameter : Parameter
     estimate : float
-        Of the ML fit; NaN for a correlation with a zero variance.
+        Of the fit that is profiled; NaN for a correlation with a zero variance.
     value, zeta : ndarray, shape (m,)
         In increasing order.
     """
@@ -66,18 +67,32 @@ class Profiles:
     notes: tuple[str, ...]
 
 
-def profile_intervals(fitted: Fitted, chosen: Sequence[Parameter], alpha: float) -> Profiles:
+def profile_intervals(
+    fitted: Fitted, chosen: Sequence[Parameter], alpha: float, reml: bool = False
+) -> Profiles:
     """Profile intervals of parameters.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    chosen : sequence of Parameter
+    alpha : float
+    reml : bool
+        Profile the restricted likelihood; it has no fixed effects.
 
     Raises
     ------
+    OptionError
+        Fixed effects of the restricted likelihood.
     InferenceError
         After an iterative fit, where the data were removed or the estimate is no maximum of the likelihood.
     """
-    return _profiled(fitted, chosen, alpha, 0)
+    return _profiled(fitted, chosen, alpha, 0, reml)
 
 
-def profiles(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points: int) -> Profiles:
+def profiles(
+    fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points: int, reml: bool = False
+) -> Profiles:
     """Curves of parameters out to the ends of the intervals of level 1 - alpha.
 
     Parameters
@@ -85,12 +100,18 @@ def profiles(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points: 
     points : int
         Between the estimate and either end.
     """
-    return _profiled(fitted, chosen, alpha, points)
+    return _profiled(fitted, chosen, alpha, points, reml)
 
 
-def _profiled(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points: int) -> Profiles:
+def _profiled(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points: int, reml: bool) -> Profiles:
     what = "A profile"
     check_maximum(fitted, what)
+    fixed = [p.name for p in chosen if p.kind == "fixed"]
+    if reml and fixed:
+        raise OptionError(
+            f"the restricted likelihood is no function of the fixed effects ({', '.join(fixed)}): leave out "
+            "reml=True, or ask for parm='theta_'."
+        )
     if fitted.design is None:
         raise InferenceError(f"{what} needs the design, and the data were removed.")
     if not fitted.exact:
@@ -100,7 +121,7 @@ def _profiled(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points:
         )
     z = -float(special.ndtri(alpha / 2.0))
     with single_threaded_blas():
-        best = _Best.of(fitted)
+        best = _Best.of(fitted, reml)
         for _ in range(_RESTARTS):
             try:
                 curves, ends = _all(best, chosen, z, points)
@@ -113,10 +134,16 @@ def _profiled(fitted: Fitted, chosen: Sequence[Parameter], alpha: float, points:
                 "Fit again with starts=20."
             )
     notes = []
-    if fitted.reml:
+    if fitted.reml and not reml:
         notes.append("The fit is REML; the profile is that of the likelihood (ML), refitted.")
-    if not best.restarts == 0:
-        notes.append("Profiling found a better optimum than the ML fit, and went on from there.")
+    if reml:
+        notes.append("The profile is that of the restricted likelihood (REML).")
+    if best.noise > _ROUGH:
+        notes.append(
+            f"Variances are huge beside the residual's: the deviance is rounded by {best.noise:.1g}."
+        )
+    if best.restarts:
+        notes.append("Profiling found a better optimum than the fit, and went on from there.")
     if best.doubtful:
         names = ", ".join(sorted(best.doubtful))
         notes.append(f"Some points did not converge: the profile of {names} may be rough.")
@@ -133,29 +160,30 @@ class _LowerError(Exception):
 
 @dataclass(eq=False)
 class _Best:
-    """The ML estimate and its likelihood."""
+    """The estimate and its likelihood."""
 
     fitted: Fitted
     setting: Setting
     solution: Solution
     restarts: int = 0
+    noise: float = 0.0
     doubtful: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, fitted: Fitted) -> _Best:
+    def of(cls, fitted: Fitted, reml: bool) -> _Best:
         assert fitted.design is not None
         objective = fitted.objective()
         assert isinstance(objective, Objective)
         factorization = objective.plan.factorization
         theta0 = None
-        if not fitted.reml:
+        if fitted.reml == reml:
             theta0 = tuple(
                 term.structure.theta(lam) for term, lam in zip(fitted.design.terms, fitted.lam, strict=True)
             )
         try:
-            ml = fit_design(
+            refit = fit_design(
                 fitted.design,
-                reml=False,
+                reml=reml,
                 theta0=theta0,
                 tol=1e-10,
                 solver="direct" if factorization == "auto" else factorization,
@@ -163,15 +191,21 @@ class _Best:
             )
         except PerfectFitError as error:
             raise InferenceError(f"A profile needs the maximum of the likelihood: {error}") from error
-        setting = Setting.of(fitted.design, objective.eq, factorization)
+        setting = Setting.of(fitted.design, objective.eq, factorization, reml)
         out = cls(fitted, setting, Solution(np.zeros(0), 0.0, 1.0, True))
-        return out.at(setting.eq.to_standard(np.concatenate(ml.theta)), 0)
+        return out.at(setting.eq.to_standard(np.concatenate(refit.theta)), 0)
 
     def at(self, theta: np.ndarray, restarts: int | None = None) -> _Best:
         """The minimum near theta."""
         solution = self.setting.minimum(theta)
         count = self.restarts + 1 if restarts is None else restarts
-        return _Best(self.fitted, self.setting, solution, count)
+        noise = self.setting.objective.evaluate(solution.theta, 0, standard=True).noise
+        return _Best(self.fitted, self.setting, solution, count, noise)
+
+    @property
+    def clear(self) -> float:
+        """A difference of deviances that is no rounding."""
+        return max(_BETTER, 10.0 * self.noise)
 
     def values(self) -> Values:
         """Estimates."""
@@ -266,14 +300,14 @@ class _Walk:
         inner, outer = self._neighbours(value)
         try:
             solution = self.held(value, inner)
-            if outer is not None and outer.deviance < solution.deviance - _BETTER:
+            if outer is not None and outer.deviance < solution.deviance - self.best.clear:
                 # the deviance rises outwards: there is another minimum, in which the outer point lies
                 other = self.held(value, outer)
                 solution = other if other.deviance < solution.deviance else solution
         except (ConvergenceError, PerfectFitError, np.linalg.LinAlgError):
             return np.inf
         gain = solution.deviance - self.best.solution.deviance
-        if gain < -_BETTER:
+        if gain < -self.best.clear:
             raise _LowerError(solution.theta)
         if not solution.converged:
             self.best.doubtful.add(self.p.name)

@@ -165,6 +165,7 @@ class LinearMixedModelResults(Inferences):
         *,
         method: str = "wald",
         parm: Any = None,
+        reml: bool = False,
         n_boot: int = 500,
         seed: int = 0,
     ) -> pd.DataFrame:
@@ -185,6 +186,9 @@ class LinearMixedModelResults(Inferences):
             Fixed effects by their names, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``,
             ``"sigma"``; ``"beta_"`` stands for all fixed effects, ``"theta_"`` for all others.  By default
             the fixed effects for "wald", else all.
+        reml : bool
+            Profile the restricted likelihood, which knows variances alone; with few groups its intervals
+            cover better than those of ML.
         n_boot, seed : int
             Of the bootstrap.
 
@@ -201,7 +205,15 @@ class LinearMixedModelResults(Inferences):
             What this fit cannot give.
         """
         return confidence_intervals(
-            self.fitted, method, parm, alpha, ddf=ddf, n_boot=n_boot, seed=seed, cache=self._small_sample
+            self.fitted,
+            method,
+            parm,
+            alpha,
+            ddf=ddf,
+            reml=reml,
+            n_boot=n_boot,
+            seed=seed,
+            cache=self._small_sample,
         )
 
     def bootstrap(self, n_boot: int = 500, seed: int = 0) -> BootstrapResult:

@@ -39,6 +39,7 @@ def confidence_intervals(
     alpha: float = 0.05,
     *,
     ddf: str | None = None,
+    reml: bool = False,
     n_boot: int = 500,
     seed: int = 0,
     cache: MutableMapping[str, Any] | None = None,
@@ -54,6 +55,8 @@ def confidence_intervals(
     alpha : float
     ddf : str, optional
         Of the fixed effects' Wald intervals.
+    reml : bool
+        Profile the restricted likelihood of the variances.
     n_boot, seed : int
         Of the bootstrap.
     cache : mapping, optional
@@ -63,12 +66,14 @@ def confidence_intervals(
     method = check_option("method", method, _METHODS)
     if ddf is not None and method != "wald":
         raise OptionError(f"ddf={ddf!r} has no use with method={method!r}: it is for method='wald'.")
+    if reml and method != "profile":
+        raise OptionError(f"reml=True has no use with method={method!r}: it is for method='profile'.")
     if method == "wald":
         chosen = choose(fitted.labels, parm, ("fixed",))
         ends, notes = _wald(fitted, chosen, alpha, ddf, cache)
     elif method == "profile":
-        chosen = choose(fitted.labels, parm)
-        found = profile_intervals(fitted, chosen, alpha)
+        chosen = choose(fitted.labels, parm, _kinds(reml))
+        found = profile_intervals(fitted, chosen, alpha, reml)
         ends, notes = found.ends, found.notes
     else:
         chosen = choose(fitted.labels, parm)
@@ -80,6 +85,11 @@ def confidence_intervals(
     )
     frame.attrs.update({"method": method, "alpha": alpha, "notes": notes})
     return frame
+
+
+def _kinds(reml: bool) -> tuple[str, ...]:
+    """What a profile is of where nothing was named."""
+    return ("sd", "cor", "sigma") if reml else ("fixed", "sd", "cor", "sigma")
 
 
 def _wald(
@@ -115,7 +125,7 @@ class ProfileResult:
         fit where the parameter is held at the value and all others are at their best.  A straight line means
         that Wald intervals are good ones.
     estimates : pandas.Series
-        Of the ML fit.
+        Of the fit that was profiled.
     alpha : float
         The curves go as far as intervals of level 1 - alpha, or to a boundary.
     notes : tuple of str
@@ -177,12 +187,13 @@ def _interpolated(curve: Curve, ends: np.ndarray, z: float) -> tuple[float, floa
     return low, high
 
 
-def profile_result(fitted: Fitted, parm: Any, alpha: float, points: int) -> ProfileResult:
+def profile_result(fitted: Fitted, parm: Any, alpha: float, points: int, reml: bool) -> ProfileResult:
     """Curves of parameters."""
     alpha = check_alpha(alpha)
     if isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1:
         raise OptionError(f"points={points!r} must be a positive integer.")
-    found = profiles(fitted, choose(fitted.labels, parm), alpha, int(points))
+    chosen = choose(fitted.labels, parm, _kinds(reml))
+    found = profiles(fitted, chosen, alpha, int(points), reml)
     return ProfileResult(found.curves, found.ends, alpha, found.notes)
 
 

@@ -218,7 +218,9 @@ class Intervals:
             index=names_of(first, delta.estimate.size),
         )
 
-    def profile(self, parm: Any = None, alpha: float = 0.01, points: int = 5) -> ProfileResult:
+    def profile(
+        self, parm: Any = None, alpha: float = 0.01, points: int = 5, reml: bool = False
+    ) -> ProfileResult:
         """Profile likelihoods: of the deviance of the ML fit, one parameter held at a value, as lme4's.
 
         Parameters
@@ -231,6 +233,9 @@ class Intervals:
             The curves go as far as intervals of level 1 - alpha.
         points : int
             Values between the estimate and either end.
+        reml : bool
+            Profile the restricted likelihood, which knows variances alone; with few groups its intervals
+            cover better than those of ML.
 
         Returns
         -------
@@ -262,7 +267,7 @@ class Intervals:
                             0     1
         sd_Days|Subject  3.80  8.75
         """
-        return profile_result(self.fitted, parm, alpha, points)
+        return profile_result(self.fitted, parm, alpha, points, reml)
 
     def variance_table(self, scale: str = "sd", alpha: float = 0.05) -> pd.DataFrame:
         """Variances and covariances, or standard deviations and correlations, with errors and intervals.

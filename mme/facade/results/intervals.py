@@ -24,6 +24,7 @@ class FacadeIntervals(Inferences):
         method: str | None = None,
         parm: Any = None,
         ddf: str | None = None,
+        reml: bool = False,
         n_boot: int = 500,
         seed: int = 0,
     ) -> Any:
@@ -48,6 +49,9 @@ class FacadeIntervals(Inferences):
         ddf : str, optional
             Degrees of freedom of Wald intervals of fixed effects, as in `coef_table`; by default the normal
             distribution.
+        reml : bool
+            Profile the restricted likelihood, which knows variances alone; with few groups its intervals
+            cover better than those of ML.
         n_boot, seed : int
             Of the bootstrap.
 
@@ -64,7 +68,7 @@ class FacadeIntervals(Inferences):
         InferenceError
             What this fit cannot give.
         """
-        if method is None and parm is None and ddf is None:
+        if method is None and parm is None and ddf is None and not reml:
             rows = {} if cols is None else {"cols": cols}
             return base.LikelihoodModelResults.conf_int(self, alpha, **rows)
         wald = method is None or str(method).lower() == "wald"
@@ -74,6 +78,7 @@ class FacadeIntervals(Inferences):
             parm,
             alpha,
             ddf="normal" if wald and ddf is None else ddf,
+            reml=reml,
             n_boot=n_boot,
             seed=seed,
             cache=self._small_sample,
@@ -86,7 +91,9 @@ def keep_own_labels(wrapper: type) -> None:
 
     @functools.wraps(labelled)
     def conf_int(self: Any, alpha: float = 0.05, cols: Any = None, **chosen: Any) -> Any:
-        if all(chosen.get(name) is None for name in ("method", "parm", "ddf")):
+        if not any(chosen.get(name) is not None for name in ("method", "parm", "ddf")) and not chosen.get(
+            "reml"
+        ):
             return labelled(self, alpha, cols, **chosen)
         return self._results.conf_int(alpha, cols, **chosen)
 
