@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import problems
 import pytest
 from inference.general_profile import general_minimum
 from scipy import optimize, stats
@@ -11,8 +14,11 @@ from support import inference_reference, load_data, mark_slow, r_names, unbalanc
 
 import mme
 from mme.exceptions import InferenceError, MMEWarning, OptionError
+from mme.fit import fit_design
+from mme.fit.fitted import Fitted, Labels, TermLabels
 from mme.inference import held
 from mme.inference.parameters import choose
+from mme.inference.profile import profile_intervals
 
 MODELS = {
     name: model
@@ -250,6 +256,48 @@ def test_one_coefficient_alone():
     low, high = result.conf_int(method="profile", parm="(Intercept)").iloc[0]
     for end in (low, high):
         assert _zeta(result, "(Intercept)", end) == pytest.approx(Z, abs=1e-4)
+
+
+_FAST = ("scalar", "nested2", "crossed3", "only_general")
+
+
+@pytest.mark.parametrize(
+    "name, reml",
+    mark_slow(
+        [(name, False) for name in problems.PROBLEMS] + [(name, True) for name in _FAST],
+        lambda case: case[0] not in _FAST,
+    ),
+)
+def test_ends_from_other_starts(name, reml):
+    """Of every design: no start leads lower than the interval's ends say; boundaries come no sooner."""
+    fit = fit_design(problems.build(name), reml=reml)
+    terms = tuple(
+        TermLabels(f"{t.name}{i}", tuple(map(str, range(t.k))), t.n_levels, t.structure)
+        for i, t in enumerate(fit.design.terms)
+    )
+    fitted = Fitted.of(fit, Labels("y", tuple(f"x{j}" for j in range(fit.design.p)), terms))
+    chosen = choose(fitted.labels, "theta_")
+    found = profile_intervals(fitted, chosen, 0.05, reml)
+    assert all("converge" not in note for note in found.notes)
+    eq = fit.objective.eq
+    setting = held.Setting.of(fit.design, eq, "auto", reml)
+    best = setting.minimum(eq.to_standard(np.concatenate(fit.theta)))
+    starts = [best.theta, setting.space.uniform(0.8)]
+    for p, curve, ends in zip(chosen, found.curves, found.ends, strict=True):
+        if p.kind == "sigma":
+            solve = held.held_sigma(setting)
+        elif p.kind == "sd":
+            solve = held.held_deviation(setting, p.term, p.a)
+        else:
+            solve = held.held_correlation(setting, p.term, p.b, p.a)
+        for end in ends:
+            lowest = min(solve(end, replace(best, theta=theta)).deviance for theta in starts)
+            zeta = np.sqrt(max(lowest - best.deviance, 0.0))
+            if end in (0.0, 1.0, -1.0):
+                assert zeta <= Z + 1e-4
+            else:
+                assert zeta == pytest.approx(Z, abs=1e-3)
+            assert np.isfinite(curve.zeta).all()
 
 
 def test_a_profile_takes_few_solves(monkeypatch):
