@@ -176,12 +176,14 @@ class ProfileResult:
 
 
 def _interpolated(curve: Curve, ends: np.ndarray, z: float) -> tuple[float, float]:
-    from scipy.interpolate import PchipInterpolator  # slow to import
+    from scipy.interpolate import CubicSpline, PchipInterpolator  # slow to import
 
     if curve.value.size < 2:
         return float(ends[0]), float(ends[1])
     zeta, first = np.unique(curve.zeta, return_index=True)
-    line = PchipInterpolator(zeta, curve.value[first])
+    line = CubicSpline(zeta, curve.value[first])
+    if np.any(line(np.linspace(zeta[0], zeta[-1], 20 * zeta.size), 1) <= 0.0):
+        line = PchipInterpolator(zeta, curve.value[first])  # near a boundary: no detours
     low = float(line(-z)) if zeta[0] <= -z else float(ends[0])
     high = float(line(z)) if zeta[-1] >= z else float(ends[1])
     return low, high

@@ -264,8 +264,8 @@ class Intervals:
         >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
         >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
         >>> result.profile("sd_Days|Subject").conf_int().round(2)
-                            0     1
-        sd_Days|Subject  3.80  8.75
+                           0     1
+        sd_Days|Subject  3.8  8.75
         """
         return profile_result(self.fitted, parm, alpha, points, reml)
 

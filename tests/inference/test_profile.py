@@ -370,7 +370,7 @@ def test_curves():
         assert curve.loc[at, "value"] == profile.estimates[name]
     exact = result.conf_int(method="profile")
     width = np.ptp(exact.to_numpy(), axis=1)[:, None]
-    assert np.all(np.abs(profile.conf_int() - exact) < 5e-3 * width)
+    assert np.all(np.abs(profile.conf_int() - exact) < 5e-4 * width)
     ends = profile.conf_int(0.01)
     np.testing.assert_allclose(ends, result.conf_int(0.01, method="profile"), rtol=1e-4, atol=1e-5)
     with pytest.raises(OptionError, match="lies beyond the curves"):
