@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .anova import AnovaTables
+from .intervals import Intervals
 from .means import MeansTables
 from .prediction import Predictions
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, Predictions):
+class Inferences(AnovaTables, MeansTables, Intervals, Predictions):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

@@ -19,7 +19,6 @@ from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
 from ...fit.fitted import Fitted, Labels, TermLabels
 from ...formula.frame import to_pandas
-from ...report.inferences import Inferences
 from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
@@ -28,6 +27,7 @@ from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
 from .blups import design_modes, group_covariances, random_effect_arrays
+from .intervals import FacadeIntervals, keep_own_labels
 from .profile import profile_variance
 from .summary import restriction, summary_tables
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
@@ -596,3 +596,4 @@ class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
 
 
 base.wrap.populate_wrapper(MixedLMResultsWrapper, MixedLMResults)
+keep_own_labels(MixedLMResultsWrapper)
