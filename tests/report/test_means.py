@@ -178,13 +178,6 @@ def test_weights(crossed, data):
     np.testing.assert_allclose(restored.emmeans("a", weights="cells").L, by_rows, atol=1e-12)
 
 
-def test_prior_weights_count_in_frequencies(data):
-    result = mme.lmer("y ~ a + b + (1 | g)", data, weights="w")
-    share = data.groupby("b")["w"].sum() / data.w.sum()
-    means = result.emmeans("a", weights="proportional")
-    np.testing.assert_allclose(means.L.filter(like="b[T"), [share[["v", "w", "x"]]] * 3)
-
-
 def test_subsets_and_missing_rows_do_not_count(data):
     frame = data.copy()
     frame.loc[:20, "y"] = np.nan
@@ -641,3 +634,49 @@ def test_no_fixed_effects(sleepstudy):
     assert result.anova().empty and result.joint_tests().empty
     with pytest.raises(InferenceError, match="no fixed effects"):
         result.emmeans([])
+
+
+@pytest.fixture(scope="module")
+def nested(data):
+    rng = np.random.default_rng(8)
+    outer = np.array(list("LMN"))[data.g % 3]
+    number = rng.integers(0, 2, len(data)) + (outer == "N") * rng.integers(0, 2, len(data))
+    frame = data.assign(A=outer, B=[f"{a}{k}" for a, k in zip(outer, number, strict=True)])
+    with pytest.warns(RankDeficientWarning):
+        return frame, mme.lmer("y ~ A / B + x + (1 | g)", frame, tol=1e-12)
+
+
+def test_nested_factors(nested):
+    """Cells that cannot occur are left out, of means and of tests: as if each cell were a level."""
+    frame, result = nested
+    cells = mme.lmer("y ~ 0 + B + x + (1 | g)", frame, tol=1e-12)
+    table = result.emmeans("B")
+    assert table.labels.to_dict("list") == {
+        "B": ["L0", "L1", "M0", "M1", "N0", "N1", "N2"],
+        "A": list("LLMMNNN"),
+    }
+    assert "B is nested in A." in repr(table)
+    np.testing.assert_allclose(table.frame[COLUMNS], cells.emmeans("B").frame[COLUMNS], rtol=1e-5)
+    own = np.array([[1, 1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]]) / [[2], [2], [3]]
+    expected = cells.emmeans("B").contrast(own, adjust=None).frame[COLUMNS]
+    np.testing.assert_allclose(result.emmeans("A").frame[COLUMNS], expected, rtol=1e-5)
+    counts = pd.crosstab(frame.A, frame.B, normalize="index").to_numpy()
+    for weights in ("proportional", "cells"):
+        expected = cells.emmeans("B").contrast(counts, adjust=None).frame["estimate"]
+        np.testing.assert_allclose(
+            result.emmeans("A", weights=weights).frame["estimate"], expected, rtol=1e-6
+        )
+    pairs = result.emmeans("B", by="A").pairs()
+    assert pairs.labels["contrast"].tolist() == ["L0 - L1", "M0 - M1", "N0 - N1", "N0 - N2", "N1 - N2"]
+    joint = result.joint_tests()
+    assert joint["term"].tolist() == ["A", "x", "A:B"] and joint["df1"].tolist() == [2, 1, 4]
+    D = np.diff(np.eye(7), axis=0)[[0, 2, 4, 5]]
+    test = cells.contrast(np.hstack([D, np.zeros((4, 1))])).iloc[0]
+    np.testing.assert_allclose(joint.iloc[2][["F", "df2"]].astype(float), test[["F", "df2"]], rtol=1e-5)
+    means = cells.contrast(np.hstack([np.diff(own, axis=0), np.zeros((2, 1))])).iloc[0]
+    np.testing.assert_allclose(joint.iloc[0]["F"], means["F"], rtol=1e-5)
+    by = result.joint_tests(by="A")
+    assert by["term"].tolist() == ["x"] * 3 + ["B"] * 3
+    assert by["df1"].tolist() == [1, 1, 1, 1, 1, 2]
+    with pytest.raises(InferenceError, match="results tests nested factors"):
+        table.joint_tests()
