@@ -93,7 +93,9 @@ class Grid:
         sizes = []
         for variable, values in zip(self.variables, self.values, strict=True):
             greater = self.two_valued.get(variable.name)
-            levels = variable.levels if greater is None else [variable.low, variable.high]
+            levels = variable.levels
+            if greater is not None and {*values} <= {variable.low, variable.high}:
+                levels = [variable.low, variable.high]
             if levels is None:
                 sizes.append(1)
                 continue
@@ -153,7 +155,7 @@ def reference_grid(
     at : mapping of str to value or list, optional
         Values in place of the mean of a covariate, or of all levels of a factor.
     spread : bool
-        Covariates at their mean less and plus one in place of the mean.
+        Covariates at their mean less and plus one, or less where the data end, in place of the mean.
 
     Notes
     -----
@@ -240,7 +242,11 @@ def _values(variable: Variable, given: Mapping[str, Any], spread: bool) -> list:
                 f"at={{{name!r}: [...]}}."
             )
         return list(variable.levels)
-    return [variable.mean - 1.0, variable.mean + 1.0] if spread else [variable.mean]
+    if not spread:
+        return [variable.mean]
+    # as R's joint_tests, but where the data are: functions of the formula may be defined nowhere else
+    step = min(1.0, variable.mean - variable.low, variable.high - variable.mean) or 1.0
+    return [variable.mean - step, variable.mean + step]
 
 
 def _level(value: Any, variable: Variable) -> Any:

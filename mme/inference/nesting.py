@@ -40,6 +40,8 @@ def nesting_of(coding: Coding, fitted: Fitted) -> Nesting:
         known = fitted.occurrences()
         found = {}
         for other in outer:
+            if name in out.get(other, {}):
+                continue  # one under two names: the first is nested
             places = _places(known.codes(name), known.codes(other), len(own))
             if places is not None:
                 found[other] = places

@@ -591,6 +591,7 @@ def test_two_values_are_levels(data):
     np.testing.assert_allclose(result.emmeans("a", weights="cells").L["s"], share)
     assert result.emmeans("a", weights="cells", at={"s": 1}).L["s"].tolist() == [1.0] * 3
     assert result.emmeans("a", at={"s": 0.2}).L["s"].tolist() == [0.2] * 3
+    assert result.emmeans("a", at={"s": 0.2}, weights="cells").L["s"].tolist() == pytest.approx([0.2] * 3)
     boolean = mme.lmer("y ~ a * flag + b + (1 | g)", frame)
     for table in (result, mme.lmer("y ~ a * c + b + (1 | g)", frame)):
         np.testing.assert_allclose(
@@ -680,3 +681,23 @@ def test_nested_factors(nested):
     assert by["df1"].tolist() == [1, 1, 1, 1, 1, 2]
     with pytest.raises(InferenceError, match="results tests nested factors"):
         table.joint_tests()
+
+
+def test_joint_tests_stay_where_the_data_are(data):
+    """The logarithm of a share: its mean less one has none."""
+    frame = data.assign(share=np.clip(data.o, 0.05, 0.95))
+    result = mme.lmer("y ~ a * log(share) + (1 | g)", frame)
+    joint = result.joint_tests().set_index("term")
+    slope = result.contrast("log(share) + a[T.q]:log(share) / 3 + a[T.r]:log(share) / 3").iloc[0]
+    assert joint.loc["share", "F"] == pytest.approx(slope["t"] ** 2, rel=1e-8)
+
+
+def test_one_factor_under_two_names(data):
+    frame = data.assign(twin=data.a.str.upper())
+    with pytest.warns(RankDeficientWarning):
+        result = mme.lmer("y ~ a:twin + (1 | g)", frame)
+    plain = mme.lmer("y ~ a + (1 | g)", frame)
+    got, expected = result.emmeans("a"), plain.emmeans("a")
+    np.testing.assert_allclose(got.frame[COLUMNS], expected.frame[COLUMNS], rtol=1e-5)
+    joint = result.joint_tests()
+    assert joint["df1"].max() <= 2
