@@ -1,0 +1,127 @@
+"""Likelihood ratio tests of the random terms, each against the model without it or with less of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.equations.design import Design
+from ..exceptions import InferenceError
+from ..fit.fitted import Fitted
+from .mixtures import Mixture, chi2_tail
+from .null import null_mixture
+from .random_terms import (
+    Reduction,
+    Submodel,
+    check_maximum,
+    n_parameters,
+    reduced,
+    reductions,
+    whole_terms,
+)
+
+__all__ = ["TermTest", "exact_maximum", "mixture_of", "random_effects_tests", "term_test"]
+
+
+@dataclass(frozen=True, eq=False)
+class TermTest:
+    """A random term, or columns of one, tested by the likelihood ratio.
+
+    Attributes
+    ----------
+    reduction : Reduction
+    submodel : Submodel
+    statistic : float
+        Twice the difference of the log-likelihoods.
+    df : int
+        Parameters that are tested.
+    p : float
+        Of the chi-square with `df` degrees of freedom.
+    mixture : Mixture
+        The distribution at the boundary.
+    p_boundary : float
+    error : float
+        Monte Carlo standard error of `p_boundary`; 0 where the mixture is known.
+    """
+
+    reduction: Reduction
+    submodel: Submodel
+    statistic: float
+    df: int
+    p: float
+    mixture: Mixture
+    p_boundary: float
+    error: float
+
+
+def random_effects_tests(fitted: Fitted, reduce_terms: bool = True) -> tuple[int, list[TermTest]]:
+    """Parameters of the model, and a test for each of its random terms.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    reduce_terms : bool
+        Take columns from terms with several, one part of their formula at a time; else whole terms alone.
+
+    Raises
+    ------
+    InferenceError
+        After an iterative fit; where the data were removed; where the estimate is no maximum.
+    """
+    what = "ranova()"
+    design = exact_maximum(fitted, what)
+    rows = reductions(fitted, design) if reduce_terms else whole_terms(fitted, design)
+    return n_parameters(design, fitted.objective().eq.p), [
+        term_test(fitted, design, row, what) for row in rows
+    ]
+
+
+def exact_maximum(fitted: Fitted, what: str) -> Design:
+    """The design of a fit whose log-likelihood is exact and at its maximum.
+
+    Raises
+    ------
+    InferenceError
+    """
+    design = check_maximum(fitted, what)
+    if not fitted.exact:
+        raise InferenceError(
+            f"{what} compares log-likelihoods, and that of an iterative fit has a Monte Carlo error. Fit "
+            "with solver='direct', or exact_steps=3, where preflight() says that memory and time are "
+            "affordable; mme.compare() shows the error for two fits of your own."
+        )
+    return design
+
+
+def term_test(fitted: Fitted, design: Design, reduction: Reduction, what: str) -> TermTest:
+    """One test; the reduced model is fitted by the likelihood that the larger one was fitted by."""
+    submodel = reduced(fitted, design, fitted.objective().eq, reduction)
+    statistic = 2.0 * (fitted.loglik - submodel.loglik)
+    # the larger model contains the smaller: below zero is where the searches stopped
+    statistic = max(statistic, 0.0)
+    df = n_parameters(design, fitted.objective().eq.p) - submodel.n_params
+    mixture = mixture_of(fitted, design, reduction, submodel, what)
+    p_boundary, error = mixture.tail(statistic)
+    p = float(chi2_tail(np.array(statistic), df))
+    return TermTest(reduction, submodel, statistic, df, p, mixture, p_boundary, error)
+
+
+def mixture_of(
+    fitted: Fitted, design: Design, reduction: Reduction, submodel: Submodel, what: str
+) -> Mixture:
+    """The null distribution of a test."""
+    generic = [np.eye(term.k) for term in design.terms]
+    A = reduction.A
+    eq = fitted.objective().eq
+    # ones in the equations' basis, whatever the units of the columns
+    for t, term in enumerate(design.terms):
+        inverse = np.linalg.inv(eq.term_basis(t)) if term.structure.mixes else np.eye(term.k)
+        generic[t] = inverse @ inverse.T
+    if reduction.removes:
+        generic[reduction.term] = np.zeros_like(generic[reduction.term])
+    else:
+        spread = A * np.sqrt(np.diag(A.T @ np.linalg.pinv(generic[reduction.term]) @ A)) ** -1.0
+        generic[reduction.term] = spread @ spread.T
+    size = 0 if submodel.design is None else n_parameters(submodel.design, 0) - 1
+    return null_mixture(fitted, submodel.D, submodel.sigma2, generic, size, what)
