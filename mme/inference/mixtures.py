@@ -17,12 +17,15 @@ from itertools import combinations
 import numpy as np
 from scipy import special
 
+from ..exceptions import InferenceError
+
 __all__ = ["Mixture", "NullSpace", "chi2_tail", "cone_mixture", "is_known"]
 
 _DRAWS = 20_000
 _ENUMERATED = 8  # variances whose faces are looked at one by one
 _STEPS = 2_000
 _STEP_TOL = 1e-9
+_BLIND = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +170,10 @@ def _about_the_cone(
     covariance = np.linalg.pinv(information / np.outer(size, size), hermitian=True)
     turned = C / size
     inverse = turned @ covariance @ turned.T
+    own = np.sqrt(np.diag(inverse))
+    spread = np.linalg.eigvalsh(inverse / np.outer(own, own)) if np.all(own > 0.0) else np.zeros(1)
+    if spread[0] <= _BLIND:
+        raise InferenceError("the data do not tell the variances apart that are tested together.")
     J = np.linalg.inv(0.5 * (inverse + inverse.T))
     # a change of units of the effects, which keeps the cone: variances have the information one
     scales, start = [], 0

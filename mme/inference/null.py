@@ -18,7 +18,7 @@ from .variances import inner_directions
 
 __all__ = ["null_mixture", "null_spaces"]
 
-_ABSENT = 1e-10  # variance, beside the largest of its block, of a combination that the hypothesis has not
+_ABSENT = 1e-8  # variance beside the largest, in the equations' basis, of what the hypothesis has not
 
 
 def null_spaces(equations: Equations, generic: Sequence[np.ndarray]) -> list[NullSpace]:
@@ -32,12 +32,12 @@ def null_spaces(equations: Equations, generic: Sequence[np.ndarray]) -> list[Nul
         D of its terms at a point inside the smaller model, where nothing is singular but what must be.
     """
     out = []
-    for t, (place, D) in enumerate(zip(equations.layout.places, generic, strict=True)):
-        R = equations.term_basis(t)
-        inner = R @ D @ R.T
+    inner = [R @ D @ R.T for R, D in zip(equations.term_bases(), generic, strict=True)]
+    largest = max((float(np.linalg.norm(D, 2)) for D in inner), default=0.0)
+    for t, (place, D) in enumerate(zip(equations.layout.places, inner, strict=True)):
         for block in map(list, place.structure.blocks(place.k)):
-            w, V = np.linalg.eigh(inner[np.ix_(block, block)])
-            absent = w <= _ABSENT * max(w[-1], np.finfo(float).tiny)
+            w, V = np.linalg.eigh(D[np.ix_(block, block)])
+            absent = w <= _ABSENT * largest
             if np.any(absent):
                 U = np.zeros((place.k, int(np.sum(absent))))
                 U[block] = V[:, absent]

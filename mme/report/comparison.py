@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..exceptions import OptionError
 from ..fit.fitted import Fitted
+from ..inference.comparison import Compared, compare_models, description
 from ..inference.ranova import random_effects_tests
 
-__all__ = ["VarianceTests", "ranova_table"]
+__all__ = ["VarianceTests", "compare", "ranova_table"]
 
 
 class VarianceTests:
@@ -103,3 +106,106 @@ def ranova_table(fitted: Fitted, reduce_terms: bool = True) -> pd.DataFrame:
         }
     )
     return frame
+
+
+def compare(*results: Any, refit: str | None = None, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Compare models by likelihood ratios and information criteria, as R's ``anova(m0, m1, ...)``.
+
+    Parameters
+    ----------
+    *results
+        At least two results of `lmer` or `MixedLM`, of both together as well; in any order.
+    refit : {"ml"}, optional
+        Fit REML results again by ML, as models with different fixed effects need.
+    names : sequence of str, optional
+        Names of the rows; by default ``r0``, ``r1``, ... in the order given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per model by its number of parameters; columns ``npar``, ``AIC``, ``BIC``, ``logLik``,
+        ``deviance`` and, of every model against the row above, ``Chisq``, ``Df``, ``p`` and ``p_boundary``;
+        after iterative fits ``Chisq_error``, its Monte Carlo standard error.  ``p`` is that of the chi-square
+        with ``Df`` degrees of freedom, as R has it, and too large where variances are tested, whose zero
+        is at the boundary; ``p_boundary`` is that of the mixture of chi-squares that holds there, the same as
+        ``p`` where no variance is tested.  Models that are not nested have no p; their columns and
+        covariances decide, not their names.  ``attrs`` has ``models`` (in words), ``mixtures``, ``errors``
+        (Monte Carlo standard errors of ``p_boundary``), ``method`` and ``notes``, which say why a p is
+        missing.
+
+    Raises
+    ------
+    OptionError
+        Fewer than two results; REML fits with different fixed effects, or REML beside ML, without `refit`.
+    DataError
+        Results of different rows, responses or weights.
+    InferenceError
+        Fits with penalties or parameters that were held; data that were removed.
+
+    References
+    ----------
+    Self & Liang (1987), JASA 82, 605-610.  Stram & Lee (1994), Biometrics 50, 1171-1177.
+
+    Examples
+    --------
+    >>> import pandas as pd, mme
+    >>> sleep = pd.read_csv("mme/data/sleepstudy.csv")
+    >>> intercepts = mme.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    >>> slopes = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> mme.compare(intercepts, slopes)[["npar", "Chisq", "Df"]].round(2)
+        npar  Chisq   Df
+    r0     4    NaN  NaN
+    r1     6  42.84  2.0
+    """
+    if names is None:
+        names = [f"r{i}" for i in range(len(results))]
+    elif isinstance(names, str) or len(set(names)) != len(results):
+        raise OptionError(f"names must be {len(results)} different names, one per result, not {names!r}.")
+    models = [getattr(result, "fitted", None) for result in results]
+    for result, fitted, name in zip(results, models, names, strict=True):
+        if not isinstance(fitted, Fitted):
+            raise OptionError(
+                f"compare() takes results of lmer or MixedLM; {name} is a {type(result).__name__}."
+            )
+    compared, ratios = compare_models([f for f in models if f is not None], names, refit)
+    table = [_model_row(model) for model in compared]
+    for row, ratio in zip(table[1:], ratios, strict=True):
+        row.update(
+            {
+                "Chisq": ratio.statistic,
+                "Chisq_error": ratio.error,
+                "Df": ratio.df,
+                "p": ratio.p,
+                "p_boundary": ratio.p_boundary,
+            }
+        )
+    index = [names[model.place] for model in compared]
+    frame = pd.DataFrame(table, index=pd.Index(index, dtype=object))
+    for column in frame.columns[1:]:
+        frame[column] = frame[column].astype(np.float64)
+    if not any(ratio.error for ratio in ratios):
+        del frame["Chisq_error"]
+    tested = [
+        (name, ratio) for name, ratio in zip(index[1:], ratios, strict=True) if ratio.mixture is not None
+    ]
+    frame.attrs.update(
+        {
+            "method": compared[0].fitted.method,
+            "models": {name: description(model) for name, model in zip(index, compared, strict=True)},
+            "mixtures": {name: str(ratio.mixture) for name, ratio in tested},
+            "errors": {name: ratio.p_error for name, ratio in tested},
+            "notes": tuple(dict.fromkeys(note for ratio in ratios for note in ratio.notes)),
+        }
+    )
+    return frame
+
+
+def _model_row(model: Compared) -> dict[str, Any]:
+    loglik, size = model.fitted.loglik, model.n_params
+    return {
+        "npar": size,
+        "AIC": 2.0 * size - 2.0 * loglik,
+        "BIC": float(np.log(model.fitted.n)) * size - 2.0 * loglik,
+        "logLik": loglik,
+        "deviance": -2.0 * loglik,
+    }
