@@ -24,6 +24,7 @@ __all__ = [
     "Submodel",
     "check_maximum",
     "find_reduction",
+    "group_names",
     "n_parameters",
     "reduced",
     "reductions",
@@ -116,14 +117,14 @@ def n_parameters(design: Design | None, rank: int) -> int:
 
 def term_names(fitted: Fitted, design: Design) -> list[str]:
     """Every random term as a bar of a formula, ``"(Days | Subject)"``; variance components by their names."""
-    groups = _groups(fitted, design)
+    groups = group_names(fitted, design)
     return [
         labels.group if term.general or labels.effects == (labels.group,) else _bar(term, labels, group)
         for term, labels, group in zip(design.terms, fitted.labels.terms, groups, strict=True)
     ]
 
 
-def _groups(fitted: Fitted, design: Design) -> list[str]:
+def group_names(fitted: Fitted, design: Design) -> list[str]:
     """Grouping factors by their own names: terms of one factor are numbered apart in the labels."""
     labels, out = fitted.labels.terms, []
     for t, (term, own) in enumerate(zip(design.terms, labels, strict=True)):
@@ -250,7 +251,7 @@ def find_reduction(fitted: Fitted, design: Design, name: str | None) -> Reductio
     text = " ".join(name.split())
     if text in known:
         return known[text]
-    labels, groups = fitted.labels.terms, _groups(fitted, design)
+    labels, groups = fitted.labels.terms, group_names(fitted, design)
     # the labels' own names tell terms of one factor apart
     of_group = [t for t, label in enumerate(labels) if label.group == text]
     if len([g for g in groups if g == text]) > 1 and text in groups:

@@ -12,6 +12,7 @@ import pandas as pd
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
+from ..inference.robust import sandwich_basis
 from ..inference.tails import f_tail
 
 __all__ = ["CoefficientTables", "coef_table", "contrast_table"]
@@ -31,7 +32,12 @@ class CoefficientTables:
         return self.__dict__.setdefault("_small_sample_pieces", {})
 
     def coef_table(
-        self, ddf: str | None = None, alpha: float = 0.05, information: str | None = None
+        self,
+        ddf: str | None = None,
+        alpha: float = 0.05,
+        information: str | None = None,
+        cov_type: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Fixed effects with degrees of freedom, t, p and intervals.
 
@@ -47,6 +53,14 @@ class CoefficientTables:
             From which the covariance of the estimated variances is taken.  By default "observed" for
             Satterthwaite (as lmerTest and SAS) and "expected" for Kenward and Roger (as pbkrtest; SAS and JMP
             take "observed").
+        cov_type : {"HC0", "CR0", "CR1", "CR2"}, optional
+            Standard errors that do not rely on the variances' being right: cluster-robust sandwiches, with
+            `ddf` "satterthwaite" (their own, the default) or "normal".  "CR2" is unbiased under the model
+            (Bell & McCaffrey); "HC0" takes the rows, whitened by the model, for themselves.
+        cluster : str, array_like of shape (n,), or list of these, optional
+            What clusters the rows: a grouping factor of the model by name, or a label per row of the fit.
+            Rows that share random effects must share a cluster.  A list of several crossed clusterings is
+            taken by inclusion and exclusion (CR0 and CR1).
 
         Returns
         -------
@@ -75,6 +89,7 @@ class CoefficientTables:
         References
         ----------
         Satterthwaite (1946), Biometrics Bulletin 2, 110-114.  Kenward & Roger (1997), Biometrics 53, 983-997.
+        Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
 
         Examples
         --------
@@ -86,7 +101,7 @@ class CoefficientTables:
         (Intercept)   251.405  6.825  17.0
         Days           10.467  1.546  17.0
         """
-        return coef_table(self.fitted, ddf, alpha, information, self._small_sample)
+        return coef_table(self.fitted, ddf, alpha, information, self._small_sample, cov_type, cluster)
 
     def contrast(
         self,
@@ -95,6 +110,8 @@ class CoefficientTables:
         ddf: str | None = None,
         alpha: float = 0.05,
         information: str | None = None,
+        cov_type: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Linear hypotheses L b = value about the fixed effects: t of one row, F of several.
 
@@ -104,14 +121,15 @@ class CoefficientTables:
             Rows of the hypothesis.  Those of pandas go by the names of the coefficients; what they do not
             name is zero.
         value : float or array_like, shape (q,)
-        ddf, alpha, information
+        ddf, alpha, information, cov_type, cluster
             As in `coef_table`.
 
         Returns
         -------
         pandas.DataFrame
             One row.  Of one row of L the columns of `coef_table`; of several ``F``, ``df1``, ``df2``, ``p``,
-            Satterthwaite's denominator after Fai & Cornelius, Kenward and Roger's F scaled by their factor.
+            Satterthwaite's denominator after Fai & Cornelius, Kenward and Roger's F scaled by their factor, a
+            sandwich's that of the approximate Hotelling's T^2.
             Dependent rows count once.  What the data do not tell is NaN.
 
         Raises
@@ -134,7 +152,9 @@ class CoefficientTables:
            estimate    df
         0    303.74  17.0
         """
-        return contrast_table(self.fitted, L, value, ddf, alpha, information, self._small_sample)
+        return contrast_table(
+            self.fitted, L, value, ddf, alpha, information, self._small_sample, cov_type, cluster
+        )
 
 
 def coef_table(
@@ -143,10 +163,12 @@ def coef_table(
     alpha: float = 0.05,
     information: str | None = None,
     cache: MutableMapping[str, Any] | None = None,
+    cov_type: str | None = None,
+    cluster: Any = None,
 ) -> pd.DataFrame:
     """See `CoefficientTables.coef_table`; `cache` keeps what several tables share."""
     alpha = check_alpha(alpha)
-    basis = inference_basis(fitted, ddf, information, cache)
+    basis = _basis(fitted, ddf, information, cache, cov_type, cluster)
     index = pd.Index(fitted.labels.fixed, dtype=object)
     return _described(_frame(basis.coefficients(alpha), index), basis, alpha)
 
@@ -159,6 +181,8 @@ def contrast_table(
     alpha: float = 0.05,
     information: str | None = None,
     cache: MutableMapping[str, Any] | None = None,
+    cov_type: str | None = None,
+    cluster: Any = None,
 ) -> pd.DataFrame:
     """See `CoefficientTables.contrast`; `cache` as in `coef_table`."""
     alpha = check_alpha(alpha)
@@ -167,13 +191,26 @@ def contrast_table(
         against = np.broadcast_to(np.asarray(value, dtype=np.float64), (len(matrix),))
     except ValueError as error:
         raise OptionError(f"value must be a number, or {len(matrix)} of them, one per row of L.") from error
-    basis = inference_basis(fitted, ddf, information, cache)
+    basis = _basis(fitted, ddf, information, cache, cov_type, cluster)
     if len(matrix) == 1:
         return _described(_frame(basis.rows(matrix, against, alpha), pd.RangeIndex(1)), basis, alpha)
     test = basis.f_test(matrix, against)
     p = f_tail(test.F, test.df1, test.df2)
     frame = pd.DataFrame({"F": [test.F], "df1": [test.df1], "df2": [test.df2], "p": [p]})
     return _described(frame, basis, alpha)
+
+
+def _basis(
+    fitted: Fitted,
+    ddf: str | None,
+    information: str | None,
+    cache: MutableMapping[str, Any] | None,
+    cov_type: str | None,
+    cluster: Any,
+) -> Basis:
+    if cov_type is None and cluster is None:
+        return inference_basis(fitted, ddf, information, cache)
+    return sandwich_basis(fitted, cov_type, cluster, ddf, information)
 
 
 def _frame(rows: Rows, index: pd.Index) -> pd.DataFrame:
