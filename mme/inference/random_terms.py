@@ -23,6 +23,7 @@ __all__ = [
     "Reduction",
     "Submodel",
     "check_maximum",
+    "exact_maximum",
     "find_reduction",
     "group_names",
     "n_parameters",
@@ -106,6 +107,23 @@ def check_maximum(fitted: Fitted, what: str) -> Design:
     return fitted.design
 
 
+def exact_maximum(fitted: Fitted, what: str) -> Design:
+    """The design of a fit whose log-likelihood is exact and at its maximum.
+
+    Raises
+    ------
+    InferenceError
+    """
+    design = check_maximum(fitted, what)
+    if not fitted.exact:
+        raise InferenceError(
+            f"{what} compares log-likelihoods, and that of an iterative fit has a Monte Carlo error. Fit "
+            "with solver='direct', or exact_steps=3, where preflight() says that memory and time are "
+            "affordable; mme.compare() shows the error for two fits of your own."
+        )
+    return design
+
+
 def n_parameters(design: Design | None, rank: int) -> int:
     """Fixed effects, covariance parameters and the residual variance."""
     terms = () if design is None else design.terms
@@ -116,12 +134,16 @@ def n_parameters(design: Design | None, rank: int) -> int:
 
 
 def term_names(fitted: Fitted, design: Design) -> list[str]:
-    """Every random term as a bar of a formula, ``"(Days | Subject)"``; variance components by their names."""
+    """Every random term as a bar of a formula, ``"(Days | Subject)"``; other variance components by name."""
     groups = group_names(fitted, design)
     return [
-        labels.group if term.general or labels.effects == (labels.group,) else _bar(term, labels, group)
+        labels.group if _is_component(term, labels) else _bar(term, labels, group)
         for term, labels, group in zip(design.terms, fitted.labels.terms, groups, strict=True)
     ]
+
+
+def _is_component(term: RandomTerm, labels: TermLabels) -> bool:
+    return term.general or (labels.effects == (labels.group,) and _intercept(term) is None)
 
 
 def group_names(fitted: Fitted, design: Design) -> list[str]:

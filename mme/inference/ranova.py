@@ -7,21 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.equations.design import Design
-from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from .mixtures import Mixture, chi2_tail
 from .null import null_mixture
 from .random_terms import (
     Reduction,
     Submodel,
-    check_maximum,
+    exact_maximum,
     n_parameters,
     reduced,
     reductions,
     whole_terms,
 )
 
-__all__ = ["TermTest", "exact_maximum", "mixture_of", "random_effects_tests", "term_test"]
+__all__ = ["TermTest", "mixture_of", "random_effects_tests", "term_test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,23 +74,6 @@ def random_effects_tests(fitted: Fitted, reduce_terms: bool = True) -> tuple[int
     return n_parameters(design, fitted.objective().eq.p), [
         term_test(fitted, design, row, what) for row in rows
     ]
-
-
-def exact_maximum(fitted: Fitted, what: str) -> Design:
-    """The design of a fit whose log-likelihood is exact and at its maximum.
-
-    Raises
-    ------
-    InferenceError
-    """
-    design = check_maximum(fitted, what)
-    if not fitted.exact:
-        raise InferenceError(
-            f"{what} compares log-likelihoods, and that of an iterative fit has a Monte Carlo error. Fit "
-            "with solver='direct', or exact_steps=3, where preflight() says that memory and time are "
-            "affordable; mme.compare() shows the error for two fits of your own."
-        )
-    return design
 
 
 def term_test(fitted: Fitted, design: Design, reduction: Reduction, what: str) -> TermTest:

@@ -12,8 +12,9 @@ from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from ..inference.comparison import Compared, compare_models, description
 from ..inference.ranova import random_effects_tests
+from ..inference.variance_tests import variance_test
 
-__all__ = ["VarianceTests", "compare", "ranova_table"]
+__all__ = ["VarianceTests", "compare", "ranova_table", "variance_table"]
 
 
 class VarianceTests:
@@ -72,6 +73,57 @@ class VarianceTests:
         """
         return ranova_table(self.fitted, reduce_terms)
 
+    def test_variance(
+        self, term: str | None = None, method: str = "rlrt", nsim: int | None = None, seed: int = 0
+    ) -> pd.DataFrame:
+        """Test whether random effects have a variance, by the likelihood ratio of the fit's REML or ML.
+
+        Parameters
+        ----------
+        term : str, optional
+            What is left out under the hypothesis, as `ranova` names its rows: ``"(1 | g)"``,
+            ``"x in (x | g)"``, and with several columns also the whole ``"(x | g)"``; or a group with one
+            effect, as ``varcorr`` names it.  May be left out where the model has one effect.
+        method : {"rlrt", "mixture", "bootstrap"}
+            "rlrt": the distribution in finite samples of one variance without covariances, exact where there
+            are no other random effects (Crainiceanu & Ruppert), else by treating these as known (Greven et
+            al.).  "mixture": the mixture of chi-squares of large samples.  "bootstrap": responses simulated
+            from the fit without the term, both models fitted to each.
+        nsim : int, optional
+            Draws: by default 10,000 of "rlrt", 500 of "bootstrap".
+        seed : int
+            Of the draws.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row, named after what is tested; columns ``statistic``, ``p``, ``error`` (Monte Carlo standard
+            error of ``p``) and ``nsim``.  ``attrs`` has ``method``, ``seed`` and ``notes``.
+
+        Raises
+        ------
+        OptionError
+            No such term or method, or several effects that `term` could mean.
+        InferenceError
+            "rlrt" of several parameters together; as `ranova`.
+        MemoryEstimateError
+            The spectrum of "rlrt" needs a dense matrix of the order of the levels that does not fit.
+
+        References
+        ----------
+        Crainiceanu & Ruppert (2004), JRSS B 66, 165-185.  Greven, Crainiceanu, Kuechenhoff & Peters (2008),
+        Journal of Computational and Graphical Statistics 17, 870-891.
+
+        Examples
+        --------
+        >>> import pandas as pd, mme
+        >>> data = pd.DataFrame({"y": [1.0, 2, 3, 5, 4, 6, 1, 2.5], "g": list("aabbccdd")})
+        >>> mme.lmer("y ~ 1 + (1 | g)", data).test_variance(seed=1)[["statistic"]].round(2)
+                 statistic
+        (1 | g)       1.72
+        """
+        return variance_table(self.fitted, term, method, nsim, seed)
+
 
 def ranova_table(fitted: Fitted, reduce_terms: bool = True) -> pd.DataFrame:
     """See `VarianceTests.ranova`."""
@@ -105,6 +157,17 @@ def ranova_table(fitted: Fitted, reduce_terms: bool = True) -> pd.DataFrame:
             "notes": tuple(notes),
         }
     )
+    return frame
+
+
+def variance_table(
+    fitted: Fitted, term: str | None = None, method: str = "rlrt", nsim: int | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """See `VarianceTests.test_variance`."""
+    test = variance_test(fitted, term, method, nsim, seed)
+    row = {"statistic": test.statistic, "p": test.p, "error": test.error, "nsim": test.nsim}
+    frame = pd.DataFrame([row], index=pd.Index([test.label], dtype=object))
+    frame.attrs.update({"method": test.method, "seed": seed, "notes": test.notes})
     return frame
 
 

@@ -66,8 +66,8 @@ def test_both_doors(sleepstudy, reml):
     np.testing.assert_allclose(one.ranova(), lmer.ranova(), rtol=1e-6)
     assert list(one.ranova().index) == ["<none>", "Days in (Days | Subject)"]
     table = other.ranova()
-    assert list(table.index) == ["<none>", "Days in (Days | Subject)", "w"]
-    assert table.logLik["w"] == pytest.approx(lmer.llf)
+    assert list(table.index) == ["<none>", "Days in (Days | Subject)", "(1 | w)"]
+    assert table.logLik["(1 | w)"] == pytest.approx(lmer.llf)
     whole = lmer.ranova(reduce_terms=False)
     assert list(whole.index) == ["<none>", "(Days | Subject)"]
     design = lmer.fit.design
