@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..engine.covariance.boundary import SINGULAR
 from ..engine.equations.design import Design
 from ..exceptions import DataError, OptionError
 from ..fit.fit import fit_design
@@ -249,6 +250,15 @@ def _log_columns(model: Compared) -> float:
     return eq.fixed.logdet - (0.0 if weights is None else eq.p * float(np.log(np.mean(weights))))
 
 
+def _is_singular(model: Compared) -> bool:
+    eq = model.fitted.objective().eq
+    for t, (place, lam) in enumerate(zip(eq.layout.places, model.fitted.lam, strict=True)):
+        s = place.structure.eigen(eq.term_root(t) @ eq.term_basis(t) @ lam)[1]
+        if np.any(s * s < SINGULAR):
+            return True
+    return False
+
+
 def _mixture(
     smaller: Compared, larger: Compared, embedding: Embedding, pair: str, notes: list[str]
 ) -> Mixture | None:
@@ -260,7 +270,7 @@ def _mixture(
         D = inner @ inner.T
         at += [D[a, b] for a, b in place.entries]
         generic += [float(a == b) for a, b in place.entries]
-    if smaller.fitted.record is not None and smaller.fitted.record.singular:
+    if _is_singular(smaller):
         notes.append(
             f"{pair}: the smaller model is singular; p_boundary takes its own variances as positive."
         )

@@ -75,6 +75,8 @@ class Submodel:
     sigma2, loglik : float
     n_params : int
     converged : bool
+    singular : tuple of str
+        Terms whose covariance is at the boundary.
     """
 
     design: Design | None
@@ -85,6 +87,7 @@ class Submodel:
     loglik: float
     n_params: int
     converged: bool
+    singular: tuple[str, ...] = ()
 
 
 def check_maximum(fitted: Fitted, what: str) -> Design:
@@ -334,6 +337,7 @@ def reduced(
         fit.loglik,
         n_parameters(smaller, fit.p),
         fit.record.converged,
+        fit.record.singular,
     )
 
 

@@ -34,7 +34,7 @@ from .clusters import Clustering
 
 __all__ = ["Robust", "robust"]
 
-_NOTHING = 1e-10  # eigenvalue of B, beside the largest, along which a cluster's residuals do not vary
+_NOTHING = 1e-10  # share of its variance that a residual has left from which on it does not vary
 _SMALL = 2.0**26  # bytes that are there
 _COPIES = 6  # arrays of the order of a cluster's basis that are held at once
 
@@ -194,8 +194,11 @@ class _Rows:
             score, mean, cross = self._unbiased(clustering)
             return self._robust(score.T @ score, (clustering.n,), mean, cross)
         score = self._sums(clustering, self.VX * self.e[:, None])
-        products = (self.X[:, :, None] * self.VX[:, None, :]).reshape(-1, p * p)
-        mean = self._sums(clustering, products).reshape(-1, p, p)
+        mean = np.empty((clustering.n, p, p))
+        for a in range(p):  # X_j'V_j^-1 X_j, symmetric, without the products of all rows at once
+            for b in range(a + 1):
+                column = np.bincount(clustering.codes, self.X[:, a] * self.VX[:, b], clustering.n)
+                mean[:, a, b] = mean[:, b, a] = column
         factor = clustering.n / (clustering.n - 1.0) if cov_type == "CR1" else 1.0
         # degrees of freedom do not depend on a common factor
         return self._robust(factor * (score.T @ score), (clustering.n,), mean, mean)
@@ -303,7 +306,7 @@ def _adjusted(block: np.ndarray, X: np.ndarray, M: np.ndarray, VX: np.ndarray) -
     z, x = U.T @ block, U.T @ X
     w, P = np.linalg.eigh(np.eye(U.shape[1]) + z @ z.T)
     R = (P * np.sqrt(w)) @ P.T
-    A = _between(R, (P * w) @ P.T - x @ M @ x.T)
+    A = _between(R, (P * w) @ P.T, (P / np.sqrt(w)) @ (P.T @ x), M)
     inside = U.T @ VX
     return VX + U @ (A @ inside - inside)
 
@@ -312,20 +315,34 @@ def _adjusted_weighted(
     block: np.ndarray, X: np.ndarray, weights: np.ndarray, M: np.ndarray, VX: np.ndarray
 ) -> np.ndarray:
     """The same with V = W^-1/2 (I + block block') W^-1/2, of the order of the cluster's rows."""
-    n = weights.size
     scale = np.sqrt(weights)
-    own = np.eye(n) + block @ block.T
-    w, P = np.linalg.eigh(own)
-    R = (P * np.sqrt(w)) @ P.T / scale
-    return _between(R, own / np.outer(scale, scale) - X @ M @ X.T) @ VX
+    w, P = np.linalg.eigh(np.eye(weights.size) + block @ block.T)
+    half = (P * np.sqrt(w)) @ P.T
+    white = (P / np.sqrt(w)) @ (P.T @ (scale[:, None] * X))
+    return _between(half / scale, (half / weights) @ half, white, M) @ VX
 
 
-def _between(R: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """R'B^-1/2 R with B = R residual R'; along no residual variation the inverse root is taken as zero."""
-    w, P = np.linalg.eigh(R @ residual @ R.T)
-    root = np.where(w > _NOTHING * max(w[-1], 0.0), np.maximum(w, np.finfo(float).tiny), np.inf) ** -0.5
-    half = R.T @ P
-    return (half * root) @ half.T
+def _between(R: np.ndarray, outer: np.ndarray, white: np.ndarray, M: np.ndarray) -> np.ndarray:
+    """R'B^-1/2 R with B = R (V - X M X') R', V = R'R; where no residual variation is, the root is zero.
+
+    B = G G' with G = R R' (I - K)^1/2 and K = R^-T X M X'R^-1: of the singular values of G half as many
+    digits are lost to a large variance as of the eigenvalues of B.
+
+    Parameters
+    ----------
+    R : ndarray, shape (m, m)
+    outer : ndarray, shape (m, m)
+        R R'.
+    white : ndarray, shape (m, rank)
+        R^-T X.
+    M : ndarray, shape (rank, rank)
+    """
+    left, Q = np.linalg.eigh(np.eye(len(R)) - white @ M @ white.T)
+    none = left <= _NOTHING
+    U, s, _ = np.linalg.svd((outer @ Q) * np.sqrt(np.where(none, 0.0, left)))
+    used = s.size - int(np.sum(none))
+    half = R.T @ U[:, :used]
+    return (half / s[:used]) @ half.T
 
 
 def _connected(half: sp.csr_array) -> np.ndarray:

@@ -50,7 +50,10 @@ def test_tables_of_lmertest(name):
         below = stats.chi2.sf(lrt, df - 1) if df > 1 else float(lrt <= 0)
         assert p == pytest.approx(0.5 * below + 0.5 * stats.chi2.sf(lrt, df), rel=1e-10)
         assert table.attrs["mixtures"][row] == f"0.5 chi2({df - 1:.0f}) + 0.5 chi2({df:.0f})"
-    assert table.attrs["notes"] == ()
+    singular = {"ub_scotssec": ["(1 | primary)"], "ub_penicillin": ["(1 | sample)"]}.get(name, [])
+    assert [note.partition(":")[0] for note in table.attrs["notes"]] == [
+        f"The fit without {row} is singular" for row in singular
+    ]
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])

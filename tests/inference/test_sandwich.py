@@ -18,6 +18,8 @@ import mme
 from mme.exceptions import DataError, InferenceError, OptionError
 from mme.fit import fit_design
 from mme.fit.fitted import Fitted, Labels, TermLabels
+from mme.inference.clusters import clusterings_of
+from mme.inference.sandwich import robust
 from mme.report.coefficients import coef_table, contrast_table
 
 with open(HERE / "reference" / "sandwich.json") as file:
@@ -129,6 +131,27 @@ def test_cluster_above_the_random_effects():
             table = coef_table(_fitted(fit), cov_type=kind, cluster=codes)
             np.testing.assert_allclose(table.se, np.sqrt(np.diag(dense.covariance)), rtol=1e-8)
             np.testing.assert_allclose(table.df, [dense.degrees(r) for r in np.eye(2)], rtol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_unbiased_under_the_model(size, weighted):
+    """The expectation of CR2 under the model is the model's own covariance, at large variances too."""
+    rng = np.random.default_rng(2)
+    design = problems.build("vector2")
+    term = design.terms[0]
+    u = size * rng.normal(size=(term.n_levels, 2))
+    y = design.y + term.times(u)
+    weights = rng.uniform(0.5, 2.0, design.n) if weighted else None
+    fit = fit_design(replace(design, y=y, weights=weights), tol=1e-12)
+    fitted = _fitted(fit)
+    got = robust(fitted, "CR2", clusterings_of(fitted, fit.design, "g"), "a test")
+    M = np.linalg.inv(got.root.T @ got.root)
+    taken = np.einsum("jab,bc,jcd->ad", got.cross.transpose(0, 2, 1), M, got.cross)
+    inverse = np.linalg.inv(got.root)
+    expected = inverse.T @ (got.mean.sum(axis=0) - taken) @ inverse
+    # rounding times the largest ratio of variances, 1e10
+    np.testing.assert_allclose(expected, np.eye(2), rtol=0, atol=1e-5)
 
 
 def test_column_of_one_cluster():
