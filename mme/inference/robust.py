@@ -105,9 +105,19 @@ def sandwich_basis(
     if fitted.design is None:
         raise InferenceError(f"{what} needs the design, and the data were removed.")
     clusterings = [] if cluster is None else clusterings_of(fitted, fitted.design, cluster)
+    if len(clusterings) > 1 and ddf == "satterthwaite":
+        raise OptionError(
+            "ddf='satterthwaite' is of one clustering. Without ddf= those of several are the smallest number "
+            "of clusters less one; ddf='normal' has none."
+        )
     sandwich = robust(fitted, kind, clusterings, what)
     return SandwichBasis(
-        fitted, ddf or "satterthwaite", None, None, _notes(fitted, kind, clusterings, sandwich, ddf), sandwich
+        fitted,
+        ddf or ("satterthwaite" if len(clusterings) < 2 else "clusters"),
+        None,
+        None,
+        _notes(fitted, kind, clusterings, sandwich, ddf),
+        sandwich,
     )
 
 

@@ -7,19 +7,22 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pandas as pd
+import problems
 import pytest
 from scipy import stats
 from support import inference_reference, load_data, unbalanced_reference
 
 import mme
+from mme.engine.covariance.factors import factor_psd
 from mme.engine.equations.design import RandomTerm
 from mme.engine.equations.equations import respond
 from mme.exceptions import InferenceError
 from mme.fit import fit_design
-from mme.fit.fitted import Fitted
+from mme.fit.fitted import Fitted, Labels, TermLabels
 from mme.inference.mixtures import NullSpace, cone_mixture
 from mme.inference.null import null_mixture
 from mme.inference.random_terms import without_random_terms
+from mme.inference.ranova import random_effects_tests
 from mme.report.comparison import ranova_table
 
 
@@ -136,6 +139,32 @@ def test_independent_columns_go_one_by_one():
     table = ranova_table(Fitted.of(fit, labels))
     assert list(table.index) == ["<none>", "1 in (x || g)", "x in (x || g)"]
     np.testing.assert_allclose(table.logLik[1:], result.ranova().logLik[["(1 | g)", "(0 + x | g)"]])
+
+
+def _labelled(fit) -> Fitted:
+    terms = tuple(
+        TermLabels(t.name, ("(Intercept)", *map(str, range(1, t.k))), t.n_levels, t.structure)
+        for t in fit.design.terms
+    )
+    return Fitted.of(fit, Labels("y", tuple(f"x{j}" for j in range(fit.design.p)), terms))
+
+
+@pytest.mark.parametrize("reduce_terms", [True, False])
+@pytest.mark.parametrize("name", list(problems.PROBLEMS))
+def test_every_design(name, reduce_terms):
+    """A reduced model's likelihood is the dense one of the whole design at its covariances."""
+    fit = fit_design(problems.build(name), tol=1e-12)
+    size, tests = random_effects_tests(_labelled(fit), reduce_terms)
+    assert size == fit.p + sum(theta.size for theta in fit.theta) + 1
+    assert tests
+    for test in tests:
+        lams = [factor_psd(D) for D in test.submodel.D]
+        theta = [t.structure.theta(lam) for t, lam in zip(fit.design.terms, lams, strict=True)]
+        dense = oracle.evaluate(fit.design, theta, True)
+        assert test.submodel.loglik == pytest.approx(-0.5 * dense.deviance, abs=1e-6)
+        assert test.submodel.sigma2 == pytest.approx(dense.sigma2, rel=1e-6)
+        assert 0 <= test.p_boundary <= test.p + 4 * test.error
+        assert test.df == size - test.submodel.n_params >= 1
 
 
 # -- nothing left -------------------------------------------------------------------------------------------

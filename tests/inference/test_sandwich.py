@@ -193,6 +193,9 @@ def test_crossed_clusters(name, weighted, kind):
     pd.testing.assert_frame_equal(same, table)
     with pytest.raises(InferenceError, match="shared by rows of different clusters"):
         coef_table(fitted, cov_type=kind, cluster=next(iter(by_group)))
+    assert table.attrs["ddf"] == "clusters"
+    with pytest.raises(OptionError, match="is of one clustering"):
+        coef_table(fitted, ddf="satterthwaite", cov_type=kind, cluster=clusters)
     with pytest.raises(InferenceError, match="CR2 is not defined for several"):
         coef_table(fitted, cov_type="CR2", cluster=clusters)
 
