@@ -13,7 +13,7 @@ from ..engine.equations.design import Design
 from ..exceptions import DataError, OptionError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted
-from .mixtures import Mixture, chi2_tail, is_known
+from .mixtures import LOWER, Mixture, chi2_tail, is_known, likelihood_ratio
 from .nesting import Embedding, fixed_within, random_within
 from .null import null_mixture, null_spaces
 from .random_terms import check_maximum, n_parameters, term_names
@@ -228,13 +228,9 @@ def _ratio(smaller: Compared, larger: Compared, names: Sequence[str]) -> Ratio:
     if df == 0:
         notes.append(f"{pair}: the same model.")
         return replace(nothing, notes=tuple(notes))
-    if statistic < 0.0:
-        if statistic < -max(1e-6, 3.0 * error):
-            notes.append(
-                f"{pair}: the larger model has the lower log-likelihood, so that its search ended at another "
-                "optimum; try start= or starts=."
-            )
-        statistic = 0.0
+    if likelihood_ratio(-0.5 * statistic, 0.0) > 3.0 * error:
+        notes.append(f"{pair}: {LOWER}")
+    statistic = likelihood_ratio(0.5 * statistic, 0.0)
     assert nesting.embedding is not None
     p = float(chi2_tail(np.array(statistic), df))
     mixture = _mixture(smaller, larger, nesting.embedding, pair, notes)

@@ -19,13 +19,24 @@ from scipy import special
 
 from ..exceptions import InferenceError
 
-__all__ = ["Mixture", "NullSpace", "chi2_tail", "cone_mixture", "is_known"]
+__all__ = ["LOWER", "Mixture", "NullSpace", "chi2_tail", "cone_mixture", "is_known", "likelihood_ratio"]
 
+_NOTHING = 1e-6  # likelihood ratio that is zero but for where the searches stopped
+LOWER = (
+    "the larger model has the lower log-likelihood, so that its search ended at another optimum; try start= "
+    "or starts=."
+)
 _DRAWS = 20_000
 _ENUMERATED = 8  # variances whose faces are looked at one by one
 _STEPS = 2_000
 _STEP_TOL = 1e-9
 _BLIND = 1e-10
+
+
+def likelihood_ratio(larger: float, smaller: float) -> float:
+    """Twice the difference of two log-likelihoods; zero where only rounding tells them apart, or less."""
+    ratio = 2.0 * (larger - smaller)
+    return ratio if ratio > _NOTHING else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine.equations.design import Design
 from ..fit.fitted import Fitted
-from .mixtures import Mixture, chi2_tail
+from .mixtures import LOWER, Mixture, chi2_tail, likelihood_ratio
 from .null import null_mixture
 from .random_terms import (
     Reduction,
@@ -53,6 +53,20 @@ class TermTest:
     p_boundary: float
     error: float
 
+    def notes(self, larger: float) -> list[str]:
+        """What a reader should know; `larger` is the log-likelihood of the model itself."""
+        out = []
+        if not self.submodel.converged:
+            out.append(f"The fit without {self.reduction.label} has not converged.")
+        if likelihood_ratio(self.submodel.loglik, larger) > 0.0:
+            out.append(f"Without {self.reduction.label}: {LOWER}")
+        if self.submodel.singular:
+            out.append(
+                f"The fit without {self.reduction.label} is singular: p_boundary takes the variances that "
+                "are left as positive."
+            )
+        return out
+
 
 def random_effects_tests(fitted: Fitted, reduce_terms: bool = True) -> tuple[int, list[TermTest]]:
     """Parameters of the model, and a test for each of its random terms.
@@ -79,9 +93,7 @@ def random_effects_tests(fitted: Fitted, reduce_terms: bool = True) -> tuple[int
 def term_test(fitted: Fitted, design: Design, reduction: Reduction, what: str) -> TermTest:
     """One test; the reduced model is fitted by the likelihood that the larger one was fitted by."""
     submodel = reduced(fitted, design, fitted.objective().eq, reduction)
-    statistic = 2.0 * (fitted.loglik - submodel.loglik)
-    # the larger model contains the smaller: below zero is where the searches stopped
-    statistic = max(statistic, 0.0)
+    statistic = likelihood_ratio(fitted.loglik, submodel.loglik)
     df = n_parameters(design, fitted.objective().eq.p) - submodel.n_params
     mixture = mixture_of(fitted, design, reduction, submodel, what)
     p_boundary, error = mixture.tail(statistic)

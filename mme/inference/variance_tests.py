@@ -16,6 +16,7 @@ from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError, OptionError
 from ..fit.fit import equations_of, fit_design
 from ..fit.fitted import Fitted
+from .mixtures import LOWER, likelihood_ratio
 from .random_terms import (
     Reduction,
     Submodel,
@@ -31,7 +32,6 @@ __all__ = ["VarianceTest", "variance_test"]
 
 _METHODS = ("rlrt", "mixture", "bootstrap")
 _NSIM = {"rlrt": 10_000, "bootstrap": 500}
-_NOTHING = 1e-6  # statistic that is zero but for where the searches stopped
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +79,12 @@ def variance_test(fitted: Fitted, term: str | None, method: str, nsim: int | Non
     if kind == "rlrt":
         _check_single(design, reduction)
     submodel = reduced(fitted, design, fitted.objective().eq, reduction)
-    statistic = max(2.0 * (fitted.loglik - submodel.loglik), 0.0)
+    statistic = likelihood_ratio(fitted.loglik, submodel.loglik)
     notes = [] if fitted.converged else ["The fit has not converged."]
     if not submodel.converged:
         notes.append("The fit without what is tested has not converged.")
+    if likelihood_ratio(submodel.loglik, fitted.loglik) > 0.0:
+        notes.append(f"{reduction.label}: {LOWER}")
     if kind == "mixture":
         mixture = mixture_of(fitted, design, reduction, submodel, what)
         p, error = mixture.tail(statistic)
@@ -94,7 +96,7 @@ def variance_test(fitted: Fitted, term: str | None, method: str, nsim: int | Non
             notes.append("There are other random effects: approximation of Greven et al. (2008).")
     else:
         null = np.fromiter(_bootstrap(fitted, design, reduction, submodel, draws, seed), np.float64)
-    if statistic <= _NOTHING:
+    if statistic == 0.0:
         return VarianceTest(reduction.label, kind, statistic, 1.0, 0.0, draws, tuple(notes))
     above = int(np.sum(null >= statistic))
     # a bootstrap's data count as one of the draws (Davison & Hinkley 1997)
@@ -160,4 +162,4 @@ def _bootstrap(
                 less = replace(small, y=y)
                 again = respond(less, small_eq)
                 below = fit_design(less, reml=fitted.reml, solver="direct", equations=again).loglik
-        yield max(2.0 * (large.loglik - below), 0.0)
+        yield likelihood_ratio(large.loglik, below)

@@ -142,13 +142,7 @@ def ranova_table(fitted: Fitted, reduce_terms: bool = True) -> pd.DataFrame:
                 "p_boundary": test.p_boundary,
             }
         )
-        if not model.converged:
-            notes.append(f"The fit without {test.reduction.label} has not converged.")
-        if model.singular:
-            notes.append(
-                f"The fit without {test.reduction.label} is singular: p_boundary takes the variances that "
-                "are left as positive."
-            )
+        notes += test.notes(fitted.loglik)
     names = [test.reduction.label for test in tests]
     frame = pd.DataFrame(rows, index=pd.Index(["<none>", *names], dtype=object))
     frame.insert(2, "AIC", 2.0 * frame["npar"] - 2.0 * frame["logLik"])

@@ -50,7 +50,7 @@ def test_tables_of_lmertest(name):
     for row, lrt, df, p in zip(
         table.index[1:], table.LRT[1:], table.Df[1:], table.p_boundary[1:], strict=True
     ):
-        below = stats.chi2.sf(lrt, df - 1) if df > 1 else float(lrt <= 0)
+        below = stats.chi2.sf(lrt, df - 1) if df > 1 else float(lrt <= 1e-6)
         assert p == pytest.approx(0.5 * below + 0.5 * stats.chi2.sf(lrt, df), rel=1e-10)
         assert table.attrs["mixtures"][row] == f"0.5 chi2({df - 1:.0f}) + 0.5 chi2({df:.0f})"
     singular = {"ub_scotssec": ["(1 | primary)"], "ub_penicillin": ["(1 | sample)"]}.get(name, [])
@@ -273,6 +273,20 @@ def test_mixture_of_a_factor_in_simulated_data():
         lrt.append(2 * (both[0] - both[1]))
     expected, _ = mixture.tail(at)
     assert np.mean(np.array(lrt) > at) == pytest.approx(expected, abs=3 * np.sqrt(expected / 300))
+
+
+def test_variance_of_zero():
+    """Nothing is gained, whatever the rounding of the two searches: the point at zero counts."""
+    table = mme.lmer("Yield ~ 1 + (1 | Batch)", load_data("Dyestuff2")).ranova()
+    assert table.LRT.iloc[1] == pytest.approx(0.0, abs=1e-7)
+    assert table.p_boundary.iloc[1] == 1.0
+    assert cone_mixture(0, [NullSpace(0, np.eye(1))]).tail(0.0) == (1.0, 0.0)
+    assert (
+        mme.lmer("attain ~ sex + verbal + (1 | primary) + (1 | second)", load_data("ub_scotssec"))
+        .ranova()["p_boundary"]
+        .iloc[2]
+        == 1.0
+    )
 
 
 # -- refusals -----------------------------------------------------------------------------------------------

@@ -174,6 +174,23 @@ def test_singular_smaller_model_is_noted():
     assert 0 <= table.p_boundary["r1"] <= table.p["r1"]
 
 
+def test_larger_model_at_a_lower_optimum(sleepstudy):
+    """A search that was ended too soon: no negative statistic, and a note."""
+    small = mme.lmer(FORMULAS[1], sleepstudy)
+    with pytest.warns(mme.exceptions.ConvergenceWarning):
+        large = mme.lmer(FORMULAS[2], sleepstudy, start=[0.01, 0.0, 5.0], max_evaluations=1)
+    assert large.llf < small.llf - 1
+    table = mme.compare(small, large)
+    assert (table.Chisq["r1"], table.p_boundary["r1"], table.p["r1"]) == (0.0, 1.0, 1.0)
+    assert table.attrs["notes"][0] == "r1 has not converged."
+    assert "lower log-likelihood" in table.attrs["notes"][1]
+    own = large.ranova()
+    assert own.attrs["notes"][0] == "The fit has not converged."
+    assert "lower log-likelihood" in own.attrs["notes"][1]
+    test = large.test_variance("Days in (Days | Subject)", method="mixture")
+    assert "lower log-likelihood" in test.attrs["notes"][1]
+
+
 def test_negative_variances_would_be_needed():
     """The covariances of (0 + s | a) + (1 | a) with s = 2 - x are not those of independent 1 and x."""
     rng = np.random.default_rng(1)
@@ -249,6 +266,12 @@ def test_iterative_fits_show_their_error(sleepstudy):
     assert "Chisq_error" not in expected
     ml = mme.compare(small, large, refit="ml")
     assert ml.attrs["method"] == "ML"
+    # two variances need the information, which has no factorization to come from
+    frame["c"] = rng.integers(0, 20, n)
+    two = mme.lmer("y ~ x + (1 | a) + (1 | b) + (1 | c)", frame, solver="iterative", seed=1)
+    table = mme.compare(small, two)
+    assert np.isnan(table.p_boundary.iloc[1]) and table.p.iloc[1] < 1e-10
+    assert "p_boundary is missing after an iterative fit" in table.attrs["notes"][-1]
 
 
 def test_refusals(sleepstudy):
