@@ -11,7 +11,7 @@ import pandas as pd
 import problems
 import pytest
 from scipy import optimize, stats
-from support import HERE, load_data
+from support import HERE, load_data, mark_slow
 
 import mme
 from mme.engine.equations.equations import build_equations, respond
@@ -126,7 +126,7 @@ def test_supremum_over_the_grid(reml):
         assert draws[i] == pytest.approx(max(-found.fun, 0.0), abs=2e-4)
 
 
-@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("reml", mark_slow([True, False], lambda reml: not reml), ids=["reml", "ml"])
 def test_distribution_of_fits_to_simulated_data(reml):
     """Unbalanced, weighted, with a covariate: fits under the hypothesis have the drawn distribution."""
     rng = np.random.default_rng(8)
@@ -192,7 +192,7 @@ def test_mixture_is_that_of_ranova(sleepstudy):
     assert whole.statistic.iloc[0] == pytest.approx(result.ranova(reduce_terms=False).LRT.iloc[1], abs=1e-8)
 
 
-@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("reml", mark_slow([True, False], lambda reml: not reml), ids=["reml", "ml"])
 def test_bootstrap(reml):
     """Of one variance the p of the exact distribution; of several terms and parameters a number as well."""
     rng = np.random.default_rng(3)
