@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
+    from .report.comparison import compare
 
     __version__: str
 
@@ -24,6 +25,7 @@ __all__ = [
     "MixedLM",
     "MixedLMParams",
     "VCSpec",
+    "compare",
     "data_path",
     "exceptions",
     "install",
@@ -38,6 +40,7 @@ _LATE = {
     "MixedLM": "facade.model",
     "MixedLMParams": "facade.design.params",
     "VCSpec": "facade.design.components",
+    "compare": "report.comparison",
     "install": "facade.install",
     "uninstall": "facade.install",
     "mixedlm": "facade.model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .anova import AnovaTables
+from .comparison import VarianceTests
 from .intervals import Intervals
 from .means import MeansTables
 from .prediction import Predictions
@@ -10,5 +11,5 @@ from .prediction import Predictions
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, Intervals, Predictions):
+class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""
