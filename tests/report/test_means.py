@@ -319,7 +319,7 @@ def test_dunnett():
     result = mme.lmer("y ~ t + (1 | g)", frame)
     assert result.is_singular
     got = result.emmeans("t", ddf="residual").contrast("trt.vs.ctrl").frame
-    expected = stats.dunnett(*groups[1:], control=groups[0], rng=1)
+    expected = stats.dunnett(*groups[1:], control=groups[0], random_state=1)
     scale = np.sqrt(result.scale * (2 / 12)) / got["se"]
     np.testing.assert_allclose(scale, 1.0, rtol=1e-6)
     np.testing.assert_allclose(got["p"], expected.pvalue, atol=2e-3)
