@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..engine.equations.design import Design, RandomTerm
+from ..engine.runtime.scipys import sparse as sp
 from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
 from .random_terms import group_names

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import special
 
+from ..engine.runtime.scipys import special
 from ..exceptions import InferenceError
 
 __all__ = ["LOWER", "Mixture", "NullSpace", "chi2_tail", "cone_mixture", "is_known", "likelihood_ratio"]

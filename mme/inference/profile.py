@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from ..engine.direct.objective import Objective
 from ..engine.runtime.parallel import single_threaded_blas
+from ..engine.runtime.scipys import special
 from ..exceptions import ConvergenceError, InferenceError, OptionError, PerfectFitError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..engine.direct.point import Point
 from ..engine.equations.design import Design
 from ..engine.runtime.memory import available_memory
 from ..engine.runtime.parallel import single_threaded_blas
+from ..engine.runtime.scipys import sparse as sp
 from ..exceptions import InferenceError, MemoryEstimateError
 from ..fit.fitted import Fitted
 from .clusters import Clustering
@@ -229,7 +230,7 @@ class _Rows:
 
     # -- blocks of V --------------------------------------------------------------------------------------
 
-    def _half(self) -> sp.csr_array:
+    def _half(self) -> Any:
         """sqrt(W) Z lam of all terms by rows, shape (n, q)."""
         n, parts = self.design.n, []
         scale = np.sqrt(self.weights)
@@ -345,7 +346,7 @@ def _between(R: np.ndarray, outer: np.ndarray, white: np.ndarray, M: np.ndarray)
     return (half / s[:used]) @ half.T
 
 
-def _connected(half: sp.csr_array) -> np.ndarray:
+def _connected(half: Any) -> np.ndarray:
     """Part of every row: rows of different parts share no random effects, shape (n,)."""
     from scipy.sparse.csgraph import connected_components  # slow to import, and seldom needed
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
 from ..engine.covariance.derivatives import congruence
+from ..engine.runtime.scipys import special
 from ..fit.fitted import Fitted, Labels
 from .parameters import Parameter, check_maximum, parameters_of
 from .variances import variance_covariance

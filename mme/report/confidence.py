@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
+from ..engine.runtime.scipys import special
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from ..inference.bootstrap import Draws, check_draws, draw, percentiles

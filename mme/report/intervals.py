@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
+from ..engine.runtime.scipys import special
 from ..fit.fitted import Fitted
 from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..engine.runtime.scipys import scipy_module
+from ..engine.runtime.scipys import sparse
 from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
 from ..formula.coding import Coding, NewTerm
@@ -373,7 +373,7 @@ def _own_rows(fitted: Fitted, used: Sequence[bool], offset: Any, weights: Any) -
     for term in design.terms:
         Z = term.Z
         if Z is not None:
-            terms.append(scipy_module("sparse").csr_array(Z))
+            terms.append(sparse.csr_array(Z))
         else:
             assert term.codes is not None
             terms.append((np.asarray(term.codes, dtype=np.int64), term.columns))
