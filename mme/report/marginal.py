@@ -16,7 +16,7 @@ from ..exceptions import InferenceError, OptionError
 from ..inference.adjust import Family, adjusted_p, check_adjust, half_widths
 from ..inference.coefficients import check_alpha
 from ..inference.estimable import Detached
-from ..inference.families import family_of
+from ..inference.families import check_room, family_of
 from ..inference.tails import f_tail
 
 __all__ = ["MarginalMeans", "differences", "joint_frame"]
@@ -158,6 +158,7 @@ class MarginalMeans:
         family = None
         for group, at in self._groups(own):
             names, levels = self._row_labels(at, own)
+            check_room(method, at.size, self._rows.shape[1])
             family = family_of(method, names, levels, ref)
             C = family.coefficients
             blocks.append(C @ self._rows[at])

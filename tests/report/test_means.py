@@ -564,6 +564,14 @@ def test_grids_that_do_not_fit(crossed, monkeypatch):
         crossed.emmeans("a")
 
 
+def test_differences_that_do_not_fit(crossed, monkeypatch):
+    means = crossed.emmeans(["a", "b"])
+    monkeypatch.setattr("mme.inference.families.available_memory", lambda: 1000.0)
+    with pytest.raises(MemoryEstimateError, match=r"12 means have 66 differences.*trt\.vs\.ctrl"):
+        means.pairs()
+    assert len(means.contrast("consec")) == 11
+
+
 def test_formulas_without_rows_of_their_own(data):
     result = mme.lmer("y ~ a + I(x - x.mean()) + (1 | g)", data)
     with pytest.raises((DataError, mme.exceptions.FormulaError), match="depends on the other rows"):
