@@ -102,6 +102,8 @@ class Fitted:
     modes : callable -> list of ndarray, shapes (q_t, k_t), or None
         Conditional modes of the design's terms.
     row_labels : callable -> index of the rows, or None
+    effect_labels : callable -> list of (levels, effects), or None
+        Names of each of a term's random effects, level by level: objects, shapes (q_t k_t,).
     """
 
     labels: Labels
@@ -123,6 +125,7 @@ class Fitted:
     occurrences: Callable[[], Occurrences] | None = None
     modes: Callable[[], Sequence[np.ndarray]] | None = None
     row_labels: Callable[[], Any] | None = None
+    effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None
 
     @classmethod
     def of(
@@ -132,6 +135,7 @@ class Fitted:
         coding: Callable[[], Coding] | None = None,
         occurrences: Callable[[], Occurrences] | None = None,
         row_labels: Callable[[], Any] | None = None,
+        effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None,
     ) -> Fitted:
         """A fit of the engine with labels."""
         return cls(
@@ -153,6 +157,7 @@ class Fitted:
             occurrences=occurrences,
             modes=lambda: fit.u,
             row_labels=row_labels,
+            effect_labels=effect_labels,
         )
 
     @property

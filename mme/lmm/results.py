@@ -424,8 +424,22 @@ class LinearMixedModelResults(Inferences, WaldTests):
         )
         names = Labels(labels.response, tuple(self._design.x_names), terms)
         return Fitted.of(
-            self.fit, names, lambda: labels.coding, lambda: labels.occurrences, lambda: labels.index
+            self.fit,
+            names,
+            lambda: labels.coding,
+            lambda: labels.occurrences,
+            lambda: labels.index,
+            self._effect_labels,
         )
+
+    def _effect_labels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (
+                np.repeat(np.asarray(factor.levels, dtype=object), term.k),
+                np.tile(np.array(term.column_names, dtype=object), term.n_levels),
+            )
+            for term, factor in zip(self._design.terms, self.model.model_design.factors, strict=True)
+        ]
 
     @property
     def _design(self) -> Design:

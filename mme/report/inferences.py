@@ -6,10 +6,11 @@ from .anova import AnovaTables
 from .comparison import VarianceTests
 from .intervals import Intervals
 from .means import MeansTables
+from .modes import ModeTables
 from .prediction import Predictions
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions):
+class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions, ModeTables):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..likelihood import Likelihood
     from ..protocol import MixedModel
 
-__all__ = ["design_modes", "group_covariances", "random_effect_arrays"]
+__all__ = ["design_modes", "effect_labels", "effect_names", "group_covariances", "random_effect_arrays"]
 
 
 def random_effect_arrays(
@@ -106,3 +106,26 @@ def design_modes(model: MixedModel, arrays: list[np.ndarray]) -> list[np.ndarray
     """Random effects by term of the design, which has the columns of the components that rows use."""
     used = [None] * bool(model.k_re) + [component.used for component in model.exog_vc.components]
     return [u if part is None else u[part] for u, part in zip(arrays, used, strict=True)]
+
+
+def effect_names(model: MixedModel, g: int) -> list[str]:
+    """Names of the random effects of one group."""
+    names = [str(n) for n in model.data.exog_re_names] if model.k_re else []
+    for k, component in enumerate(model.exog_vc.names):
+        names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
+    return names
+
+
+def effect_labels(model: MixedModel) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Groups and names of every random effect, by term of the design: objects, shapes (q_t k_t,)."""
+    groups = np.asarray(model.group_labels, dtype=object)
+    out = []
+    if model.k_re:
+        effects = np.array([str(n) for n in model.data.exog_re_names], dtype=object)
+        out.append((np.repeat(groups, effects.size), np.tile(effects, groups.size)))
+    for component in model.exog_vc.components:
+        columns = component.labels(0, component.n_columns)
+        names = np.array([f"{component.name}[{c}]" for c in columns], dtype=object)
+        where, used = groups[component.column_group], component.used
+        out.append((where, names) if used is None else (where[used], names[used]))
+    return out

@@ -26,7 +26,7 @@ from ..design.vc_formula import formula_columns
 from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
-from .blups import design_modes, group_covariances, random_effect_arrays
+from .blups import design_modes, effect_labels, effect_names, group_covariances, random_effect_arrays
 from .intervals import FacadeIntervals, keep_own_labels
 from .profile import profile_variance
 from .summary import restriction, summary_tables
@@ -295,19 +295,12 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
             self.model, self._likelihood, self.params_object, self.fe_params, self.reml
         )
 
-    def _names_of(self, g: int) -> list[str]:
-        model = self.model
-        names = [str(n) for n in model.data.exog_re_names] if self.k_re else []
-        for k, component in enumerate(model.exog_vc.names):
-            names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
-        return names
-
     @cache_readonly
     def random_effects(self) -> dict[Hashable, pd.Series]:
         """Conditional means of the random effects given the data: one labelled Series per group."""
         model, arrays = self.model, self._blups
         if self.k_vc == 0:
-            index = pd.Index(self._names_of(0))
+            index = pd.Index(effect_names(self.model, 0))
             return {
                 label: pd.Series(u, index=index)
                 for label, u in zip(model.group_labels, arrays[0], strict=True)
@@ -318,7 +311,7 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
             parts = [arrays[0][g]] if self.k_re else []
             for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
                 parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
-            out[label] = pd.Series(np.concatenate(parts), index=self._names_of(g))
+            out[label] = pd.Series(np.concatenate(parts), index=effect_names(self.model, g))
         return out
 
     @cache_readonly
@@ -327,10 +320,10 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
         model = self.model
         model.need_data()
         matrices = group_covariances(model, self._likelihood, self.params_object, self.scale, self.reml)
-        shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
+        shared = pd.Index(effect_names(self.model, 0)) if self.k_vc == 0 else None
         out = {}
         for g, (label, V) in enumerate(zip(model.group_labels, matrices, strict=True)):
-            names = shared if shared is not None else self._names_of(g)
+            names = shared if shared is not None else effect_names(self.model, g)
             out[label] = pd.DataFrame(V, index=names, columns=names)
         return out
 
@@ -490,6 +483,7 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
             restriction=restriction(self),
             modes=lambda: design_modes(model, self._blups),
             row_labels=lambda: model.data.row_labels,
+            effect_labels=lambda: effect_labels(model),
             coding=lambda: model.coding,
             occurrences=lambda: model.occurrences,
         )
