@@ -66,6 +66,7 @@ PANDAS = {
     "facade.design.lookup",
     "facade.design.vc_formula",
     "facade.releases",
+    "facade.results.blups",
     "facade.results.results",
     "facade.results.summary",
     "lmm.results",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
 
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
     from ..likelihood import Likelihood
     from ..protocol import MixedModel
 
-__all__ = ["design_modes", "effect_labels", "effect_names", "group_covariances", "random_effect_arrays"]
+__all__ = [
+    "covariances_of",
+    "design_modes",
+    "effect_labels",
+    "effect_names",
+    "effects_of",
+    "group_covariances",
+    "random_effect_arrays",
+]
 
 
 def random_effect_arrays(
@@ -114,6 +124,33 @@ def effect_names(model: MixedModel, g: int) -> list[str]:
     for k, component in enumerate(model.exog_vc.names):
         names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
     return names
+
+
+def effects_of(model: MixedModel, arrays: list[np.ndarray]) -> Callable[[int], pd.Series]:
+    """Random effects of group g, as a labelled Series."""
+    shared = pd.Index(effect_names(model, 0)) if model.k_vc == 0 else None
+    first = 1 if model.k_re else 0
+
+    def of(g: int) -> pd.Series:
+        if shared is not None:
+            return pd.Series(arrays[0][g], index=shared)
+        parts = [arrays[0][g]] if model.k_re else []
+        for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
+            parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
+        return pd.Series(np.concatenate(parts), index=effect_names(model, g))
+
+    return of
+
+
+def covariances_of(model: MixedModel, matrices: list[np.ndarray]) -> Callable[[int], pd.DataFrame]:
+    """Conditional covariance of the random effects of group g, as a labelled frame."""
+    shared = pd.Index(effect_names(model, 0)) if model.k_vc == 0 else None
+
+    def of(g: int) -> pd.DataFrame:
+        names = effect_names(model, g) if shared is None else shared
+        return pd.DataFrame(matrices[g], index=names, columns=names)
+
+    return of
 
 
 def effect_labels(model: MixedModel) -> list[tuple[np.ndarray, np.ndarray]]:

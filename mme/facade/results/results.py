@@ -26,8 +26,16 @@ from ..design.vc_formula import formula_columns
 from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
-from .blups import design_modes, effect_labels, effect_names, group_covariances, random_effect_arrays
+from .blups import (
+    covariances_of,
+    design_modes,
+    effect_labels,
+    effects_of,
+    group_covariances,
+    random_effect_arrays,
+)
 from .intervals import FacadeIntervals, keep_own_labels
+from .lazy import LazyDict
 from .profile import profile_variance
 from .summary import restriction, summary_tables
 
@@ -298,21 +306,7 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
     @cache_readonly
     def random_effects(self) -> dict[Hashable, pd.Series]:
         """Conditional means of the random effects given the data: one labelled Series per group."""
-        model, arrays = self.model, self._blups
-        if self.k_vc == 0:
-            index = pd.Index(effect_names(self.model, 0))
-            return {
-                label: pd.Series(u, index=index)
-                for label, u in zip(model.group_labels, arrays[0], strict=True)
-            }
-        first = 1 if self.k_re else 0
-        out = {}
-        for g, label in enumerate(model.group_labels):
-            parts = [arrays[0][g]] if self.k_re else []
-            for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
-                parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
-            out[label] = pd.Series(np.concatenate(parts), index=effect_names(self.model, g))
-        return out
+        return LazyDict(self.model.group_labels, effects_of(self.model, self._blups))
 
     @cache_readonly
     def random_effects_cov(self) -> dict[Hashable, pd.DataFrame]:
@@ -320,12 +314,7 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
         model = self.model
         model.need_data()
         matrices = group_covariances(model, self._likelihood, self.params_object, self.scale, self.reml)
-        shared = pd.Index(effect_names(self.model, 0)) if self.k_vc == 0 else None
-        out = {}
-        for g, (label, V) in enumerate(zip(model.group_labels, matrices, strict=True)):
-            names = shared if shared is not None else effect_names(self.model, g)
-            out[label] = pd.DataFrame(V, index=names, columns=names)
-        return out
+        return LazyDict(model.group_labels, covariances_of(model, matrices))
 
     @cache_readonly
     def fittedvalues(self) -> np.ndarray:
