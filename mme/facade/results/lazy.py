@@ -64,12 +64,10 @@ class LazyDict(dict):
         return dict(self._all())
 
     def __eq__(self, other: object) -> Any:
-        self._fill()
-        return super().__eq__(other)
+        return self._all().__eq__(other._all() if isinstance(other, LazyDict) else other)
 
     def __ne__(self, other: object) -> Any:
-        self._fill()
-        return super().__ne__(other)
+        return self._all().__ne__(other._all() if isinstance(other, LazyDict) else other)
 
     __hash__ = None
 
