@@ -19,7 +19,7 @@ import numpy as np
 
 from ..covariance.derivatives import unit_matrix
 from ..runtime.parallel import single_threaded_blas
-from .second import Products
+from .second import LevelSums, Products
 
 __all__ = [
     "Direction",
@@ -49,6 +49,9 @@ class MarginalProducts(Protocol):
 
     def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Products:
         """Sums of products of blocks of Z'V^-1 Z."""
+
+    def level_sums(self, h: list[np.ndarray]) -> LevelSums | None:
+        """Sums over the levels of the only factor; None where there are others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +124,34 @@ def _second_derivatives(
     beta: np.ndarray | None,
     turns: Sequence[np.ndarray] | None,
 ) -> SecondDerivatives:
-    m = len(directions)
-    grams = point.trace_products(turns)
     root, zq = point.orthonormal_x()
     h = [np.concatenate([z[:, :, None], x], axis=2) for z, x in zip(point.products(beta), zq, strict=True)]
+    sums = point.level_sums(h) if turns is None else None
+    if sums is None:
+        traces, moments, crossed = _contracted(point, directions, h, turns)
+    else:
+        traces, moments, crossed = _of_levels(sums, directions, [v.shape[1] for v in h])
+    width = moments.shape[1]
+    root = np.linalg.inv(root)
+    mixed = moments[:, 0, 1:] @ root
+    half = np.matmul(root.T, np.matmul(moments[:, 1:, 1:], root))
+    inner = np.matmul(root.T, np.matmul(crossed[:, :, 1:, 1:], root))
+    if reml and width > 1:
+        traces = traces - 2.0 * np.einsum("ijaa->ij", inner) + np.einsum("ixy,jyx->ij", half, half)
+    return SecondDerivatives(
+        0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed, half, inner
+    )
+
+
+def _contracted(
+    point: MarginalProducts,
+    directions: Sequence[Direction],
+    h: list[np.ndarray],
+    turns: Sequence[np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """tr(V^-1 V_i V^-1 V_j), h'E_i h and h'E_i G E_j h, by a product with G per direction."""
+    m = len(directions)
+    grams = point.trace_products(turns)
     if turns is not None:
         h = [np.matmul(B.T, v) for B, v in zip(turns, h, strict=True)]
     width = h[0].shape[2]
@@ -141,15 +168,21 @@ def _second_derivatives(
         for i, (s, F) in enumerate(directions[: j + 1]):
             crossed[i, j] = np.tensordot(np.matmul(F, h[s]), back[s], axes=([0, 1], [0, 1]))
             crossed[j, i] = crossed[i, j].T
-    root = np.linalg.inv(root)
-    mixed = moments[:, 0, 1:] @ root
-    half = np.matmul(root.T, np.matmul(moments[:, 1:, 1:], root))
-    inner = np.matmul(root.T, np.matmul(crossed[:, :, 1:, 1:], root))
-    if reml and width > 1:
-        traces = traces - 2.0 * np.einsum("ijaa->ij", inner) + np.einsum("ixy,jyx->ij", half, half)
-    return SecondDerivatives(
-        0.5 * (traces + traces.T), moments[:, 0, 0], crossed[:, :, 0, 0], mixed, half, inner
-    )
+    return traces, moments, crossed
+
+
+def _of_levels(
+    sums: LevelSums, directions: Sequence[Direction], sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same from sums over the levels of the only factor."""
+    k, first = sums.grams.shape[0], np.concatenate(([0], np.cumsum(sizes)))
+    E = np.zeros((len(directions), k, k))
+    for i, (t, own) in enumerate(directions):
+        E[i, first[t] : first[t + 1], first[t] : first[t + 1]] = own
+    traces = np.einsum("iab,jcd,bacd->ij", E, E, sums.grams, optimize=True)
+    moments = np.einsum("iad,adxy->ixy", E, sums.moments)
+    crossed = np.einsum("iab,jcd,adxybc->ijxy", E, E, sums.crossed, optimize=True)
+    return traces, moments, crossed
 
 
 def traces_of(grams: Products, directions: Sequence[Direction]) -> np.ndarray:

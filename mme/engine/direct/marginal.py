@@ -15,7 +15,7 @@ from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
 from ..equations.prediction import PriorInverse, PriorRows
 from .elimination import Elimination, apply_lam
-from .second import Products, block_products
+from .second import LevelSums, Products, block_products
 from .state import State
 from .variances import block_variances
 
@@ -119,6 +119,21 @@ class Marginal:
                 ]
                 out[s, t] = turned_gram(gram, R_s, R_t)
         return out
+
+    def level_sums(self, h: list[np.ndarray]) -> LevelSums | None:
+        """Sums over the levels of the only factor, its terms side by side; None where there are others.
+
+        Parameters
+        ----------
+        h : list of ndarray, shapes (q, k_t, w)
+            In the equations' basis, in which the marginal model must be.
+        """
+        if not self.standard:
+            return None
+        eq, el, _ = self.factored()
+        if eq.layout.q2:
+            return None
+        return LevelSums.of(eq, el, h[0] if len(h) == 1 else np.concatenate(h, axis=1))
 
     def conditional_covariances(self) -> list[np.ndarray]:
         """Covariance of every level's effects given y, b and theta, divided by sigma2, in the basis.

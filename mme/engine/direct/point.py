@@ -11,7 +11,7 @@ from ..equations.equations import Equations
 from ..equations.prediction import PriorInverse
 from ..search.evaluation import Evaluation
 from .objective import Objective
-from .second import Products
+from .second import LevelSums, Products
 
 __all__ = ["KeptColumns", "Point"]
 
@@ -162,6 +162,10 @@ class Point:
     def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Products:
         """Sums of products of blocks of Z'V^-1 Z: see `Marginal.trace_products`."""
         return self._at.trace_products(turns)
+
+    def level_sums(self, h: list[np.ndarray]) -> LevelSums | None:
+        """Sums over the levels of the only factor: see `Marginal.level_sums`."""
+        return self._at.level_sums(h)
 
     def conditional_covariances(self) -> list[np.ndarray]:
         """Per level, covariance of its effects given y and b, divided by sigma2, shapes (q_t, k_t, k_t)."""

@@ -20,17 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..equations.equations import Equations
+from ..kernels.pairs import level_sums
 from ..runtime.memory import available_memory
+from ..runtime.parallel import cut, run
 from .elimination import Elimination
 from .second_dense import dense_block_products, dense_bytes, dense_work
 from .state import State
 
-__all__ = ["Products", "Vectors", "block_products", "by_dense_matrices", "products_work"]
+__all__ = ["LevelSums", "Products", "Vectors", "block_products", "by_dense_matrices", "products_work"]
 
 Products = dict[tuple[int, int], np.ndarray]
 
 _BATCH = 4_000_000  # numbers that one batch of vectors may hold
 _DENSE_SPEED = 20.0  # multiplications of dense matrices in the time of one with vectors
+_ONE_PASS = 40  # effects squared times vectors up to which one pass over the levels does all
 _SHARE = 0.5  # of the memory that is there
 
 
@@ -147,6 +150,48 @@ def block_products(
         for r in range(first, len(lay.blocks)):
             out[r, 0] = out[0, r].transpose(2, 3, 0, 1)
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSums:
+    """Sums over the levels of a factor that is the only one, k effects; h (q, k, w).
+
+    Attributes
+    ----------
+    moments : ndarray, shape (k, k, w, w)
+        h_a h_d'.
+    crossed : ndarray, shape (k, k, w, w, k, k)
+        h_a h_d' G_bc, indices a, d, :, :, b, c.
+    grams : ndarray, shape (k, k, k, k)
+        G_ac G_bd, indices a, b, c, d.
+    """
+
+    moments: np.ndarray
+    crossed: np.ndarray
+    grams: np.ndarray
+
+    @classmethod
+    def of(cls, eq: Equations, el: Elimination, h: np.ndarray) -> LevelSums | None:
+        """None where the sums are too large for one pass to pay."""
+        q1, k, w = h.shape
+        if k * k * w > _ONE_PASS:
+            return None
+        h = np.ascontiguousarray(h)
+        ranges = cut(None, q1, float(q1 * (k * k * w) ** 2))
+        parts = [
+            cls(np.zeros((k, k, w, w)), np.zeros((k, k, w, w, k, k)), np.zeros((k, k, k, k))) for _ in ranges
+        ]
+        run(
+            lambda i, a, b: level_sums(
+                a, b, el.F, eq.A1, h, parts[i].moments, parts[i].crossed, parts[i].grams
+            ),
+            ranges,
+        )
+        # in the order of the pieces
+        total = [
+            np.sum(x, axis=0) for x in zip(*((p.moments, p.crossed, p.grams) for p in parts), strict=True)
+        ]
+        return cls(*total)
 
 
 def _gram(cube: np.ndarray, size: int, k: int) -> np.ndarray:

@@ -217,6 +217,9 @@ class IterativePoint:
             out[i : i + mine.size] += np.einsum("qja,qjb->jab", turned, solved)
         return out[where]
 
+    def level_sums(self, h: list[np.ndarray]) -> None:
+        """None: iterative fits have several factors."""
+
     # -- traces ------------------------------------------------------------------------------------------
 
     def trace_products(self, turns: Sequence[np.ndarray] | None = None) -> Grams:

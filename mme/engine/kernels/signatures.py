@@ -133,6 +133,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "pairs.gram_columns": (
             "int64 int64 int64[1] int32[1] int64[1] int32[1] int32[1] float64[1] float64[1] float64[2F]",
         ),
+        "pairs.level_sums": (
+            "int64 int64 float64[3] float64[3] float64[3] float64[4] float64[6] float64[4]",
+        ),
         "pairs.level_forms": ("int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3]",),
         "prediction.pair_forms": (
             "int64 int64 int64[1] int64[1] float64[1] int64[1] float64[2] int64[1] int32[1] float64[1] "
