@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -180,6 +180,7 @@ def _search(
         target: Objective | CarefulObjective,
         begin: np.ndarray,
         callback: Callable[[int, float, float], None] | None = None,
+        known: Sequence[float] = (),
     ) -> Minimum:
         already = target.n_factorizations
         return minimise(
@@ -190,6 +191,7 @@ def _search(
             max_evaluations=max_evaluations,
             count=lambda: target.n_factorizations - already,
             callback=callback,
+            known=known,
         )
 
     outcome = None

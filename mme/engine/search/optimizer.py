@@ -20,20 +20,21 @@ added to it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...exceptions import ConvergenceError
-from .coordinates import RIDGE, Coordinates, Place, QuadraticModel, Step, TermSpec
+from ..kernels import newton
+from ..kernels.newton import State
+from .coordinates import Coordinates, Place, TermSpec
 from .evaluation import Evaluation
 
-__all__ = ["Minimum", "TermSpec", "minimise"]
+__all__ = ["KnownMinimumError", "Minimum", "TermSpec", "minimise", "new_state"]
 
-_MOST_REJECTIONS = 12
 _MOST_RESUMPTIONS = 5
-_FLAT = 1e-6  # curvature, in the metric of balanced data, below which a gradient is rounding error
+_HISTORY = 64  # deviances that are kept in one piece
 _NOTHING_BUT_FLAT = (
     "the predicted decrease of the deviance is below the tolerance, but for directions without curvature"
 )
@@ -86,6 +87,8 @@ def minimise(
     max_evaluations: int = 200,
     count: Callable[[], int] | None = None,
     callback: Callable[[int, float, float], None] | None = None,
+    known: Sequence[float] = (),
+    run: Callable[[State], None] | None = None,
 ) -> Minimum:
     """Minimise the deviance.
 
@@ -101,6 +104,11 @@ def minimise(
     count : callable, optional
         Number of factorizations so far.
     callback : callable (iteration, deviance, decrement), optional
+    known : sequence of float
+        Deviances of minima at which the search need not end again.
+    run : callable (state), optional
+        Takes Newton steps until they end, or the history is full, with evaluations of its own: the loop of
+        `mme.engine.kernels.newton` around the same deviance, compiled.  There is no callback then.
 
     Returns
     -------
@@ -110,8 +118,10 @@ def minimise(
     ------
     ConvergenceError
         The deviance cannot be computed at the start.
+    KnownMinimumError
+        The search nears a minimum that is known.
     """
-    search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback)
+    search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback, known, run)
     message = search.run(_PATIENCE)
     resumed = 0
     while message is None and resumed < _MOST_RESUMPTIONS and not search.exhausted():
@@ -129,18 +139,23 @@ def minimise(
         )
     elif resumed:
         message += ", after a quasi-Newton search"
+    place = search.place
     return Minimum(
-        search.place.theta,
-        search.ev,
+        place.theta,
+        search.evaluation(),
         converged,
         message,
-        search.iterations,
-        float(search.decrement),
-        float(search.slope),
-        search.space.singular_terms(search.place),
-        [float(d) for d in search.history],
+        int(search.state.counts[newton.ITERATIONS]),
+        float(search.state.numbers[newton.DECREMENT]),
+        float(search.state.numbers[newton.SLOPE]),
+        search.space.singular_terms(place),
+        search.history,
         search.count(),
     )
+
+
+class KnownMinimumError(Exception):
+    """A search nears a minimum that was found before."""
 
 
 class _SpentError(Exception):
@@ -148,7 +163,7 @@ class _SpentError(Exception):
 
 
 class _Search:
-    """A point, its evaluation, the quadratic model and how the search got there."""
+    """The machine of `mme.engine.kernels.newton`, its evaluations, and what it ended with."""
 
     def __init__(
         self,
@@ -159,29 +174,52 @@ class _Search:
         max_evaluations: int,
         count: Callable[[], int],
         callback: Callable[[int, float, float], None] | None,
+        known: Sequence[float],
+        run: Callable[[State], None] | None,
     ) -> None:
         self.space = Coordinates.of(terms)
-        self.evaluate, self.count, self.callback = evaluate, count, callback
-        self.tol, self.max_evaluations = tol, max_evaluations
-        self.place = self.space.at(theta0)
-        try:
-            self.ev = evaluate(self.place.theta, 2)
-        except np.linalg.LinAlgError as error:
-            raise ConvergenceError(
-                f"the deviance cannot be computed at the start theta = {theta0}: {error}"
-            ) from error
-        self.history = [self.ev.deviance]
-        self.iterations = 0
-        self.slope = np.inf
-        self.decrement = np.inf
-        self.crawling = False
+        self.evaluate, self.count, self.callback, self.compiled = evaluate, count, callback, run
+        self.max_evaluations = max_evaluations
+        self.state = new_state(self.space, known)
+        self.state.counts[newton.MOST] = min(max_evaluations, 2**62)
+        self.state.counts[newton.WANTED] = newton.START
+        self.state.numbers[newton.TOL] = tol
+        newton.copy_spot(self.space.at(theta0).spot, self.state.trial)
+        self.history: list[float] = []
+        self._ev: Evaluation | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the search is."""
+        out = self.space.new_place()
+        newton.copy_spot(self.state.spot, out.spot)
+        return out
+
+    @property
+    def crawling(self) -> bool:
+        """Whether the last steps were given up because they hardly lowered the decrement."""
+        return self.state.counts[newton.REASON] == newton.CRAWLING
 
     def exhausted(self) -> bool:
         return self.count() >= self.max_evaluations
 
     def noise(self) -> float:
         """Rounding error of the deviance here."""
-        return 4e-15 * abs(self.ev.deviance) + 1e-12 + self.ev.noise
+        return float(newton.rounding(self.state))
+
+    def evaluation(self) -> Evaluation:
+        """What is known of the deviance here."""
+        if self._ev is None:
+            state = self.state
+            self._ev = Evaluation(
+                state.spot.theta.copy(),
+                float(state.numbers[newton.DEVIANCE]),
+                float(state.numbers[newton.SIGMA2]),
+                N_basis=[N[:k, :k].copy() for N, k in zip(state.N, self.space.ks, strict=True)],
+                information_basis=state.information.copy(),
+                noise=float(state.numbers[newton.NOISE]),
+            )
+        return self._ev
 
     def run(self, patience: int | None = None) -> str | None:
         """Newton steps until they end; why they did, or None where the optimality conditions do not hold.
@@ -190,91 +228,70 @@ class _Search:
         decrement: beside a variance 1e10 times the residual's a direction that the fixed effects make up for
         turns by no more than a residual standard deviation a step.
         """
-        self.crawling = False
-        space = self.space
-        self.crawled = False
-        damping, whole, stalled = 0.0, True, 0
-        secant, last = _Secant(space), np.inf
-        begin = self.iterations
+        counts = self.state.counts
+        counts[newton.PATIENCE] = -1 if patience is None else patience
         while True:
-            model = secant.corrected(self.place, space.model(self.place, self.ev))
-            newton = space.step(self.place, model)
-            self.decrement = newton.decrease
-            # steps that had to be cut short say nothing about the model
-            secant.slow = whole and self.iterations >= begin + 2 and newton.decrease > 0.02 * last
-            stalled = stalled + 1 if newton.decrease > 0.5 * last else 0
-            last = newton.decrease
-            if self.callback is not None:
-                self.callback(self.iterations, self.ev.deviance, newton.decrease)
-            self.slope = space.slope(self.place, model) if newton.decrease <= self.tol else np.inf
-            if _is_converged(newton.decrease, self.slope, self.tol):
-                return f"the predicted decrease of the deviance is below the tolerance{self._accuracy()}"
-            if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
-                return self._at_the_end_of_precision(model)
-            if patience is not None and stalled >= patience:
-                self.slope = space.slope(self.place, model)
-                damped = space.step(self.place, model, _FLAT).decrease
-                if _is_converged(damped, self.slope, self.tol):
-                    self.decrement = damped
-                    return _NOTHING_BUT_FLAT
-                self.crawling = True
-                return None
-            moved = self._advance(model, newton, damping)
-            if moved is None:
-                if newton.decrease <= 10.0 * self.noise():
-                    return self._at_the_end_of_precision(model)
-                self.slope = space.slope(self.place, model)
-                return None
-            damping, whole = moved
-            self.iterations += 1
-            self.history.append(self.ev.deviance)
+            if self.compiled is None:
+                self._to_the_next()
+            else:
+                self.compiled(self.state)
+                self._ev = None
+            self.history += self.state.history[: counts[newton.IN_HISTORY]].tolist()
+            counts[newton.IN_HISTORY] = 0
+            if counts[newton.WANTED] == newton.ENDED:
+                return self._message(int(counts[newton.REASON]))
 
-    def _accuracy(self) -> str:
-        """The deviance's own accuracy, to be added to a message where it is coarser than the tolerance."""
-        return f", its rounding error {self.noise():.1g}" if self.noise() > 10.0 * self.tol else ""
+    def _to_the_next(self) -> None:
+        """Answer what the machine wants to know, and let it go on to its next question."""
+        state = self.state
+        wanted = state.counts[newton.WANTED]
+        answer = None if wanted == newton.ENDED else self._answer(wanted)
+        answered = wanted == newton.ENDED or answer is not None
+        state.counts[newton.COUNT] = self.count()
+        newton.advance(self.space.arrays, state, answered)
+        if wanted == newton.VALUE or not answered:
+            return
+        self._ev = answer or self._ev
+        if self.callback is not None:
+            numbers = state.numbers
+            steps = int(state.counts[newton.ITERATIONS])
+            self.callback(steps, float(numbers[newton.DEVIANCE]), float(numbers[newton.DECREMENT]))
 
-    def _at_the_end_of_precision(self, model: QuadraticModel) -> str | None:
-        level = max(self.tol, 10.0 * self.noise())
-        self.slope = self.space.slope(self.place, model)
-        if not _is_converged(self.decrement, self.slope, level):
+    def _answer(self, wanted: int) -> Evaluation | None:
+        """The evaluation of the trial, put before the machine; None where it cannot be computed."""
+        state = self.state
+        try:
+            answer = self.evaluate(state.trial.theta.copy(), 0 if wanted == newton.VALUE else 2)
+        except np.linalg.LinAlgError as error:
+            if wanted == newton.START:
+                raise ConvergenceError(
+                    f"the deviance cannot be computed at the start theta = {state.trial.theta}: {error}"
+                ) from error
             return None
-        return f"the predicted decrease is below the rounding error of the deviance ({self.noise():.1g})"
+        state.numbers[newton.TRIAL_DEVIANCE] = answer.deviance
+        state.numbers[newton.TRIAL_SIGMA2] = answer.sigma2
+        state.numbers[newton.TRIAL_NOISE] = answer.noise
+        if wanted != newton.VALUE:
+            state.trial_N[:], state.trial_information[:] = self.space.derivatives(answer)
+        return answer
 
-    def _advance(self, model: QuadraticModel, newton: Step, damping: float) -> tuple[float, bool] | None:
-        """One accepted step: the next damping, and whether the step was whole; None if there is none."""
-        space = self.space
-        rejections = 0
-        while not self.exhausted():
-            step = newton if damping == 0.0 else space.step(self.place, model, damping)
-            fraction = space.limit(step.e)
-            e = step.e * fraction
-            predicted = max(0.0, float(-(model.g @ e) - 0.5 * e @ model.H @ e))
-            place = space.move(self.place, e, step.zeros if fraction == 1.0 else None)
-            if np.array_equal(place.theta, self.place.theta):
-                break  # the step is below rounding: no factorization would be counted
-            noise = self.noise()
-            try:
-                trial = self.evaluate(place.theta, 0)
-                noise = max(noise, trial.noise)
-                actual = self.ev.deviance - trial.deviance
-                if actual >= 1e-4 * predicted - noise:
-                    trial = self.evaluate(place.theta, 2)
-            except np.linalg.LinAlgError:
-                actual = -np.inf
-            if actual >= 1e-4 * predicted - noise:
-                ratio = actual / predicted if predicted > 10 * noise else 1.0
-                self.place, self.ev = place, trial
-                return _next_damping(damping, ratio), fraction == 1.0 and damping == 0.0
-            rejections += 1
-            damping = 4.0 * damping if damping > 0.0 else 0.25
-            if rejections >= _MOST_REJECTIONS or np.abs(e).max() < 1e-12:
-                break
-        return None
+    def _message(self, reason: int) -> str | None:
+        if reason == newton.KNOWN:
+            raise KnownMinimumError
+        if reason == newton.CONVERGED:
+            # the deviance's own accuracy, where it is coarser than the tolerance
+            coarse = self.noise() > 10.0 * self.state.numbers[newton.TOL]
+            accuracy = f", its rounding error {self.noise():.1g}" if coarse else ""
+            return f"the predicted decrease of the deviance is below the tolerance{accuracy}"
+        if reason == newton.ROUNDING:
+            return f"the predicted decrease is below the rounding error of the deviance ({self.noise():.1g})"
+        return _NOTHING_BUT_FLAT if reason == newton.NOTHING_BUT_FLAT else None
 
     def quasi_newton(self) -> bool:
         """Quasi-Newton search in theta from here; whether it found a better point, which is then taken."""
-        best_theta, best_deviance = self.place.theta, self.ev.deviance
-        begin = self.ev.deviance
+        here = self.state.spot.theta.copy()
+        begin = float(self.state.numbers[newton.DEVIANCE])
+        best_theta, best_deviance = here, begin
 
         # half of what is left at most: Newton steps have to find that the conditions hold
         left = self.max_evaluations - self.count()
@@ -299,26 +316,25 @@ class _Search:
         from scipy.optimize import minimize  # rarely needed, and slow to import
 
         # relative variables: the diagonal of theta may differ by many orders
-        unit = np.where(self.place.theta != 0.0, np.abs(self.place.theta), 1.0)
+        unit = np.where(here != 0.0, np.abs(here), 1.0)
         pairs = zip(self.space.A, self.space.blocks, strict=True)
         unit = np.maximum(unit, 1e-3 / np.concatenate([np.linalg.norm(A, axis=0)[b.rows] for A, b in pairs]))
         with contextlib.suppress(_SpentError):
             minimize(
                 objective,
-                self.place.theta / unit,
+                here / unit,
                 jac=True,
                 method="L-BFGS-B",
                 options={"maxfun": _MOST_QUASI_NEWTON, "ftol": 1e-15, "gtol": 1e-9},
             )
         if not best_deviance < begin - self.noise():
             return False
-        place = self.space.at(best_theta)
-        try:
-            ev = self.evaluate(place.theta, 2)
-        except np.linalg.LinAlgError:
+        newton.copy_spot(self.space.at(best_theta).spot, self.state.trial)
+        answer = self._answer(newton.DERIVATIVES)
+        if answer is None:
             return False  # no derivatives there: stay where they could be computed
-        self.place, self.ev = place, ev
-        self.history.append(ev.deviance)
+        newton.take_trial(self.state)
+        self._ev = answer
         return True
 
 
@@ -327,77 +343,27 @@ class _Counter:
         return 0
 
 
-class _Secant:
-    """Correction of the average information towards the Hessian from successive gradients.
-
-    Set `slow` after an iteration whose decrement has hardly fallen; only then is it built and used.
-    The corrected matrix is kept between a tenth and ten times the average information.
-    """
-
-    def __init__(self, space: Coordinates) -> None:
-        self.space = space
-        self.slow = False
-        self.place: Place | None = None
-        self.g: np.ndarray | None = None
-        self.E: np.ndarray | None = None
-
-    def corrected(self, place: Place, model: QuadraticModel) -> QuadraticModel:
-        """The model with the correction; remembers place and gradient for the next call."""
-        previous, self.place, old_g, self.g = self.place, place, self.g, model.g
-        if not self.slow or previous is None or old_g is None:
-            self.E = None
-            return model
-        H = model.H
-        # gradient and correction of the earlier place in the coordinates of this one: there it is E = -s
-        s, back = self._moved(previous, place)
-        old_g = back.T @ old_g
-        y = model.g - old_g
-        wanted = float(s @ (y - H @ s))
-        E = np.zeros_like(H) if self.E is None else back.T @ self.E @ back
-        present = float(s @ E @ s)
-        if present != 0.0:
-            E = E * min(1.0, abs(wanted / present))
-        r = y - (H + E) @ s
-        rs = float(r @ s)
-        # in units of the information: reliabilities near one and near zero differ by many orders
-        unit = np.sqrt(np.maximum(np.diag(H), 0.0) + RIDGE * model.metric)
-        if abs(rs) > 1e-8 * float(np.linalg.norm(r / unit) * np.linalg.norm(s * unit)):
-            E = E + np.outer(r, r) / rs
-        self.E = E
-        w, V = np.linalg.eigh(H)
-        if not w[-1] > 0.0:
-            return model
-        w = np.maximum(w, 1e-12 * w[-1])
-        root, inverse = (V * np.sqrt(w)) @ V.T, (V / np.sqrt(w)) @ V.T
-        c, U = np.linalg.eigh(inverse @ E @ inverse)
-        factor = root @ U
-        return QuadraticModel(model.g, (factor * (1.0 + np.clip(c, -0.9, 9.0))) @ factor.T, model.metric)
-
-    def _moved(self, old: Place, new: Place) -> tuple[np.ndarray, np.ndarray]:
-        """The step from `old` to `new` in the coordinates of `new`, and the matrix from those to `old`'s."""
-        back = np.zeros((self.space.m, self.space.m))
-        s = np.empty(self.space.m)
-        for b, P, U, d, V, f in zip(
-            self.space.blocks, self.space.transport(new, old), old.U, old.d, new.U, new.d, strict=True
-        ):
-            back[b.part, b.part] = P
-            # I - E = G_new'(I + R D_old R')^-1 G_new for the way back
-            T = np.sqrt(1.0 + f)[:, None] * (V.T @ U) / np.sqrt(1.0 + d)
-            S = T @ T.T - np.eye(f.size)
-            s[b.part] = S[b.rows, b.cols]
-        return s, back
-
-
-def _is_converged(decrement: float, slope: float, tol: float) -> bool:
-    # the metric of balanced data overstates the information of unbalanced or partly confounded terms, so its
-    # decrement is the smaller one: a factor in hand
-    return decrement <= tol and slope <= 100.0 * np.sqrt(tol)
-
-
-def _next_damping(damping: float, ratio: float) -> float:
-    if ratio > 0.7:
-        damping *= 0.2
-        return damping if damping > 1e-5 else 0.0
-    if ratio < 0.25:
-        return max(2.0 * damping, 0.1)
-    return damping
+def new_state(space: Coordinates, known: Sequence[float] = ()) -> State:
+    """A machine that was not started yet."""
+    m, nc, shape = space.m, len(space.cones), space.arrays.A.shape
+    return State(
+        counts=np.zeros(newton.N_COUNTS, dtype=np.int64),
+        numbers=np.full(newton.N_NUMBERS, np.inf),
+        spot=space.new_place().spot,
+        trial=space.new_place().spot,
+        before=space.new_place().spot,
+        N=np.zeros(shape),
+        trial_N=np.zeros(shape),
+        information=np.zeros((m, m)),
+        trial_information=np.zeros((m, m)),
+        g=np.zeros(m),
+        H=np.zeros((m, m)),
+        e=np.zeros(m),
+        step=np.zeros(m),
+        zeros=np.zeros(nc, dtype=np.int64),
+        step_zeros=np.zeros(nc, dtype=np.int64),
+        old_g=np.zeros(m),
+        correction=np.zeros((m, m)),
+        history=np.empty(_HISTORY),
+        known=np.array(known, dtype=np.float64),
+    )
