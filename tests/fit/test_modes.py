@@ -12,7 +12,7 @@ import pytest
 from mme.engine.direct.objective import Objective
 from mme.engine.kernels import newton
 from mme.engine.search.coordinates import Coordinates, term_specs
-from mme.engine.search.optimizer import Minimum
+from mme.engine.search.optimizer import Minimum, nears_known
 from mme.exceptions import ConvergenceError
 from mme.fit import modes
 from mme.fit.modes import search_modes
@@ -120,7 +120,9 @@ def test_the_best_end_is_kept_and_different_ones_are_counted():
     [(10.001, 1e-3, True), (10.02, 0.02, True), (10.2, 0.2, False), (10.02, 0.01, False), (9.9, 0.01, False)],
 )
 def test_a_search_that_nears_a_known_minimum_ends(deviance, decrement, known):
-    assert newton.nears_known(deviance, decrement, np.array([12.0, 10.0])) == known
+    levels = [12.0, 10.0]
+    assert nears_known(deviance, decrement, levels) == known
+    assert newton.nears_known(deviance, decrement, np.array(levels)) == known
 
 
 def test_dips_of_the_profile_are_searched(monkeypatch):

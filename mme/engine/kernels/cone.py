@@ -11,9 +11,10 @@ is kept is the step e, not the point: a block may hold eigenvalues of 1e12 besid
 import numpy as np
 
 from . import kernel
+from .inner import part
 
 
-@kernel
+@part
 def unpack(x: np.ndarray, start: int, k: int, out: np.ndarray) -> None:
     """The symmetric matrix of a block's part of x, into out[:k, :k]."""
     i = start
@@ -24,7 +25,7 @@ def unpack(x: np.ndarray, start: int, k: int, out: np.ndarray) -> None:
             i += 1
 
 
-@kernel
+@part
 def jacobi(A: np.ndarray, n: int, V: np.ndarray) -> None:
     """Eigenvectors of the symmetric A[:n, :n] into the columns of V, eigenvalues onto A's diagonal.
 
@@ -74,7 +75,7 @@ def jacobi(A: np.ndarray, n: int, V: np.ndarray) -> None:
                     V[i, q] = s * x + c * y
 
 
-@kernel
+@part
 def _least(A: np.ndarray, n: int, V: np.ndarray) -> float:
     """Smallest eigenvalue of the symmetric A[:n, :n], which is overwritten; V is work space."""
     if n == 1:
@@ -89,7 +90,7 @@ def _least(A: np.ndarray, n: int, V: np.ndarray) -> float:
     return least
 
 
-@kernel
+@part
 def _add_dual(S: np.ndarray, start: int, k: int, factor: float, out: np.ndarray) -> None:
     """out += factor * (entries of the linear form X -> tr(S X)) for a symmetric S."""
     i = start
@@ -101,7 +102,7 @@ def _add_dual(S: np.ndarray, start: int, k: int, factor: float, out: np.ndarray)
             i += 1
 
 
-@kernel
+@part
 def _cholesky(A: np.ndarray, n: int, L: np.ndarray) -> bool:
     """Lower Cholesky factor of A[:n, :n] into L; False where A is not positive definite."""
     for j in range(n):
@@ -121,7 +122,7 @@ def _cholesky(A: np.ndarray, n: int, L: np.ndarray) -> bool:
     return True
 
 
-@kernel
+@part
 def _solve(L: np.ndarray, n: int, x: np.ndarray) -> None:
     """x <- (L L')^-1 x, in place."""
     for i in range(n):
@@ -136,7 +137,7 @@ def _solve(L: np.ndarray, n: int, x: np.ndarray) -> None:
         x[i] = s / L[i, i]
 
 
-@kernel
+@part
 def _inverse_root(A: np.ndarray, n: int, L: np.ndarray, V: np.ndarray) -> bool:
     """V upper triangular with V V' = A^-1 (n x n), L work space; False where A is not positive definite."""
     if not _cholesky(A, n, L):
@@ -154,7 +155,7 @@ def _inverse_root(A: np.ndarray, n: int, L: np.ndarray, V: np.ndarray) -> bool:
     return True
 
 
-@kernel
+@part
 def _outer(V: np.ndarray, n: int, out: np.ndarray) -> None:
     """out = V V' (n x n)."""
     for a in range(n):
@@ -166,7 +167,7 @@ def _outer(V: np.ndarray, n: int, out: np.ndarray) -> None:
             out[b, a] = s
 
 
-@kernel
+@part
 def _triple(A: np.ndarray, B: np.ndarray, C: np.ndarray, n: int, work: np.ndarray, out: np.ndarray) -> None:
     """out = symmetric part of A B C (n x n)."""
     for a in range(n):
@@ -188,7 +189,7 @@ def _triple(A: np.ndarray, B: np.ndarray, C: np.ndarray, n: int, work: np.ndarra
             out[b, a] = s
 
 
-@kernel
+@part
 def _longest(V: np.ndarray, dX: np.ndarray, n: int, work: np.ndarray, out: np.ndarray) -> float:
     """Largest alpha with X + alpha dX >= 0, X^-1 = V V'."""
     for a in range(n):
@@ -207,7 +208,7 @@ def _longest(V: np.ndarray, dX: np.ndarray, n: int, work: np.ndarray, out: np.nd
     return -1.0 / smallest if smallest < 0.0 else np.inf
 
 
-@kernel
+@part
 def is_inside(X0: np.ndarray, e: np.ndarray, starts: np.ndarray, ks: np.ndarray) -> bool:
     """Whether X0 + mat(e) is positive semidefinite in every block."""
     K = X0.shape[1]
@@ -221,11 +222,11 @@ def is_inside(X0: np.ndarray, e: np.ndarray, starts: np.ndarray, ks: np.ndarray)
             for b in range(k):
                 M[a, b] += X0[i, a, b]
             largest = max(largest, M[a, a])
-        if k == 1:
-            if M[0, 0] < 0.0:
+        least = 0.0 if k == 1 else -1e-16 * largest
+        jacobi(M, k, V)
+        for a in range(k):
+            if M[a, a] < least:
                 return False
-        elif _least(M, k, V) < -1e-16 * largest:
-            return False
     return True
 
 
@@ -408,7 +409,7 @@ def minimise_over_cone(
     return e, _round(X, Z, H, starts, ks, e)
 
 
-@kernel
+@part
 def _round(
     X: np.ndarray, Z: np.ndarray, H: np.ndarray, starts: np.ndarray, ks: np.ndarray, e: np.ndarray
 ) -> np.ndarray:
@@ -461,8 +462,8 @@ def _round(
 @kernel
 def newton_step(
     X0: np.ndarray, g: np.ndarray, H: np.ndarray, unit: np.ndarray, damping: float, ridge: float,
-    starts: np.ndarray, ks: np.ndarray,
-) -> tuple[np.ndarray, bool, np.ndarray]:  # fmt: skip
+    starts: np.ndarray, ks: np.ndarray, step: np.ndarray, M: np.ndarray,
+) -> bool:  # fmt: skip
     """Unconstrained minimiser of the damped quadratic model, and whether it lies in the cone.
 
     Parameters
@@ -475,18 +476,20 @@ def newton_step(
     damping, ridge : float
         Multiples of the metric: added to H; and the least eigenvalue that H may have.
     starts, ks : ndarrays of int64, shape (n_blocks,)
+    step : ndarray, shape (m,)
+        Filled with the minimiser.
+    M : ndarray, shape (m, m)
+        Filled with the damped Hessian, its eigenvalues no less than the ridge, times units from both sides,
+        unless the step is inside.
 
     Returns
     -------
-    step : ndarray, shape (m,)
-    inside : bool
-    M : ndarray, shape (m, m)
-        The damped Hessian, its eigenvalues no less than the ridge, times units from both sides; not formed
-        where the step is inside.
+    bool
+        Whether it is inside.
     """
     m = g.size
-    M = np.empty((m, m))
     for i in range(m):
+        step[i] = 0.0
         for j in range(m):
             M[i, j] = 0.5 * (H[i, j] + H[j, i]) * unit[i] * unit[j]
         M[i, i] += damping
@@ -498,7 +501,6 @@ def newton_step(
         largest = max(largest, M[i, i])
     floor = max(ridge, 1e-13 * largest)
     w = np.empty(m)
-    step = np.zeros(m)
     for j in range(m):
         w[j] = max(M[j, j], floor)
         s = 0.0
@@ -507,12 +509,12 @@ def newton_step(
         s /= w[j]
         for i in range(m):
             step[i] -= V[i, j] * s * unit[i]
-    inside = is_inside(X0, step, starts, ks)
-    if not inside:
-        for i in range(m):
-            for j in range(m):
-                s = 0.0
-                for c in range(m):
-                    s += V[i, c] * w[c] * V[j, c]
-                M[i, j] = s
-    return step, inside, M
+    if is_inside(X0, step, starts, ks):
+        return True
+    for i in range(m):
+        for j in range(m):
+            s = 0.0
+            for c in range(m):
+                s += V[i, c] * w[c] * V[j, c]
+            M[i, j] = s
+    return False

@@ -1,82 +1,54 @@
 """Places of the search and steps between them, as `mme.engine.search.coordinates` defines them.
 
-Terms are numbered; arrays of matrices are padded to the widest term, and a term's free entries stand from
-`starts[t]` on: the lower triangle column by column, or the diagonal alone.
+Terms are numbered.  Each has its row in few arrays, which are cheap to pass and quick to compile:
+`tints` (3, n_terms), `tmats` (rows, n_terms, K, K) padded to the widest term, `tvecs` (rows, n_terms,
+K), `vectors` (rows, m), `matrices` (rows, m, m) and `cints` (rows, n_cones), whose rows have the names below.
+A term's free entries in a vector begin at its `STARTS`: the lower triangle column by column, or the diagonal.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
-from . import kernel
-from .cone import jacobi, minimise_over_cone, newton_step, unpack
+from .cone import jacobi, newton_step, unpack
+from .inner import part
 from .triangle import triangular_factor
 
 RIDGE = 1e-10  # of the metric of balanced data, added to the average information
-_MOST_ITERATIONS = 80  # of the quadratic over the cone
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _ZERO = 1e-14  # eigenvalue of Y, singular value beside the largest, that counts as zero
 
-
-class Terms(NamedTuple):
-    """The terms of a search.
-
-    Attributes
-    ----------
-    ks, starts : ndarrays of int64, shape (n_terms,)
-        Effects per level; first entry in theta.
-    diagonal : ndarray of bool, shape (n_terms,)
-        Whether the effects are uncorrelated.
-    A, Ai, Ri : ndarrays, shape (n_terms, K, K)
-        R of the columns that theta is of, its inverse, and the inverse of R in the basis of the derivatives.
-    metric, unit, block : ndarrays, shape (m,)
-        Diagonal of the metric of balanced data; one over its root; one over the root of the term's levels.
-    size : ndarray, shape (n_cones,)
-        `block` by cone.
-    cone_starts, cone_ks : ndarrays of int64, shape (n_cones,)
-    """
-
-    ks: np.ndarray
-    starts: np.ndarray
-    diagonal: np.ndarray
-    A: np.ndarray
-    Ai: np.ndarray
-    Ri: np.ndarray
-    metric: np.ndarray
-    unit: np.ndarray
-    block: np.ndarray
-    size: np.ndarray
-    cone_starts: np.ndarray
-    cone_ks: np.ndarray
+# `tints`: effects per level; first entry in theta; whether the effects are uncorrelated
+KS, STARTS, DIAGONAL = range(3)
+# `tmats`: inverse of R of the columns that theta is of, and in the basis of the derivatives;
+# eigenvectors of R D R' here, at the trial and at the place before; derivatives here and at the trial; room
+AI, RI, U, TRIAL_U, BEFORE_U, N, TRIAL_N, ROOM, ROOM_2, ROOM_3, FACTORS = range(11)
+N_TMATS = 11
+# `tvecs`: eigenvalues of R D R' here, at the trial and at the place before; room
+D, TRIAL_D, BEFORE_D, VALUES = range(4)
+N_TVECS = 4
+# `vectors`: theta here and at the trial; gradient of the model; the undamped Newton step, the one tried and
+# the one just found; gradient at the place before; diagonal of the metric of balanced data, one over its
+# root, one over the root of the term's levels; the cone's gradient
+THETA, TRIAL, G, NEWTON, STEP, FOUND, OLD_G, METRIC, UNIT, BLOCK, SCALED = range(11)
+N_VECTORS = 11
+# `matrices`: the model's Hessian, as it is searched with and as the average information has it; average
+# information here and at the trial; the secant's correction; the cone's Hessian; Jacobian; room
+H, CURVATURE, INFORMATION, TRIAL_INFORMATION, CORRECTION, CONE_H, J, LEFT = range(8)
+N_MATRICES = 8
+# `cints`: first entry and order of every cone; eigenvalues that the steps make zero
+CONE_STARTS, CONE_KS, ZEROS, STEP_ZEROS, FOUND_ZEROS = range(5)
+N_CINTS = 5
 
 
-class Spot(NamedTuple):
-    """A point: theta (m,), eigenvectors U (n_terms, K, K) and eigenvalues d (n_terms, K) of R D R'."""
-
-    theta: np.ndarray
-    U: np.ndarray
-    d: np.ndarray
-
-
-@kernel
-def copy_spot(source: Spot, target: Spot) -> None:
-    """target[...] = source."""
-    target.theta[:] = source.theta
-    target.U[:] = source.U
-    target.d[:] = source.d
-
-
-@kernel
-def left_singular(F: np.ndarray, n: int, U: np.ndarray, s: np.ndarray) -> None:
-    """Left singular vectors (columns of U[:n, :n]) and values of F[:n, :n], in no order.
+@part
+def left_singular(F: np.ndarray, n: int, M: np.ndarray, vectors: np.ndarray, s: np.ndarray) -> None:
+    """Left singular vectors (columns of vectors[:n, :n]) and values of F[:n, :n], in no order; M is room.
 
     One-sided Jacobi rotations of F's rows: small values are found to their own accuracy.
     """
-    M = np.empty((n, n))  # row a is row a of F turned
     for i in range(n):
         for j in range(n):
             M[i, j] = F[i, j]
-            U[i, j] = 1.0 if i == j else 0.0
+            vectors[i, j] = 1.0 if i == j else 0.0
     for _ in range(60):
         turned = False
         for p in range(n - 1):
@@ -99,9 +71,9 @@ def left_singular(F: np.ndarray, n: int, U: np.ndarray, s: np.ndarray) -> None:
                     x, y = M[p, j], M[q, j]
                     M[p, j] = cos * x - sin * y
                     M[q, j] = sin * x + cos * y
-                    x, y = U[j, p], U[j, q]
-                    U[j, p] = cos * x - sin * y
-                    U[j, q] = sin * x + cos * y
+                    x, y = vectors[j, p], vectors[j, q]
+                    vectors[j, p] = cos * x - sin * y
+                    vectors[j, q] = sin * x + cos * y
         if not turned:
             break
     for i in range(n):
@@ -111,8 +83,57 @@ def left_singular(F: np.ndarray, n: int, U: np.ndarray, s: np.ndarray) -> None:
         s[i] = np.sqrt(a)
 
 
-@kernel
-def fill_factor(theta: np.ndarray, start: int, k: int, diagonal: bool, lam: np.ndarray) -> None:
+@part
+def product(P: np.ndarray, Q: np.ndarray, n: int, turned: bool, out: np.ndarray) -> None:
+    """out = P Q, or P'Q if `turned`, of the leading n x n parts."""
+    for a in range(n):
+        for b in range(n):
+            s = 0.0
+            for c in range(n):
+                s += (P[c, a] if turned else P[a, c]) * Q[c, b]
+            out[a, b] = s
+
+
+@part
+def find_place(tints: np.ndarray, tmats: np.ndarray, tvecs: np.ndarray, theta: np.ndarray) -> None:
+    """theta, eigenvectors and eigenvalues of the trial, R D R' = factor factor' of `FACTORS`."""
+    s = tvecs[VALUES, 0]
+    root, lam = tmats[ROOM, 0], tmats[ROOM_2, 0]
+    for t in range(tints.shape[1]):
+        k = tints[KS, t]
+        factor, inverse, vectors = tmats[FACTORS, t], tmats[AI, t], tmats[TRIAL_U, t]
+        i = tints[STARTS, t]
+        if k == 1 or tints[DIAGONAL, t]:
+            for a in range(k):
+                for b in range(k):
+                    vectors[a, b] = 1.0 if a == b else 0.0
+                x = abs(factor[a, a])
+                tvecs[TRIAL_D, t, a] = x * x
+                theta[i + a] = abs(inverse[a, a] * x)
+            continue
+        left_singular(factor, k, root, vectors, s)
+        largest = 0.0
+        for a in range(k):
+            largest = max(largest, s[a])
+        for a in range(root.shape[0]):
+            for b in range(root.shape[0]):
+                root[a, b] = 0.0
+        product(inverse, vectors, k, False, root)
+        for b in range(k):
+            if not s[b] > _ZERO * largest:
+                s[b] = 0.0
+            tvecs[TRIAL_D, t, b] = s[b] * s[b]
+            for a in range(k):
+                root[a, b] *= s[b]
+        triangular_factor(root, lam)
+        for b in range(k):
+            for a in range(b, k):
+                theta[i] = lam[a, b]
+                i += 1
+
+
+@part
+def fill_factor(theta: np.ndarray, start: int, k: int, diagonal: int, lam: np.ndarray) -> None:
     """A term's lower-triangular factor into lam[:k, :k]."""
     i = start
     for b in range(k):
@@ -123,115 +144,61 @@ def fill_factor(theta: np.ndarray, start: int, k: int, diagonal: bool, lam: np.n
             i += 1
 
 
-@kernel
-def find_spot(terms: Terms, factors: np.ndarray, spot: Spot) -> None:
-    """The point with R D R' = factor factor' per term; factors (n_terms, K, K)."""
-    K = factors.shape[1]
-    s = np.empty(K)
-    lam = np.empty((K, K))
-    for t in range(terms.ks.size):
-        k = terms.ks[t]
-        U, Ai, F = spot.U[t], terms.Ai[t], factors[t]
-        i = terms.starts[t]
-        if k == 1 or terms.diagonal[t]:
-            for a in range(k):
-                for b in range(k):
-                    U[a, b] = 1.0 if a == b else 0.0
-                s[a] = abs(F[a, a])
-                spot.d[t, a] = s[a] * s[a]
-                spot.theta[i + a] = abs(Ai[a, a] * s[a])
-            continue
-        left_singular(F, k, U, s)
-        largest = 0.0
-        for a in range(k):
-            largest = max(largest, s[a])
-        root = np.empty((k, k))
-        for b in range(k):
-            if not s[b] > _ZERO * largest:
-                s[b] = 0.0
-            spot.d[t, b] = s[b] * s[b]
-        for a in range(k):
-            for b in range(k):
-                x = 0.0
-                for c in range(k):
-                    x += Ai[a, c] * U[c, b]
-                root[a, b] = x * s[b]
-        triangular_factor(root, lam[:k, :k])
-        for b in range(k):
-            for a in range(b, k):
-                spot.theta[i] = lam[a, b]
-                i += 1
-
-
-@kernel
-def find_spot_of(terms: Terms, theta: np.ndarray, spot: Spot) -> None:
-    """The point of theta."""
-    nt, K = terms.A.shape[:2]
-    factors = np.zeros((nt, K, K))
-    lam = np.empty((K, K))
-    for t in range(nt):
-        k = terms.ks[t]
-        fill_factor(theta, terms.starts[t], k, terms.diagonal[t], lam)
-        for a in range(k):
-            for b in range(k):
-                x = 0.0
-                for c in range(k):
-                    x += terms.A[t, a, c] * lam[c, b]
-                factors[t, a, b] = x
-    find_spot(terms, factors, spot)
-
-
-@kernel
-def _divide(A: np.ndarray, n: int, B: np.ndarray) -> None:
-    """B[:n, :n] <- A^-1 B by elimination with partial pivoting; A is overwritten."""
+@part
+def _divide(M: np.ndarray, n: int, B: np.ndarray) -> None:
+    """B[:n, :n] <- M^-1 B by elimination with partial pivoting; M is overwritten."""
     for c in range(n):
         pivot = c
         for a in range(c + 1, n):
-            if abs(A[a, c]) > abs(A[pivot, c]):
+            if abs(M[a, c]) > abs(M[pivot, c]):
                 pivot = a
-        if pivot != c:
-            for b in range(n):
-                A[c, b], A[pivot, b] = A[pivot, b], A[c, b]
-                B[c, b], B[pivot, b] = B[pivot, b], B[c, b]
+        for b in range(n):
+            x = M[c, b]
+            M[c, b] = M[pivot, b]
+            M[pivot, b] = x
+            x = B[c, b]
+            B[c, b] = B[pivot, b]
+            B[pivot, b] = x
         for a in range(c + 1, n):
-            f = A[a, c] / A[c, c]
-            if f != 0.0:
-                for b in range(c + 1, n):
-                    A[a, b] -= f * A[c, b]
-                for b in range(n):
-                    B[a, b] -= f * B[c, b]
+            f = M[a, c] / M[c, c]
+            for b in range(n):
+                if b > c:
+                    M[a, b] -= f * M[c, b]
+                B[a, b] -= f * B[c, b]
     for a in range(n - 1, -1, -1):
         for b in range(n):
             x = B[a, b]
             for c in range(a + 1, n):
-                x -= A[a, c] * B[c, b]
-            B[a, b] = x / A[a, a]
+                x -= M[a, c] * B[c, b]
+            B[a, b] = x / M[a, a]
 
 
-@kernel
-def move_spot(terms: Terms, spot: Spot, e: np.ndarray, zeros: np.ndarray, exact: bool, new: Spot) -> None:
-    """The point that a step leads to; `zeros` eigenvalues of every cone are made exact zeros if `exact`."""
-    nt, K = terms.A.shape[:2]
-    factors = np.zeros((nt, K, K))
-    E, Y, V = np.empty((K, K)), np.empty((K, K)), np.empty((K, K))
+@part
+def fill_moved(
+    tints: np.ndarray, tmats: np.ndarray, tvecs: np.ndarray, e: np.ndarray, zeros: np.ndarray, exact: bool
+) -> None:  # fmt: skip
+    """`FACTORS` of the place that a step leads to, with `zeros` exact zeros in every cone if `exact`."""
+    M, Y, V = tmats[ROOM, 0], tmats[ROOM_2, 0], tmats[ROOM_3, 0]
     cone = 0
-    for t in range(nt):
-        k = terms.ks[t]
-        d, U = spot.d[t], spot.U[t]
-        if k == 1 or terms.diagonal[t]:
+    for t in range(tints.shape[1]):
+        k = tints[KS, t]
+        d, vectors, factor = tvecs[D, t], tmats[U, t], tmats[FACTORS, t]
+        if k == 1 or tints[DIAGONAL, t]:
             for a in range(k):
-                x = e[terms.starts[t] + a]
+                x = e[tints[STARTS, t] + a]
                 y = d[a] / (1.0 + d[a]) + x / (1.0 - x)
                 if not y > _ZERO or (exact and zeros[cone] > 0):
                     y = 0.0
-                factors[t, a, a] = np.sqrt(1.0 + d[a]) * np.sqrt(y)
+                for b in range(k):
+                    factor[a, b] = 0.0
+                factor[a, a] = np.sqrt(1.0 + d[a]) * np.sqrt(y)
                 cone += 1
             continue
-        unpack(e, terms.starts[t], k, Y)
+        unpack(e, tints[STARTS, t], k, Y)
         for a in range(k):
             for b in range(k):
-                E[a, b] = (1.0 if a == b else 0.0) - Y[a, b]
-        _divide(E, k, Y)
+                M[a, b] = (1.0 if a == b else 0.0) - Y[a, b]
+        _divide(M, k, Y)
         for a in range(k):
             for b in range(a):
                 x = 0.5 * (Y[a, b] + Y[b, a])
@@ -245,61 +212,44 @@ def move_spot(terms: Terms, spot: Spot, e: np.ndarray, zeros: np.ndarray, exact:
                 Y[a, a] = 0.0
                 drop -= 1
         for _ in range(drop):
-            least = -1
+            least = 0
             for a in range(k):
-                if Y[a, a] > 0.0 and (least < 0 or Y[a, a] < Y[least, least]):
+                if Y[a, a] > 0.0 and (Y[a, a] < Y[least, least] or Y[least, least] == 0.0):
                     least = a
-            if least >= 0:
-                Y[least, least] = 0.0
+            Y[least, least] = 0.0
         for a in range(k):
             for b in range(k):
-                x = 0.0
-                for c in range(k):
-                    x += U[a, c] * np.sqrt(1.0 + d[c]) * V[c, b]
-                factors[t, a, b] = x * np.sqrt(Y[b, b])
+                M[a, b] = vectors[a, b] * np.sqrt(1.0 + d[b])
+        product(M, V, k, False, factor)
+        for b in range(k):
+            x = np.sqrt(Y[b, b])
+            for a in range(k):
+                factor[a, b] *= x
         cone += 1
-    find_spot(terms, factors, new)
 
 
-@kernel
-def fill_congruence(G: np.ndarray, start: int, k: int, diagonal: bool, J: np.ndarray) -> None:
-    """Matrix of X -> G X G' on a term's free entries, into its block of J (m, m)."""
-    if diagonal:
-        for a in range(k):
-            for b in range(k):
-                J[start + a, start + b] = G[a, b] * G[a, b]
-        return
+@part
+def fill_congruence(root: np.ndarray, start: int, k: int, diagonal: int, out: np.ndarray) -> None:
+    """Matrix of X -> root X root' on a term's free entries, into its block of out (m, m)."""
     column = start
     for b in range(k):
-        for a in range(b, k):
+        for a in range(b, b + 1 if diagonal else k):
             row = start
             for d in range(k):
-                for c in range(d, k):
-                    x = G[c, a] * G[d, b]
+                for c in range(d, d + 1 if diagonal else k):
+                    x = root[c, a] * root[d, b]
                     if a != b:
-                        x += G[c, b] * G[d, a]
-                    J[row, column] = x
+                        x += root[c, b] * root[d, a]
+                    out[row, column] = x
                     row += 1
             column += 1
 
 
-@kernel
-def sandwich(J: np.ndarray, M: np.ndarray, out: np.ndarray) -> None:
-    """out = J'M J, symmetric; all (m, m)."""
-    m = J.shape[0]
-    left = np.empty((m, m))
-    for a in range(m):
-        for b in range(m):
-            x = 0.0
-            for c in range(m):
-                x += M[a, c] * J[c, b]
-            left[a, b] = x
-    for a in range(m):
-        for b in range(m):
-            x = 0.0
-            for c in range(m):
-                x += J[c, a] * left[c, b]
-            out[a, b] = x
+@part
+def sandwich(P: np.ndarray, M: np.ndarray, m: int, room: np.ndarray, out: np.ndarray) -> None:
+    """out = P'M P, symmetric."""
+    product(M, P, m, False, room)
+    product(P, room, m, True, out)
     for a in range(m):
         for b in range(a):
             x = 0.5 * (out[a, b] + out[b, a])
@@ -307,116 +257,106 @@ def sandwich(J: np.ndarray, M: np.ndarray, out: np.ndarray) -> None:
             out[b, a] = x
 
 
-@kernel
+@part
 def fill_model(
-    terms: Terms, spot: Spot, N: np.ndarray, information: np.ndarray, g: np.ndarray, H: np.ndarray
+    tints: np.ndarray, tmats: np.ndarray, tvecs: np.ndarray, vectors: np.ndarray, matrices: np.ndarray
 ) -> None:
-    """Gradient and average information in E, from those in D or R D R'."""
-    nt, K = terms.A.shape[:2]
-    m = g.size
-    J = np.zeros((m, m))
-    G, left = np.empty((K, K)), np.empty((K, K))
-    for t in range(nt):
-        k = terms.ks[t]
-        for a in range(k):
-            for b in range(k):
-                x = 0.0
-                for c in range(k):
-                    x += terms.Ri[t, a, c] * spot.U[t, c, b]
-                G[a, b] = x * np.sqrt(1.0 + spot.d[t, b])
-        for a in range(k):
-            for b in range(k):
-                x = 0.0
-                for c in range(k):
-                    x += N[t, a, c] * G[c, b]
-                left[a, b] = x
-        i = terms.starts[t]
+    """Gradient `G` and average information `CURVATURE` in E, from `N` and `INFORMATION` here."""
+    m = vectors.shape[1]
+    g, jacobian = vectors[G], matrices[J]
+    for a in range(m):
+        for b in range(m):
+            jacobian[a, b] = 0.0
+    root, left, dual = tmats[ROOM, 0], tmats[ROOM_2, 0], tmats[ROOM_3, 0]
+    for t in range(tints.shape[1]):
+        k = tints[KS, t]
+        product(tmats[RI, t], tmats[U, t], k, False, root)
         for b in range(k):
-            for a in range(b, b + 1 if terms.diagonal[t] else k):
-                x = 0.0
-                for c in range(k):
-                    x += G[c, a] * left[c, b]
-                g[i] = x if a == b else 2.0 * x
+            for a in range(k):
+                root[a, b] *= np.sqrt(1.0 + tvecs[D, t, b])
+        product(tmats[N, t], root, k, False, left)
+        product(root, left, k, True, dual)
+        i = tints[STARTS, t]
+        for b in range(k):
+            for a in range(b, b + 1 if tints[DIAGONAL, t] else k):
+                g[i] = dual[a, b] if a == b else dual[a, b] + dual[b, a]
                 i += 1
-        fill_congruence(G, terms.starts[t], k, terms.diagonal[t], J)
-    sandwich(J, information, H)
+        fill_congruence(root, tints[STARTS, t], k, tints[DIAGONAL, t], jacobian)
+    sandwich(jacobian, matrices[INFORMATION], m, matrices[LEFT], matrices[CURVATURE])
 
 
-@kernel
-def find_step(
-    terms: Terms, d: np.ndarray, g: np.ndarray, H: np.ndarray, damping: float, e: np.ndarray,
-    zeros: np.ndarray,
-) -> float:  # fmt: skip
-    """Minimising step of the model, damped by so much of the metric, over the cone; predicted decrease.
+@part
+def newton(
+    tints: np.ndarray, tvecs: np.ndarray, vectors: np.ndarray, matrices: np.ndarray, cints: np.ndarray,
+    X0: np.ndarray, size: np.ndarray, damping: float,
+) -> bool:  # fmt: skip
+    """`FOUND`: minimising step of the model `LEFT`, so much of the metric added; whether it is in the cone.
 
-    d (n_terms, K) are the point's eigenvalues; e (m,) and zeros (n_cones,) are filled.
+    If not, `X0`, `SCALED` and `CONE_H` are what `minimise_over_cone` wants.
     """
-    m, nc = g.size, zeros.size
-    K = terms.A.shape[1]
-    X0 = np.zeros((nc, K, K))
+    m = vectors.shape[1]
     cone = 0
-    for t in range(terms.ks.size):
-        for a in range(terms.ks[t]):
-            if terms.diagonal[t]:
-                X0[cone, 0, 0] = d[t, a]
+    for t in range(tints.shape[1]):
+        for a in range(tints[KS, t]):
+            if tints[DIAGONAL, t]:
+                X0[cone, 0, 0] = tvecs[D, t, a]
                 cone += 1
             else:
-                X0[cone, a, a] = d[t, a]
-        if not terms.diagonal[t]:
+                for b in range(tints[KS, t]):
+                    X0[cone, a, b] = 0.0
+                X0[cone, a, a] = tvecs[D, t, a]
+        if not tints[DIAGONAL, t]:
             cone += 1
-    newton, inside, M = newton_step(X0, g, H, terms.unit, damping, RIDGE, terms.cone_starts, terms.cone_ks)
+    g, block, unit, M = vectors[G], vectors[BLOCK], vectors[UNIT], matrices[CONE_H]
+    inside = newton_step(
+        X0, g, matrices[LEFT], unit, damping, RIDGE, cints[CONE_STARTS], cints[CONE_KS], vectors[FOUND], M
+    )
+    if inside:
+        for c in range(size.size):
+            cints[FOUND_ZEROS, c] = 0
+        return True
+    # every block has a unit of its own, to which its cone is blind
+    for i in range(m):
+        vectors[SCALED, i] = g[i] * block[i]
+        for j in range(m):
+            M[i, j] *= block[i] / unit[i] * (block[j] / unit[j])
+    for c in range(size.size):
+        for a in range(cints[CONE_KS, c]):
+            X0[c, a, a] /= size[c]
+    return False
+
+
+@part
+def decrease_of(vectors: np.ndarray, matrices: np.ndarray, inside: bool) -> float:
+    """Decrease that the model predicts of `FOUND`, which leaves the units of the blocks if not `inside`."""
+    m = vectors.shape[1]
+    e, M = vectors[FOUND], matrices[CONE_H]
     decrease = 0.0
     if inside:
         for i in range(m):
-            e[i] = newton[i]
-            decrease -= 0.5 * g[i] * e[i]
-        zeros[:] = 0
-        return max(0.0, decrease)
-    # every block has a unit of its own, to which its cone is blind
-    scaled = np.empty(m)
-    for i in range(m):
-        scaled[i] = g[i] * terms.block[i]
-        for j in range(m):
-            M[i, j] *= terms.block[i] / terms.unit[i] * (terms.block[j] / terms.unit[j])
-    for c in range(nc):
-        for a in range(terms.cone_ks[c]):
-            X0[c, a, a] /= terms.size[c]
-    best, found = minimise_over_cone(X0, scaled, M, terms.cone_starts, terms.cone_ks, _MOST_ITERATIONS)
-    for i in range(m):
-        decrease -= scaled[i] * best[i]
-        for j in range(m):
-            decrease -= 0.5 * best[i] * M[i, j] * best[j]
-        e[i] = best[i] * terms.block[i]
-    zeros[:] = found
+            decrease -= 0.5 * vectors[G, i] * e[i]
+    else:
+        for i in range(m):
+            decrease -= vectors[SCALED, i] * e[i]
+            for j in range(m):
+                decrease -= 0.5 * e[i] * M[i, j] * e[j]
+        for i in range(m):
+            e[i] *= vectors[BLOCK, i]
     return max(0.0, decrease)
 
 
-@kernel
-def find_slope(terms: Terms, d: np.ndarray, g: np.ndarray) -> float:
-    """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""
-    m = g.size
-    H = np.zeros((m, m))
-    for i in range(m):
-        H[i, i] = terms.metric[i]
-    decrease = find_step(terms, d, g, H, 0.0, np.empty(m), np.empty(terms.size.size, np.int64))
-    return np.sqrt(2.0 * decrease)
-
-
-@kernel
-def find_limit(terms: Terms, e: np.ndarray) -> float:
+@part
+def limit(cints: np.ndarray, tmats: np.ndarray, e: np.ndarray) -> float:
     """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
-    K = terms.A.shape[1]
-    E, V = np.empty((K, K)), np.empty((K, K))
     fraction = 1.0
-    for c in range(terms.cone_ks.size):
-        k = terms.cone_ks[c]
-        largest = e[terms.cone_starts[c]]
+    for c in range(cints.shape[1]):
+        k = cints[CONE_KS, c]
+        largest = e[cints[CONE_STARTS, c]]
         if k > 1:
-            unpack(e, terms.cone_starts[c], k, E)
-            jacobi(E, k, V)
-            largest = E[0, 0]
-            for a in range(1, k):
-                largest = max(largest, E[a, a])
+            unpack(e, cints[CONE_STARTS, c], k, tmats[ROOM, 0])
+            jacobi(tmats[ROOM, 0], k, tmats[ROOM_2, 0])
+            for a in range(k):
+                largest = tmats[ROOM, 0, a, a] if a == 0 else max(largest, tmats[ROOM, 0, a, a])
         if largest > _LARGEST_DROP:
             fraction = min(fraction, _LARGEST_DROP / largest)
     return fraction

@@ -24,12 +24,15 @@ import numpy as np
 from ..covariance.boundary import SINGULAR
 from ..covariance.structure import Structure
 from ..equations.equations import Equations
-from ..kernels import coordinates as kernels
-from ..kernels.coordinates import RIDGE, Spot, Terms
-from .cone import ConeBlock
+from ..kernels import cone as kernels
+from ..kernels.coordinates import RIDGE
+from .cone import MOST_ITERATIONS, ConeBlock
 from .evaluation import Evaluation
 
 __all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec", "term_specs"]
+
+_LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
+_ZERO = 1e-14  # eigenvalue of Y that counts as zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,29 +91,19 @@ class Place:
 
     Attributes
     ----------
-    spot : Spot
-        As the kernels hold it.
-    ks : tuple of int
-        Effects per level, per term.
+    theta : ndarray, shape (m,)
+    U : list of ndarray, shapes (k, k)
+        Eigenvectors of R D R', per term.
+    d : list of ndarray, shapes (k,)
+        Its eigenvalues; exact zeros where D is singular.
+    X0 : ndarray, shape (n_cones, K, K)
+        diag(d) of every cone.
     """
 
-    spot: Spot
-    ks: tuple[int, ...]
-
-    @property
-    def theta(self) -> np.ndarray:
-        """Shape (m,)."""
-        return self.spot.theta
-
-    @property
-    def U(self) -> list[np.ndarray]:
-        """Eigenvectors of R D R', shapes (k, k), per term."""
-        return [U[:k, :k] for U, k in zip(self.spot.U, self.ks, strict=True)]
-
-    @property
-    def d(self) -> list[np.ndarray]:
-        """Its eigenvalues, shapes (k,); exact zeros where D is singular."""
-        return [d[:k] for d, k in zip(self.spot.d, self.ks, strict=True)]
+    theta: np.ndarray
+    U: list[np.ndarray]
+    d: list[np.ndarray]
+    X0: np.ndarray
 
     def largest(self) -> float:
         """Largest reliability of any direction."""
@@ -145,13 +138,14 @@ class Coordinates:
 
     def __init__(self, terms: list[TermSpec]) -> None:
         self.terms = terms
-        self.ks = tuple(t.k for t in terms)
         self.blocks: list[ConeBlock] = []
         self.cones: list[ConeBlock] = []
-        nt, K = len(terms), max(self.ks)
-        inverses = np.zeros((3, nt, K, K))
+        self.A: list[np.ndarray] = []  # root @ basis: R of the design's columns
+        self.Ai: list[np.ndarray] = []
+        self.Ri: list[np.ndarray] = []
+        self.metric = np.concatenate([t.q * _weights(t) for t in terms])
         start = 0
-        for i, t in enumerate(terms):
+        for t in terms:
             block = ConeBlock(start, t.k, t.entries)
             self.blocks.append(block)
             parts = t.structure.blocks(t.k)
@@ -160,32 +154,20 @@ class Coordinates:
             else:
                 # effects that are not correlated with one another: a cone each
                 self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]
-            own = (slice(t.k), slice(t.k))
             A = t.root if t.basis is None else t.root @ t.basis
-            inverses[0][i][own] = A
-            inverses[1][i][own] = np.linalg.inv(A)
-            inverses[2][i][own] = inverses[1][i][own] if t.basis is None else np.linalg.inv(t.root)
+            self.A.append(A)
+            self.Ai.append(np.linalg.inv(A))
+            self.Ri.append(np.linalg.inv(t.root))
             start += block.size
         self.m = start
-        # R of the design's columns
-        self.A, self.Ai, self.Ri = ([M[:k, :k] for M, k in zip(a, self.ks, strict=True)] for a in inverses)
-        self.metric = np.concatenate([t.q * _weights(t) for t in terms])
-        self.arrays = Terms(
-            ks=np.array(self.ks),
-            starts=np.array([b.part.start for b in self.blocks]),
-            diagonal=np.array([len(t.structure.blocks(t.k)) == t.k > 1 for t in terms]),
-            A=inverses[0],
-            Ai=inverses[1],
-            Ri=inverses[2],
-            metric=self.metric,
-            unit=1.0 / np.sqrt(self.metric),
-            block=np.concatenate(
-                [np.full(b.size, t.q**-0.5) for t, b in zip(terms, self.blocks, strict=True)]
-            ),
-            size=np.concatenate([np.full(len(t.structure.blocks(t.k)), t.q**-0.5) for t in terms]),
-            cone_starts=np.array([c.part.start for c in self.cones]),
-            cone_ks=np.array([c.k for c in self.cones]),
+        self._starts = np.array([c.part.start for c in self.cones])
+        self._ks = np.array([c.k for c in self.cones])
+        self.unit = 1.0 / np.sqrt(self.metric)
+        self.cone_unit = np.concatenate(
+            [np.full(len(t.structure.blocks(t.k)), 1.0 / np.sqrt(t.q)) for t in terms]
         )
+        self.block_unit = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
+        self._none = np.zeros(len(self.cones), dtype=np.int64)
         self._last: tuple[np.ndarray, Place] | None = None
 
     @classmethod
@@ -201,24 +183,32 @@ class Coordinates:
         # what follows a search asks for the place of its end, again and again
         if self._last is not None and np.array_equal(self._last[0], theta):
             return self._last[1]
-        place = self.new_place()
-        kernels.find_spot_of(self.arrays, theta, place.spot)
+        factors = []
+        for t, b, A in zip(self.terms, self.blocks, self.A, strict=True):
+            factors.append(A @ t.structure.lam(theta[b.part], t.k))
+        place = self._place(factors)
         self._last = theta.copy(), place
         return place
 
-    def new_place(self) -> Place:
-        """A place that is nowhere yet."""
-        nt, K = self.arrays.A.shape[:2]
-        return Place(Spot(np.empty(self.m), np.zeros((nt, K, K)), np.zeros((nt, K))), self.ks)
-
     def _place(self, factors: list[np.ndarray]) -> Place:
         """The place with R D R' = factor factor' per term."""
-        place = self.new_place()
-        padded = np.zeros_like(place.spot.U)
-        for i, factor in enumerate(factors):
-            padded[i, : factor.shape[0], : factor.shape[0]] = factor
-        kernels.find_spot(self.arrays, padded, place.spot)
-        return place
+        theta = np.empty(self.m)
+        Us, ds = [], []
+        for t, b, Ai, L in zip(self.terms, self.blocks, self.Ai, factors, strict=True):
+            U, s = t.structure.eigen(L)
+            theta[b.part] = t.structure.theta(t.structure.triangular(Ai @ (U * s)))
+            Us.append(U)
+            ds.append(s * s)
+        return Place(theta, Us, ds, self._cone_points(ds))
+
+    def _cone_points(self, ds: list[np.ndarray]) -> np.ndarray:
+        X0 = np.zeros((len(self.cones), int(self._ks.max()), int(self._ks.max())))
+        i = 0
+        for t, d in zip(self.terms, ds, strict=True):
+            for part in t.structure.blocks(t.k):
+                X0[i, range(len(part)), range(len(part))] = d[list(part)]
+                i += 1
+        return X0
 
     def move(self, place: Place, e: np.ndarray, zeros: np.ndarray | None = None) -> Place:
         """The place that a step leads to.
@@ -231,10 +221,34 @@ class Coordinates:
         zeros : ndarray of int, shape (n_cones,), optional
             How many eigenvalues of every cone the step makes zero: they are then exact.
         """
-        new = self.new_place()
-        some = np.zeros(len(self.cones), dtype=np.int64) if zeros is None else zeros
-        kernels.move_spot(self.arrays, place.spot, e, some, zeros is not None, new.spot)
-        return new
+        factors = []
+        cone = 0
+        for t, b, U, d in zip(self.terms, self.blocks, place.U, place.d, strict=True):
+            root = np.sqrt(1.0 + d)
+            if len(t.structure.blocks(t.k)) == t.k:
+                E = e[b.part]
+                y = d / (1.0 + d) + E / (1.0 - E)
+                if zeros is not None:
+                    y = np.where(zeros[cone : cone + t.k] > 0, 0.0, y)
+                y = np.where(y > _ZERO, y, 0.0)
+                factors.append(np.diag(root * np.sqrt(y)))
+                cone += t.k
+                continue
+            E = b.mat(e)
+            Y = np.diag(d / (1.0 + d)) + np.linalg.solve(np.eye(t.k) - E, E)
+            w, V = np.linalg.eigh(0.5 * (Y + Y.T))
+            w = np.where(w > _ZERO, w, 0.0)
+            if zeros is not None:
+                w[: zeros[cone]] = 0.0
+            factors.append((U * root) @ (V * np.sqrt(w)))
+            cone += 1
+        return self._place(factors)
+
+    def remember(self, theta: np.ndarray, Us: list[np.ndarray], ds: list[np.ndarray]) -> Place:
+        """The place of theta, eigenvectors and eigenvalues; what follows asks for it by its theta."""
+        place = Place(theta, Us, ds, self._cone_points(ds))
+        self._last = theta.copy(), place
+        return place
 
     def transport(self, old: Place, new: Place) -> list[np.ndarray]:
         """Per term the matrix of E at `old` -> E at `new` of one and the same change of the reliability."""
@@ -265,13 +279,8 @@ class Coordinates:
     def fraction_inside(self, place: Place, e: np.ndarray) -> float:
         """Largest fraction of a step, at most 1, that stays in the cone."""
         fraction = 1.0
-        values = [
-            d[list(part)]
-            for t, d in zip(self.terms, place.d, strict=True)
-            for part in t.structure.blocks(t.k)
-        ]
-        for c, d in zip(self.cones, values, strict=True):
-            X = np.diag(d)
+        for c, X in zip(self.cones, place.X0, strict=True):
+            X = X[: c.k, : c.k]
             if float(np.linalg.eigvalsh(X + c.mat(e))[0]) >= -1e-12:
                 continue
             low, high = 0.0, fraction
@@ -303,21 +312,14 @@ class Coordinates:
 
     def model(self, place: Place, evaluation: Evaluation) -> QuadraticModel:
         """Gradient and average information in E."""
-        g, H = np.empty(self.m), np.empty((self.m, self.m))
-        N, info = self.derivatives(evaluation)
-        kernels.fill_model(self.arrays, place.spot, N, info, g, H)
-        return QuadraticModel(g, H, self.metric)
-
-    def derivatives(self, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-        """N of all terms, shape (n_terms, K, K), and the information, in the basis of the derivatives."""
-        in_basis = evaluation.N_basis is not None
-        N_all = evaluation.N_basis if in_basis else evaluation.N
-        info = evaluation.information_basis if in_basis else evaluation.information_D
-        assert N_all is not None and info is not None  # of order 2
-        padded = np.zeros_like(self.arrays.A)
-        for i, (N, k) in enumerate(zip(N_all, self.ks, strict=True)):
-            padded[i, :k, :k] = N
-        return padded, np.ascontiguousarray(info)
+        g = np.empty(self.m)
+        J = np.zeros((self.m, self.m))
+        N_all, info = evaluation.derivatives()
+        for b, G, N in zip(self.blocks, self.roots(place), N_all, strict=True):
+            g[b.part] = b.dual(G.T @ N @ G)
+            J[b.part, b.part] = b.congruence(G)
+        H = J.T @ info @ J
+        return QuadraticModel(g, 0.5 * (H + H.T), self.metric)
 
     def roots(self, place: Place) -> list[np.ndarray]:
         """R^-1 G per term: d D = (R^-1 G) E (R^-1 G)', in the basis of the evaluation."""
@@ -325,18 +327,48 @@ class Coordinates:
 
     def step(self, place: Place, model: QuadraticModel, damping: float = RIDGE) -> Step:
         """Minimising step of the model, damped by so much of the metric, over the cone."""
-        e, zeros = np.empty(self.m), np.empty(len(self.cones), dtype=np.int64)
+        e, inside, M = self._unbounded(place, model, damping)
+        if inside:
+            return Step(e, max(0.0, float(-0.5 * (model.g @ e))), self._none)
+        # every block has a unit of its own, to which its cone is blind
+        ratio = self.block_unit / self.unit
+        M *= np.outer(ratio, ratio)
+        scaled = model.g * self.block_unit
+        e, zeros = kernels.minimise_over_cone(
+            place.X0 / self.cone_unit[:, None, None], scaled, M, self._starts, self._ks, MOST_ITERATIONS
+        )
+        decrease = float(-(scaled @ e) - 0.5 * (e @ M @ e))
+        return Step(e * self.block_unit, max(0.0, decrease), zeros)
+
+    def step_inside(self, place: Place, model: QuadraticModel) -> Step | None:
+        """`step`, or None if the boundary of the cone is in its way."""
+        e, inside, _ = self._unbounded(place, model, RIDGE)
+        return Step(e, max(0.0, float(-0.5 * (model.g @ e))), self._none) if inside else None
+
+    def _unbounded(
+        self, place: Place, model: QuadraticModel, damping: float
+    ) -> tuple[np.ndarray, bool, np.ndarray]:
+        """Minimising step wherever it leads, whether it is inside the cone, and the Hessian in units."""
+        e, M = np.empty(self.m), np.empty((self.m, self.m))
         H = np.ascontiguousarray(model.H)
-        decrease = kernels.find_step(self.arrays, place.spot.d, model.g, H, damping, e, zeros)
-        return Step(e, decrease, zeros)
+        inside = kernels.newton_step(
+            place.X0, model.g, H, self.unit, damping, RIDGE, self._starts, self._ks, e, M
+        )
+        return e, inside, M
 
     def slope(self, place: Place, model: QuadraticModel) -> float:
         """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""
-        return float(kernels.find_slope(self.arrays, place.spot.d, model.g))
+        balanced = QuadraticModel(model.g, np.diag(model.metric), model.metric)
+        return float(np.sqrt(2.0 * self.step(place, balanced, 0.0).decrease))
 
     def limit(self, e: np.ndarray) -> float:
         """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
-        return float(kernels.find_limit(self.arrays, e))
+        fraction = 1.0
+        for c in self.cones:
+            largest = float(np.linalg.eigvalsh(c.mat(e))[-1]) if c.k > 1 else float(e[c.part.start])
+            if largest > _LARGEST_DROP:
+                fraction = min(fraction, _LARGEST_DROP / largest)
+        return fraction
 
 
 def _weights(term: TermSpec) -> np.ndarray:

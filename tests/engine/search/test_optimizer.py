@@ -10,9 +10,8 @@ import pytest
 from mme.engine.covariance.factors import theta_to_lam
 from mme.engine.covariance.structure import DIAGONAL, FULL, structure_of
 from mme.engine.direct.objective import Evaluation
-from mme.engine.kernels import newton
 from mme.engine.search import optimizer
-from mme.engine.search.coordinates import Coordinates
+from mme.engine.search.coordinates import Coordinates, QuadraticModel
 from mme.engine.search.optimizer import TermSpec, minimise
 from mme.exceptions import ConvergenceError
 
@@ -135,10 +134,10 @@ def test_steps_uphill_are_rejected_and_the_fall_back_finds_the_optimum():
     """The derivative has the wrong sign: no step helps, and the search says so after so many."""
     problem = Balanced(sign=-1.0)
     found = problem.search(1.0)
-    assert problem.rejected() >= newton.MOST_REJECTIONS
+    assert problem.rejected() >= optimizer._MOST_REJECTIONS
     orders = [order for order, _ in problem.calls]
     first = orders.index(1)  # the first evaluation of the quasi-Newton search
-    assert orders[:first].count(0) == newton.MOST_REJECTIONS
+    assert orders[:first].count(0) == optimizer._MOST_REJECTIONS
     assert orders[:first].count(2) == 1
     assert set(orders) == {0, 1, 2}
     assert found.iterations == 0
@@ -251,8 +250,8 @@ def test_steps_within_the_rounding_of_the_deviance_end_the_search():
 def test_the_secant_correction_learns_one_direction_at_a_time(second, expected):
     """Near zero variance steps of the reliability add up: what two successive ones say of the Hessian."""
     space = Coordinates([TermSpec(1, FULL, 4, np.eye(1)) for _ in range(2)])
-    state = optimizer.new_state(space)
-    state.counts[newton.SLOW] = 1
+    secant = optimizer._Secant(space)
+    secant.slow = True
     size, H = 1e-7, 2.0 * np.eye(2)
     ds = size * np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 2.0]])
     extra = [np.zeros(2), np.array([0.5, 0.0]), np.array(second)]
@@ -260,10 +259,7 @@ def test_the_secant_correction_learns_one_direction_at_a_time(second, expected):
     got = []
     for d, before, more in zip(ds, [ds[0], *ds[:-1]], extra, strict=True):
         g = g + H @ (d - before) + size * more
-        newton.copy_spot(space.at(np.sqrt(d)).spot, state.spot)
-        state.g[:], state.H[:] = g, H
-        newton.correct_model(space.arrays, state)
-        got.append(state.H.copy())
+        got.append(secant.corrected(space.at(np.sqrt(d)), QuadraticModel(g, H, space.metric)).H)
     np.testing.assert_array_equal(got[0], H)
     np.testing.assert_allclose(got[1], H + np.diag([0.5, 0.0]), atol=1e-5)
     np.testing.assert_allclose(got[2] @ [1.0, 1.0], H @ [1.0, 1.0] + second, atol=1e-5)
