@@ -100,7 +100,9 @@ def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np
     lay = objective.eq.layout
     if lay.q2 == 0 and lay.n_theta == 1:
         return _dips(objective, first, space)
-    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + objective.elimination.flops + lay.q2**3 / 3.0
+    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + lay.q2**3 / 3.0
+    if lay.q2:
+        work += objective.elimination.flops
     if work > _CHEAP:
         return []
     place = space.at(first.theta)

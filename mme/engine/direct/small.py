@@ -10,7 +10,6 @@ from ..kernels import coordinates as rows
 from ..kernels import newton
 from ..kernels import small as kernels
 from ..kernels.schur import level_factors
-from ..search.chain import gradient_in_basis
 from ..search.evaluation import Evaluation, Solution
 from ..search.machine import Machine
 
@@ -77,7 +76,8 @@ class SmallLikelihood:
         if order == 0:
             return Evaluation(theta, deviance, sigma2, noise=noise)
         N_basis = [self._Q[p.columns, p.columns].copy() for p in self._eq.layout.places]
-        gradient = gradient_in_basis(self._eq, self._eq.factors(theta), N_basis)
+        # of other terms' columns the factor has none
+        gradient = 2.0 * (self._Q @ self._lam1)[self._rows, self._cols]
         info = self._information.copy() if order > 1 else None
         return Evaluation(
             theta, deviance, sigma2, gradient=gradient, N_basis=N_basis, information_basis=info, noise=noise

@@ -154,10 +154,10 @@ class Coordinates:
             else:
                 # effects that are not correlated with one another: a cone each
                 self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]
-            A = t.root if t.basis is None else t.root @ t.basis
-            self.A.append(A)
-            self.Ai.append(np.linalg.inv(A))
-            self.Ri.append(np.linalg.inv(t.root))
+            Ri = np.linalg.inv(t.root)
+            self.Ri.append(Ri)
+            self.A.append(t.root if t.basis is None else t.root @ t.basis)
+            self.Ai.append(Ri if t.basis is None else np.linalg.inv(self.A[-1]))
             start += block.size
         self.m = start
         self._starts = np.array([c.part.start for c in self.cones])
@@ -168,6 +168,12 @@ class Coordinates:
         )
         self.block_unit = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
         self._none = np.zeros(len(self.cones), dtype=np.int64)
+        K = int(self._ks.max())
+        self._cone_shape = (len(self.cones), K, K)
+        # effects come in the order of the cones
+        self._diagonals = np.concatenate(
+            [i * K * K + (K + 1) * np.arange(c.k) for i, c in enumerate(self.cones)]
+        )
         self._last: tuple[np.ndarray, Place] | None = None
 
     @classmethod
@@ -202,12 +208,9 @@ class Coordinates:
         return Place(theta, Us, ds, self._cone_points(ds))
 
     def _cone_points(self, ds: list[np.ndarray]) -> np.ndarray:
-        X0 = np.zeros((len(self.cones), int(self._ks.max()), int(self._ks.max())))
-        i = 0
-        for t, d in zip(self.terms, ds, strict=True):
-            for part in t.structure.blocks(t.k):
-                X0[i, range(len(part)), range(len(part))] = d[list(part)]
-                i += 1
+        """diag(d) of every cone."""
+        X0 = np.zeros(self._cone_shape)
+        X0.reshape(-1)[self._diagonals] = np.concatenate(ds)
         return X0
 
     def move(self, place: Place, e: np.ndarray, zeros: np.ndarray | None = None) -> Place:

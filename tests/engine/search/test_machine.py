@@ -127,7 +127,7 @@ def test_searches(name, start):
         assert other.evaluation.deviance == pytest.approx(
             python.evaluation.deviance, abs=max(1e-8, 10.0 * python.evaluation.noise)
         )
-        assert other.decrement == pytest.approx(python.decrement, rel=1e-2, abs=1e-12)
+        assert other.decrement == pytest.approx(python.decrement, rel=0.1, abs=1e-12)
         # eigenvectors of D have no order and no sign
         unit = np.outer(space.unit, space.unit)
         ours, theirs = (np.linalg.eigvalsh(m.curvature * unit) for m in (other, python))
