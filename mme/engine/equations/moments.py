@@ -73,51 +73,45 @@ def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.nda
     m = len(components)
     F = np.zeros((m + 1, m + 1))
     rhs = np.zeros(m + 1)
-    means = np.zeros(m)
     a, w, H, HH, HwH = [], [], [], [], []
-    if k1:
-        a1 = eq.A1.diagonal(axis1=1, axis2=2)
-        w1 = _inverse(a1)
-        H1 = np.ascontiguousarray(eq.Z1Q.transpose(1, 0, 2))
-        weighted = H1 * w1.T[:, :, None]
-        rhs[:k1] = np.einsum("la,la->a", w1, eq.response.Z1y**2)
-        means[:k1] = a1.mean(axis=0)
-        for i in range(k1):
-            for j in range(i + 1):
-                cell, product = eq.A1[:, i, j], np.einsum("lp,lp->l", H1[i], H1[j])
-                within = (cell - 2.0 * product) * cell
-                F[i, j], F[j, i] = within @ w1[:, i], within @ w1[:, j]
-                if i == j:
-                    F[i, m] = (cell - product) @ w1[:, i]
-        a, w, H = list(a1.T), list(w1.T), list(H1)
-        HH, HwH = list(H1.transpose(0, 2, 1) @ H1), list(H1.transpose(0, 2, 1) @ weighted)
     diag2 = np.zeros(0) if A22 is None else A22.diagonal()
-    for i, (block, c) in enumerate(components[k1:], start=k1):
-        columns = _columns_of(eq, block, c)
-        a.append(diag2[columns])
-        w.append(_inverse(a[i]))
-        H.append(eq.Z2Q[columns])
-        HH.append(H[i].T @ H[i])
-        HwH.append((H[i] * w[i][:, None]).T @ H[i])
-        means[i] = np.mean(a[i])
-        rhs[i] = np.sum(w[i] * eq.response.Z2y[columns] ** 2)
-        F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w[i])
+    for i, (block, c) in enumerate(components):
+        if i < k1:
+            size, moment, design = eq.A1[:, c, c], eq.response.Z1y[:, c], eq.Z1Q[:, c]
+        else:
+            columns = _columns_of(eq, block, c)
+            size, moment, design = diag2[columns], eq.response.Z2y[columns], eq.Z2Q[columns]
+        weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
+        a.append(size)
+        w.append(weight)
+        H.append(design)
+        HH.append(design.T @ design)
+        HwH.append((design * weight[:, None]).T @ design)
+        rhs[i] = weight @ (moment * moment)
+        F[i, m] = (size - np.einsum("lp,lp->l", design, design)) @ weight
+        F[m, i] = size.sum() - HH[i].trace()
     for i in range(m):
         for j in range(m):
             if i >= k1 or j >= k1:
                 squares, HAH = _cross(eq, A22, components[i], components[j], w[i], H[i], H[j])
                 F[i, j] = squares - 2.0 * HAH
-            F[i, j] += np.sum(HwH[i] * HH[j])
+            elif j <= i:
+                # both ways at once
+                cell = eq.A1[:, i, j]
+                within = (cell - 2.0 * np.einsum("lp,lp->l", H[i], H[j])) * cell
+                F[i, j], F[j, i] = within @ w[i], within @ w[j]
+    for i in range(m):
+        for j in range(m):
+            F[i, j] += np.vdot(HwH[i], HH[j])
     rhs[m] = eq.response.yy
     F[m, m] = eq.n - p
-    F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
     variances = _solve(F, rhs)
     theta = np.zeros(lay.n_theta)
     for place in lay.places:
         sd = np.zeros(place.k)
         for c in range(place.k):
             i = components.index((place.block, place.first + c))
-            mean = float(means[i])
+            mean = float(a[i].sum() / a[i].size)
             ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
             reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
             reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
