@@ -368,7 +368,12 @@ class Coordinates:
         """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
         fraction = 1.0
         for c in self.cones:
-            largest = float(np.linalg.eigvalsh(c.mat(e))[-1]) if c.k > 1 else float(e[c.part.start])
+            largest = float(e[c.part.start])
+            if c.k > 1:
+                E = c.mat(e)
+                if np.vdot(E, E) <= _LARGEST_DROP**2:
+                    continue  # no eigenvalue is larger than the norm
+                largest = float(np.linalg.eigvalsh(E)[-1])
             if largest > _LARGEST_DROP:
                 fraction = min(fraction, _LARGEST_DROP / largest)
         return fraction
