@@ -66,7 +66,7 @@ def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.nda
     -------
     theta : ndarray, shape (n_theta,)
     """
-    lay, p = eq.layout, eq.p
+    lay, p, response = eq.layout, eq.p, eq.response
     components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
     A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
     k1 = lay.k1 if lay.has_lead else 0
@@ -77,10 +77,10 @@ def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.nda
     diag2 = np.zeros(0) if A22 is None else A22.diagonal()
     for i, (block, c) in enumerate(components):
         if i < k1:
-            size, moment, design = eq.A1[:, c, c], eq.response.Z1y[:, c], eq.Z1Q[:, c]
+            size, moment, design = eq.A1[:, c, c], response.Z1y[:, c], eq.Z1Q[:, c]
         else:
             columns = _columns_of(eq, block, c)
-            size, moment, design = diag2[columns], eq.response.Z2y[columns], eq.Z2Q[columns]
+            size, moment, design = diag2[columns], response.Z2y[columns], eq.Z2Q[columns]
         weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
         a.append(size)
         w.append(weight)
@@ -103,7 +103,7 @@ def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.nda
     for i in range(m):
         for j in range(m):
             F[i, j] += np.vdot(HwH[i], HH[j])
-    rhs[m] = eq.response.yy
+    rhs[m] = response.yy
     F[m, m] = eq.n - p
     variances = _solve(F, rhs)
     theta = np.zeros(lay.n_theta)
