@@ -24,29 +24,11 @@ _ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a s
 
 
 @part
-def fill_border(A1x: np.ndarray, Axx: np.ndarray, half: np.ndarray, row: np.ndarray, K: np.ndarray) -> None:
-    """K = [X y]'V_1^-1[X y] = Axx - sum_l (half A_1x)'(half A_1x); row (p + 1,) is room."""
-    q1, k1, n = A1x.shape
-    for a in range(n):
-        for b in range(a + 1):
-            K[a, b] = Axx[a, b]
-    for l in range(q1):  # noqa: E741
-        for c in range(k1):
-            for a in range(n):
-                s = 0.0
-                for d in range(k1):
-                    s += half[l, c, d] * A1x[l, d, a]
-                row[a] = s
-                for b in range(a + 1):
-                    K[a, b] -= s * row[b]
-    for a in range(n):
-        for b in range(a):
-            K[b, a] = K[a, b]
-
-
-@part
 def solve_border(C: np.ndarray, given: np.ndarray, numbers: np.ndarray, Ri: np.ndarray, b: np.ndarray) -> int:
-    """Ri, b, y'Py and the deviance from C = [X y]'V^-1[X y] and log|S| in `numbers[LOGDET]`; its status."""
+    """Ri, b, y'Py and the deviance; what became of them.
+
+    From the lower triangle of C = [X y]'V^-1[X y], with log|S| in `numbers[LOGDET]`.
+    """
     p = b.size
     border = inverse_cholesky(C, Ri)
     if not np.isfinite(border):
@@ -57,7 +39,7 @@ def solve_border(C: np.ndarray, given: np.ndarray, numbers: np.ndarray, Ri: np.n
     for i in range(p):
         z = 0.0
         for j in range(i + 1):
-            z += Ri[i, j] * C[j, p]
+            z += Ri[i, j] * C[p, j]
         r2 -= z * z
         for j in range(i + 1):
             b[j] += Ri[i, j] * z
@@ -71,44 +53,13 @@ def solve_border(C: np.ndarray, given: np.ndarray, numbers: np.ndarray, Ri: np.n
         numbers[LOGDET] += border + given[LOGDET_X]
     spread = given[NU] * (1.0 + np.log(2.0 * np.pi * numbers[SIGMA2]))
     numbers[DEVIANCE] = numbers[LOGDET] + spread - given[LOG_W]
-    return DONE
-
-
-@part
-def settle(given: np.ndarray, numbers: np.ndarray, Ri: np.ndarray, lost: float) -> int:
-    """Rounding error of the deviance, `lost` being the rest's share in units of the machine's."""
-    lost += given[NU] * given[YY] / numbers[R2]
+    lost = given[NU] * given[YY] / r2
     if given[REML] == 1.0:
-        for i in range(Ri.shape[0]):
+        for i in range(p):
             for j in range(i + 1):
                 lost += Ri[i, j] * Ri[i, j]
     numbers[NOISE] = _EPS * lost
     return ROUGH if numbers[NOISE] > _ROUGHEST else DONE
-
-
-@part
-def finish_information(
-    numbers: np.ndarray, Ri: np.ndarray, Xf: np.ndarray, fe: np.ndarray, information: np.ndarray
-) -> None:
-    """f'Pf / sigma2 with the direction of sigma2 taken out.
-
-    `information` holds f'V^-1 f (lower triangle), Xf (p, at least m) is X'V^-1 f (overwritten), fe f'Py.
-    """
-    p, m = Ri.shape[0], information.shape[0]
-    for j in range(m):
-        for i in range(p - 1, -1, -1):
-            s = 0.0
-            for c in range(i + 1):
-                s += Ri[i, c] * Xf[c, j]
-            Xf[i, j] = s
-    for a in range(m):
-        for b in range(a + 1):
-            s = information[a, b] - fe[a] * fe[b] / numbers[R2]
-            for i in range(p):
-                s -= Xf[i, a] * Xf[i, b]
-            s /= numbers[SIGMA2]
-            information[a, b] = s
-            information[b, a] = s
 
 
 @kernel
@@ -150,11 +101,19 @@ def evaluate_lead(
     q1, k1, n = A1x.shape
     p, m = n - 1, information.shape[0]
     if value:
-        C = np.empty((n, n))
-        fill_border(A1x, Axx, half, room[0], C)
+        # C = [X y]'V_1^-1[X y] = Axx - sum_l (half A_1x)'(half A_1x)
+        C = Axx.copy()
+        row = room[0]
+        for l in range(q1):  # noqa: E741
+            for c in range(k1):
+                for i in range(n):
+                    s = 0.0
+                    for d in range(k1):
+                        s += half[l, c, d] * A1x[l, d, i]
+                    row[i] = s
+                    for j in range(i + 1):
+                        C[i, j] -= s * row[j]
         status = solve_border(C, given, numbers, Ri, b)
-        if status == DONE:
-            status = settle(given, numbers, Ri, 0.0)
         if status != DONE:
             return status
     if order == 0:
@@ -224,5 +183,17 @@ def evaluate_lead(
             s = 0.5 * (Q[a, c] + Q[c, a])
             Q[a, c] = s
             Q[c, a] = s
-    finish_information(numbers, Ri, Xf, fe, information)
+    # f'Pf / sigma2, the direction of sigma2 taken out, from f'V^-1 f and X'V^-1 f
+    for i in range(m):
+        for c in range(p - 1, -1, -1):
+            s = 0.0
+            for d in range(c + 1):
+                s += Ri[c, d] * Xf[d, i]
+            Xf[c, i] = s
+        for j in range(i + 1):
+            s = information[i, j] - fe[i] * fe[j] / numbers[R2]
+            for c in range(p):
+                s -= Xf[c, i] * Xf[c, j]
+            information[i, j] = s / sigma2
+            information[j, i] = s / sigma2
     return DONE
