@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -120,7 +120,8 @@ def _fit(
         def note(step: int, deviance: float, decrement: float) -> None:
             bar.report(step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
 
-        outcome = _search(design, objective, start, max_evaluations, tol, starts, note, limit)
+        watch = note if bar.show else None
+        outcome = _search(design, objective, start, max_evaluations, tol, starts, watch, limit)
     clock.lap("evaluations")
     minimum = outcome.best
     flat, flat_fixed = flat_directions(design, outcome.objective, outcome.space, minimum)
@@ -175,13 +176,16 @@ def _search(
     """
     space = Coordinates(term_specs(objective.eq, standard=True))
     small = is_small(objective.eq)
+    compiled = False  # until a first search had to be
 
     def search(
         target: Objective | CarefulObjective,
         begin: np.ndarray,
         callback: Callable[[int, float, float], None] | None = None,
+        known: Sequence[float] = (),
     ) -> Minimum:
         already = target.n_factorizations
+        small = target.small if isinstance(target, Objective) else None
         return minimise(
             partial(target.evaluate, standard=True),
             begin,
@@ -190,11 +194,15 @@ def _search(
             max_evaluations=max_evaluations,
             count=lambda: target.n_factorizations - already,
             callback=callback,
+            known=known,
+            answer=None if small is None else small.answer,
+            compiled=compiled,
         )
 
     outcome = None
     try:
         first = search(objective, start, callback)
+        compiled = first.compiled
         modes = search_modes(objective, first, space, partial(search, objective), starts)
         outcome = _Outcome(
             objective,

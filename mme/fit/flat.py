@@ -47,9 +47,8 @@ def flat_directions(
     """
     space = Coordinates.of(terms)
     place = space.at(minimum.theta)
-    model = space.model(place, minimum.evaluation)
-    unit = 1.0 / np.sqrt(model.metric)
-    w, V = np.linalg.eigh(model.H * np.outer(unit, unit))
+    unit = space.unit
+    w, V = np.linalg.eigh(minimum.curvature * np.outer(unit, unit))
     candidates = np.flatnonzero(w < _CURVATURE)
     if candidates.size == 0:
         return (), ()

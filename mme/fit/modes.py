@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from ..engine.direct.objective import Objective
 from ..engine.kernels import profile as kp
 from ..engine.search.coordinates import Coordinates, TermSpec
-from ..engine.search.optimizer import Minimum
+from ..engine.search.optimizer import KnownMinimumError, Minimum
 from ..exceptions import ConvergenceError, PerfectFitError
 
 __all__ = ["Modes", "search_modes"]
@@ -37,7 +36,6 @@ _SAME = 1e-5  # difference of the deviance between two ends of a search in one m
 _HOPE = 4.0  # deviance that a search may gain on the entry of the table where it begins
 _MIDDLE, _HIGH_RELIABILITY, _HIGHEST = 0.9, 0.99, 1.0 - 1e-5  # reliabilities of further starts
 _MOST_SUBSETS = 3  # terms of which all subsets are tried
-_SEEN = 0.05  # predicted decrease from which a search is told to lead to a minimum that is known
 _SEED = 20_000  # of the starts that were asked for
 
 
@@ -66,7 +64,7 @@ def search_modes(
         Where the search from moments, or from the user's start, ended.
     terms : list of TermSpec, or their Coordinates
     search : callable
-        (start, callback) -> Minimum; theta in the equations' basis.
+        (start, known) -> Minimum; theta in the equations' basis.
     starts : int or None
         Searches in all; None: as the model suggests.
 
@@ -80,8 +78,8 @@ def search_modes(
     for start in begin:
         levels = [m.evaluation.deviance for m in found]
         try:
-            found.append(search(start, partial(_stop_at, levels)))
-        except _Known:
+            found.append(search(start, known=levels))
+        except KnownMinimumError:
             continue
         except (ConvergenceError, PerfectFitError, np.linalg.LinAlgError):
             continue  # nothing can be computed there; an exact fit is checked for by the caller
@@ -98,20 +96,13 @@ def search_modes(
     return Modes(best, max(1, len(different)), 1 + len(begin))
 
 
-class _Known(Exception):
-    """A search nears a minimum that was found before."""
-
-
-def _stop_at(levels: list[float], iteration: int, deviance: float, decrement: float) -> None:
-    if decrement < _SEEN and any(abs(deviance - decrement - level) < 0.1 * decrement for level in levels):
-        raise _Known
-
-
 def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np.ndarray]:
     lay = objective.eq.layout
     if lay.q2 == 0 and lay.n_theta == 1:
         return _dips(objective, first, space)
-    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + objective.elimination.flops + lay.q2**3 / 3.0
+    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + lay.q2**3 / 3.0
+    if lay.q2:
+        work += objective.elimination.flops
     if work > _CHEAP:
         return []
     place = space.at(first.theta)

@@ -10,8 +10,9 @@ import problems
 import pytest
 
 from mme.engine.direct.objective import Objective
+from mme.engine.kernels import newton
 from mme.engine.search.coordinates import Coordinates, term_specs
-from mme.engine.search.optimizer import Minimum
+from mme.engine.search.optimizer import Minimum, nears_known
 from mme.exceptions import ConvergenceError
 from mme.fit import modes
 from mme.fit.modes import search_modes
@@ -40,7 +41,7 @@ def _reliabilities(terms: list, theta: np.ndarray) -> tuple[float, ...]:
 def _begun(objective, terms, first, starts=None):
     begun = []
 
-    def search(start, callback):
+    def search(start, known):
         begun.append(_reliabilities(terms, start))
         return first
 
@@ -95,7 +96,7 @@ def test_the_best_end_is_kept_and_different_ones_are_counted():
     def best_of(begin: Minimum, *ends: Minimum | Exception):
         rest = iter(ends)
 
-        def search(start, callback):
+        def search(start, known):
             got = next(rest)
             if isinstance(got, Exception):
                 raise got
@@ -120,11 +121,8 @@ def test_the_best_end_is_kept_and_different_ones_are_counted():
 )
 def test_a_search_that_nears_a_known_minimum_ends(deviance, decrement, known):
     levels = [12.0, 10.0]
-    if known:
-        with pytest.raises(modes._Known):
-            modes._stop_at(levels, 3, deviance, decrement)
-    else:
-        modes._stop_at(levels, 3, deviance, decrement)
+    assert nears_known(deviance, decrement, levels) == known
+    assert newton.nears_known(deviance, decrement, np.array(levels)) == known
 
 
 def test_dips_of_the_profile_are_searched(monkeypatch):
@@ -148,7 +146,7 @@ def test_dips_of_the_profile_are_searched(monkeypatch):
     monkeypatch.setattr(modes.kp, "scalar_profile", profile)
     starts = []
 
-    def search(start, callback):
+    def search(start, known):
         starts.append(start)
         return first
 

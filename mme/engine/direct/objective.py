@@ -23,6 +23,7 @@ from ..search.evaluation import Evaluation, Solution
 from .elimination import Elimination, apply_lam
 from .marginal import Marginal, marginal_of
 from .plan import Plan, make_plan
+from .small import SmallLikelihood, is_small
 from .state import State
 
 __all__ = ["Objective"]
@@ -64,11 +65,24 @@ class Objective:
         self._factorization = factorization
         if plan is not None and plan.factorization == factorization:
             self.plan = plan
-        _ = self.elimination  # here, so that what does not fit in memory fails before the search
         self.nu = equations.n - equations.p if reml else equations.n
         self.yy = response_scale(equations)
-        self.n_factorizations = 0
+        self._factorizations = 0
         self._state: State | None = None
+        if self.small is None:
+            _ = self.elimination  # here, so that what does not fit in memory fails before the search
+
+    @cached_property
+    def small(self) -> SmallLikelihood | None:
+        """The same likelihood in kernels, for theta in the equations' basis, where matrices are small."""
+        if self._factorization not in ("auto", "dense") or not is_small(self.eq):
+            return None
+        return SmallLikelihood(self.eq, self.reml, self.nu, self.yy)
+
+    @property
+    def n_factorizations(self) -> int:
+        """Evaluations at a new theta so far."""
+        return self._factorizations + (0 if self.small is None else self.small.n_factorizations)
 
     @cached_property
     def plan(self) -> Plan:
@@ -82,7 +96,7 @@ class Objective:
 
     def __getstate__(self) -> dict[str, object]:
         # factorizations and workspaces are built again when they are needed
-        built = ("plan", "elimination")
+        built = ("plan", "elimination", "small")
         return {k: v for k, v in self.__dict__.items() if k not in built} | {"_state": None}
 
     # -- public -------------------------------------------------------------------------------------------
@@ -121,7 +135,10 @@ class Objective:
         PerfectFitError
             No residual variation is left.
         """
-        st = self._value(np.asarray(theta, dtype=np.float64), standard)
+        theta = np.asarray(theta, dtype=np.float64)
+        if standard and self.small is not None and theta.shape == (self.n_theta,):
+            return self.small.evaluate(theta.copy(), order)
+        st = self._value(theta, standard)
         own_theta = st.standard if standard else st.theta
         if order == 0:
             return Evaluation(own_theta, st.deviance, st.sigma2, noise=st.noise)
@@ -155,7 +172,10 @@ class Objective:
             beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
             u: list of (q_t, k_t) random effects on the scale of the data; sigma2; deviance.
         """
-        st = self._value(np.asarray(theta, dtype=np.float64), standard)
+        theta = np.asarray(theta, dtype=np.float64)
+        if standard and self.small is not None and theta.shape == (self.n_theta,):
+            return self.small.solution(theta)
+        st = self._value(theta, standard)
         eq, lay = self.eq, self.eq.layout
         fixed = eq.fixed
         Ze = self._residual_products(st)
@@ -217,7 +237,7 @@ class Objective:
         self._state = None
         if not np.all(np.isfinite(theta)):
             raise np.linalg.LinAlgError("theta is not finite.")
-        self.n_factorizations += 1
+        self._factorizations += 1
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         given = None if standard else theta.copy()
         inside = theta.copy() if standard else eq.to_standard(theta)
@@ -335,7 +355,7 @@ class Objective:
             # the same theta but for singular directions lifted; W and F of the lead are unchanged
             lam2 = floored
             st.exact = False
-            self.n_factorizations += 1
+            self._factorizations += 1
             el.factorize(lam2)
             if self.reml and p:
                 U = apply_lam(eq, lam2, st.K2x, True)

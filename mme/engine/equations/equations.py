@@ -366,6 +366,8 @@ def _transpose(
     ptr: np.ndarray, idx: np.ndarray, q2: int, width: int = 0, positions: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Entries by column: pointers, rows, positions (None unless wanted)."""
+    if idx.size == 0:
+        return np.zeros(q2 + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32) if positions else None
     tptr = kc.column_pointers(idx, q2)
     tlev = np.empty(idx.size, np.int32)
     small = idx.size <= np.iinfo(np.int32).max

@@ -70,50 +70,64 @@ def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.nda
     -------
     theta : ndarray, shape (n_theta,)
     """
-    lay, p = eq.layout, eq.p
+    lay, p, response = eq.layout, eq.p, eq.response
     components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
-    a, r, H = [], [], []
     A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
-    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
-    for i, c in components:
-        if lay.has_lead and i == 0:
-            a.append(eq.A1[:, c, c])
-            moment, design = eq.response.Z1y[:, c], eq.Z1Q[:, c]
-        else:
-            columns = _columns_of(eq, i, c)
-            a.append(diag2[columns])
-            moment, design = eq.response.Z2y[columns], eq.Z2Q[columns]
-        r.append(moment)
-        H.append(design)
+    k1 = lay.k1 if lay.has_lead else 0
     m = len(components)
     F = np.zeros((m + 1, m + 1))
     rhs = np.zeros(m + 1)
-    inverse = [np.where(v > 0, 1.0 / np.where(v > 0, v, 1.0), 0.0) for v in a]
-    HH = [h.T @ h for h in H]
+    a, w, H, HH, HwH = [], [], [], [], []
+    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
+    for i, (block, c) in enumerate(components):
+        if i < k1:
+            size, moment, design = eq.A1[:, c, c], response.Z1y[:, c], eq.Z1Q[:, c]
+        else:
+            columns = _columns_of(eq, block, c)
+            size, moment, design = diag2[columns], response.Z2y[columns], eq.Z2Q[columns]
+        weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
+        a.append(size)
+        w.append(weight)
+        H.append(design)
+        HH.append(design.T @ design)
+        HwH.append((design * weight[:, None]).T @ design)
+        rhs[i] = weight @ (moment * moment)
+        F[i, m] = (size - np.einsum("lp,lp->l", design, design)) @ weight
+        F[m, i] = size.sum() - HH[i].trace()
     for i in range(m):
-        w = inverse[i]
-        HwH = (H[i] * w[:, None]).T @ H[i]
-        rhs[i] = np.sum(w * r[i] ** 2)
-        F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
         for j in range(m):
-            squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
-            F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
-    rhs[m] = eq.response.yy
+            if i >= k1 or j >= k1:
+                squares, HAH = _cross(eq, A22, components[i], components[j], w[i], H[i], H[j])
+                F[i, j] = squares - 2.0 * HAH
+            elif j <= i:
+                # both ways at once
+                cell = eq.A1[:, i, j]
+                within = (cell - 2.0 * np.einsum("lp,lp->l", H[i], H[j])) * cell
+                F[i, j], F[j, i] = within @ w[i], within @ w[j]
+    for i in range(m):
+        for j in range(m):
+            F[i, j] += np.vdot(HwH[i], HH[j])
+    rhs[m] = response.yy
     F[m, m] = eq.n - p
-    F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
     variances = _solve(F, rhs)
     theta = np.zeros(lay.n_theta)
     for place in lay.places:
         sd = np.zeros(place.k)
         for c in range(place.k):
             i = components.index((place.block, place.first + c))
-            mean = float(np.mean(a[i]))
+            mean = float(a[i].sum() / a[i].size)
             ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
             reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
             reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
             sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
         theta[place.theta] = place.structure.theta(np.diag(sd))
     return theta
+
+
+def _inverse(a: np.ndarray) -> np.ndarray:
+    """1 / a, or 0 where a column has nothing in a level."""
+    positive = a > 0.0
+    return np.where(positive, 1.0 / np.where(positive, a, 1.0), 0.0)
 
 
 def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
@@ -140,12 +154,12 @@ def _cross(
     H1: np.ndarray,
     H2: np.ndarray,
 ) -> tuple[float, float]:
-    """For A = Z_first'Z_second and row weights w: the sums of w_i a_ij^2 and of w_i (H1 * A H2)_ij."""
+    """For A = Z_first'Z_second and row weights w: the sums of w_i a_ij^2 and of w_i (H1 * A H2)_ij.
+
+    Not both are of the leading block.
+    """
     lay = eq.layout
     lead = (lay.has_lead and first[0] == 0, lay.has_lead and second[0] == 0)
-    if lead == (True, True):
-        d = eq.A1[:, first[1], second[1]]
-        return float(np.sum(w * d * d)), float(np.sum((w * d)[:, None] * H1 * H2))
     if lead == (False, False):
         assert A22 is not None
         A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]

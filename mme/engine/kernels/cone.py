@@ -221,11 +221,11 @@ def is_inside(X0: np.ndarray, e: np.ndarray, starts: np.ndarray, ks: np.ndarray)
             for b in range(k):
                 M[a, b] += X0[i, a, b]
             largest = max(largest, M[a, a])
-        if k == 1:
-            if M[0, 0] < 0.0:
+        least = 0.0 if k == 1 else -1e-16 * largest
+        jacobi(M, k, V)
+        for a in range(k):
+            if M[a, a] < least:
                 return False
-        elif _least(M, k, V) < -1e-16 * largest:
-            return False
     return True
 
 
@@ -461,8 +461,8 @@ def _round(
 @kernel
 def newton_step(
     X0: np.ndarray, g: np.ndarray, H: np.ndarray, unit: np.ndarray, damping: float, ridge: float,
-    starts: np.ndarray, ks: np.ndarray,
-) -> tuple[np.ndarray, bool, np.ndarray]:  # fmt: skip
+    starts: np.ndarray, ks: np.ndarray, step: np.ndarray, M: np.ndarray,
+) -> bool:  # fmt: skip
     """Unconstrained minimiser of the damped quadratic model, and whether it lies in the cone.
 
     Parameters
@@ -475,18 +475,20 @@ def newton_step(
     damping, ridge : float
         Multiples of the metric: added to H; and the least eigenvalue that H may have.
     starts, ks : ndarrays of int64, shape (n_blocks,)
+    step : ndarray, shape (m,)
+        Filled with the minimiser.
+    M : ndarray, shape (m, m)
+        Filled with the damped Hessian, its eigenvalues no less than the ridge, times units from both sides,
+        unless the step is inside.
 
     Returns
     -------
-    step : ndarray, shape (m,)
-    inside : bool
-    M : ndarray, shape (m, m)
-        The damped Hessian, its eigenvalues no less than the ridge, times units from both sides; not formed
-        where the step is inside.
+    bool
+        Whether it is inside.
     """
     m = g.size
-    M = np.empty((m, m))
     for i in range(m):
+        step[i] = 0.0
         for j in range(m):
             M[i, j] = 0.5 * (H[i, j] + H[j, i]) * unit[i] * unit[j]
         M[i, i] += damping
@@ -498,7 +500,6 @@ def newton_step(
         largest = max(largest, M[i, i])
     floor = max(ridge, 1e-13 * largest)
     w = np.empty(m)
-    step = np.zeros(m)
     for j in range(m):
         w[j] = max(M[j, j], floor)
         s = 0.0
@@ -507,12 +508,12 @@ def newton_step(
         s /= w[j]
         for i in range(m):
             step[i] -= V[i, j] * s * unit[i]
-    inside = is_inside(X0, step, starts, ks)
-    if not inside:
-        for i in range(m):
-            for j in range(m):
-                s = 0.0
-                for c in range(m):
-                    s += V[i, c] * w[c] * V[j, c]
-                M[i, j] = s
-    return step, inside, M
+    if is_inside(X0, step, starts, ks):
+        return True
+    for i in range(m):
+        for j in range(m):
+            s = 0.0
+            for c in range(m):
+                s += V[i, c] * w[c] * V[j, c]
+            M[i, j] = s
+    return False

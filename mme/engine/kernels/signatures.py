@@ -9,8 +9,12 @@ __all__ = ["GROUPS"]
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "one": {  # what every direct fit needs
+        "small.evaluate_lead": (
+            "int64 bool int64[2] float64[1] float64[3] float64[3] float64[2] float64[3] float64[3] float64[1] "
+            "float64[2] float64[1] float64[2] float64[2] float64[2] float64[2]",
+        ),
         "cone.newton_step": (
-            "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1]",
+            "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1] float64[1] float64[2]",
         ),
         "schur.level_information": (
             "int64 int64 float64[2] float64[3] float64[3] float64[3] float64[3] float64[2] float64[2]",
@@ -26,6 +30,14 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "triangle.triangular_factor": ("float64[2] float64[2]",),
         "rows.basis_and_residual": (
             "int64 int64 float64[2R] float64[1R] float64[2] float64[1] float64[2] float64[2]",
+        ),
+    },
+    "search": {  # small models of one factor whose search is long or meets the boundary
+        "newton.correct": ("int64[1] int64[2] float64[4] float64[3] float64[2] float64[3]",),
+        "cone.minimise_over_cone": ("float64[3] float64[1] float64[2] int64[1] int64[1] int64",),
+        "newton.advance": (
+            "int64[1] float64[1] int64[2] int64[2] float64[4] float64[3] float64[2] float64[3] float64[3] "
+            "float64[1] float64[1] float64[1]",
         ),
     },
     "several": {  # several terms
@@ -109,7 +121,6 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "int64 int64 int64[1] int64[1] int32[1] int32[1] int64[1] int64 int32[1] float64[1R] "
             "int64[1] int32[1] float64[1]",
         ),
-        "cone.minimise_over_cone": ("float64[3] float64[1] float64[2] int64[1] int64[1] int64",),
         "iterative.advance": (
             "int64 int64 int64[1] float64[3] int32[1] float64[1] float64[2] float64[2] float64[2] "
             "float64[2] float64[2] float64[1] float64[2]",

@@ -30,13 +30,16 @@ class ConeBlock:
         self.rows = np.array([a for a, _ in entries])
         self.cols = np.array([b for _, b in entries])
         self.weight = np.where(self.rows == self.cols, 1.0, 2.0)
-        # column e of the basis: d mat / d x_e
-        self.basis = np.zeros((self.size, k, k))
-        for e, (a, b) in enumerate(entries):
-            self.basis[e, a, b] = self.basis[e, b, a] = 1.0
+        # entry (a, b) of G X G' takes G[a, c] G[b, d] of entry (c, d) of X, and the same the other way round
+        a, b, c, d = self.rows[:, None], self.cols[:, None], self.rows, self.cols
+        self._straight = k * a + c, k * b + d
+        self._off = (c != d).astype(np.float64)
+        self._crossed = (k * a + d, k * b + c) if self._off.any() else None
 
     def mat(self, x: np.ndarray) -> np.ndarray:
         """Symmetric matrix of the block's part of x."""
+        if self.k == 1:
+            return x[self.part].reshape(1, 1).copy()
         out = np.zeros((self.k, self.k))
         out[self.rows, self.cols] = x[self.part]
         out[self.cols, self.rows] = x[self.part]
@@ -48,8 +51,14 @@ class ConeBlock:
 
     def congruence(self, G: np.ndarray) -> np.ndarray:
         """Matrix of X -> G X G' on the free entries, shape (size, size)."""
-        moved = np.einsum("ab,ebc,dc->ead", G, self.basis, G)
-        return moved[:, self.rows, self.cols].T
+        if self.k == 1:
+            return G * G
+        first, second = self._straight
+        out = G.take(first) * G.take(second)
+        if self._crossed is not None:
+            first, second = self._crossed
+            out += G.take(first) * G.take(second) * self._off
+        return out
 
 
 def minimise_over_cone(

@@ -25,12 +25,12 @@ from ..covariance.boundary import SINGULAR
 from ..covariance.structure import Structure
 from ..equations.equations import Equations
 from ..kernels import cone as kernels
+from ..kernels.coordinates import RIDGE
 from .cone import MOST_ITERATIONS, ConeBlock
 from .evaluation import Evaluation
 
 __all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec", "term_specs"]
 
-RIDGE = 1e-10  # of the metric of balanced data, added to the average information
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _ZERO = 1e-14  # eigenvalue of Y that counts as zero
 
@@ -154,20 +154,26 @@ class Coordinates:
             else:
                 # effects that are not correlated with one another: a cone each
                 self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]
-            A = t.root if t.basis is None else t.root @ t.basis
-            self.A.append(A)
-            self.Ai.append(np.linalg.inv(A))
-            self.Ri.append(np.linalg.inv(t.root))
+            Ri = np.linalg.inv(t.root)
+            self.Ri.append(Ri)
+            self.A.append(t.root if t.basis is None else t.root @ t.basis)
+            self.Ai.append(Ri if t.basis is None else np.linalg.inv(self.A[-1]))
             start += block.size
         self.m = start
         self._starts = np.array([c.part.start for c in self.cones])
         self._ks = np.array([c.k for c in self.cones])
-        self._unit = 1.0 / np.sqrt(self.metric)
-        self._size = np.concatenate(
+        self.unit = 1.0 / np.sqrt(self.metric)
+        self.cone_unit = np.concatenate(
             [np.full(len(t.structure.blocks(t.k)), 1.0 / np.sqrt(t.q)) for t in terms]
         )
-        self._block = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
+        self.block_unit = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
         self._none = np.zeros(len(self.cones), dtype=np.int64)
+        K = int(self._ks.max())
+        self._cone_shape = (len(self.cones), K, K)
+        # effects come in the order of the cones
+        self._diagonals = np.concatenate(
+            [i * K * K + (K + 1) * np.arange(c.k) for i, c in enumerate(self.cones)]
+        )
         self._last: tuple[np.ndarray, Place] | None = None
 
     @classmethod
@@ -199,13 +205,13 @@ class Coordinates:
             theta[b.part] = t.structure.theta(t.structure.triangular(Ai @ (U * s)))
             Us.append(U)
             ds.append(s * s)
-        X0 = np.zeros((len(self.cones), int(self._ks.max()), int(self._ks.max())))
-        i = 0
-        for t, d in zip(self.terms, ds, strict=True):
-            for part in t.structure.blocks(t.k):
-                X0[i, range(len(part)), range(len(part))] = d[list(part)]
-                i += 1
-        return Place(theta, Us, ds, X0)
+        return Place(theta, Us, ds, self._cone_points(ds))
+
+    def _cone_points(self, ds: list[np.ndarray]) -> np.ndarray:
+        """diag(d) of every cone."""
+        X0 = np.zeros(self._cone_shape)
+        X0.reshape(-1)[self._diagonals] = np.concatenate(ds)
+        return X0
 
     def move(self, place: Place, e: np.ndarray, zeros: np.ndarray | None = None) -> Place:
         """The place that a step leads to.
@@ -240,6 +246,12 @@ class Coordinates:
             factors.append((U * root) @ (V * np.sqrt(w)))
             cone += 1
         return self._place(factors)
+
+    def remember(self, theta: np.ndarray, Us: list[np.ndarray], ds: list[np.ndarray]) -> Place:
+        """The place of theta, eigenvectors and eigenvalues; what follows asks for it by its theta."""
+        place = Place(theta, Us, ds, self._cone_points(ds))
+        self._last = theta.copy(), place
+        return place
 
     def transport(self, old: Place, new: Place) -> list[np.ndarray]:
         """Per term the matrix of E at `old` -> E at `new` of one and the same change of the reliability."""
@@ -305,13 +317,10 @@ class Coordinates:
         """Gradient and average information in E."""
         g = np.empty(self.m)
         J = np.zeros((self.m, self.m))
-        N_all = evaluation.N if evaluation.N_basis is None else evaluation.N_basis
-        assert N_all is not None  # of order 2
+        N_all, info = evaluation.derivatives()
         for b, G, N in zip(self.blocks, self.roots(place), N_all, strict=True):
             g[b.part] = b.dual(G.T @ N @ G)
             J[b.part, b.part] = b.congruence(G)
-        info = evaluation.information_D if evaluation.N_basis is None else evaluation.information_basis
-        assert info is not None
         H = J.T @ info @ J
         return QuadraticModel(g, 0.5 * (H + H.T), self.metric)
 
@@ -321,21 +330,34 @@ class Coordinates:
 
     def step(self, place: Place, model: QuadraticModel, damping: float = RIDGE) -> Step:
         """Minimising step of the model, damped by so much of the metric, over the cone."""
-        g, unit = model.g, self._unit
-        e, inside, M = kernels.newton_step(
-            place.X0, g, np.ascontiguousarray(model.H), unit, damping, RIDGE, self._starts, self._ks
-        )
+        e, inside, M = self._unbounded(place, model, damping)
         if inside:
-            return Step(e, max(0.0, float(-0.5 * (g @ e))), self._none)
+            return Step(e, max(0.0, float(-0.5 * (model.g @ e))), self._none)
         # every block has a unit of its own, to which its cone is blind
-        ratio = self._block / unit
+        ratio = self.block_unit / self.unit
         M *= np.outer(ratio, ratio)
-        scaled = g * self._block
+        scaled = model.g * self.block_unit
         e, zeros = kernels.minimise_over_cone(
-            place.X0 / self._size[:, None, None], scaled, M, self._starts, self._ks, MOST_ITERATIONS
+            place.X0 / self.cone_unit[:, None, None], scaled, M, self._starts, self._ks, MOST_ITERATIONS
         )
         decrease = float(-(scaled @ e) - 0.5 * (e @ M @ e))
-        return Step(e * self._block, max(0.0, decrease), zeros)
+        return Step(e * self.block_unit, max(0.0, decrease), zeros)
+
+    def step_inside(self, place: Place, model: QuadraticModel) -> Step | None:
+        """`step`, or None if the boundary of the cone is in its way."""
+        e, inside, _ = self._unbounded(place, model, RIDGE)
+        return Step(e, max(0.0, float(-0.5 * (model.g @ e))), self._none) if inside else None
+
+    def _unbounded(
+        self, place: Place, model: QuadraticModel, damping: float
+    ) -> tuple[np.ndarray, bool, np.ndarray]:
+        """Minimising step wherever it leads, whether it is inside the cone, and the Hessian in units."""
+        e, M = np.empty(self.m), np.empty((self.m, self.m))
+        H = np.ascontiguousarray(model.H)
+        inside = kernels.newton_step(
+            place.X0, model.g, H, self.unit, damping, RIDGE, self._starts, self._ks, e, M
+        )
+        return e, inside, M
 
     def slope(self, place: Place, model: QuadraticModel) -> float:
         """sqrt(2 x predicted decrease) with the metric of balanced data as the Hessian."""
@@ -346,7 +368,12 @@ class Coordinates:
         """Largest fraction of the step that shrinks I - rho to no less than a tenth in any direction."""
         fraction = 1.0
         for c in self.cones:
-            largest = float(np.linalg.eigvalsh(c.mat(e))[-1]) if c.k > 1 else float(e[c.part.start])
+            largest = float(e[c.part.start])
+            if c.k > 1:
+                E = c.mat(e)
+                if np.vdot(E, E) <= _LARGEST_DROP**2:
+                    continue  # no eigenvalue is larger than the norm
+                largest = float(np.linalg.eigvalsh(E)[-1])
             if largest > _LARGEST_DROP:
                 fraction = min(fraction, _LARGEST_DROP / largest)
         return fraction

@@ -47,6 +47,14 @@ class Evaluation:
     information_basis: np.ndarray | None = None
     noise: float = 0.0
 
+    def derivatives(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """N and the information in the equations' basis where they are given in it, else in the design's."""
+        in_basis = self.N_basis is not None
+        N = self.N_basis if in_basis else self.N
+        information = self.information_basis if in_basis else self.information_D
+        assert N is not None and information is not None  # of order 2
+        return N, information
+
 
 class Solution(TypedDict):
     """What an objective with a deviance says at its optimum: fixed effects and conditional modes too.

@@ -20,16 +20,20 @@ added to it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...exceptions import ConvergenceError
-from .coordinates import RIDGE, Coordinates, Place, QuadraticModel, Step, TermSpec
+from ..kernels import coordinates as rows
+from ..kernels import newton
+from ..kernels.coordinates import RIDGE
+from .coordinates import Coordinates, Place, QuadraticModel, Step, TermSpec
 from .evaluation import Evaluation
+from .machine import Machine
 
-__all__ = ["Minimum", "TermSpec", "minimise"]
+__all__ = ["KnownMinimumError", "Minimum", "TermSpec", "minimise", "nears_known"]
 
 _MOST_REJECTIONS = 12
 _MOST_RESUMPTIONS = 5
@@ -38,6 +42,8 @@ _NOTHING_BUT_FLAT = (
     "the predicted decrease of the deviance is below the tolerance, but for directions without curvature"
 )
 _PATIENCE = 20  # steps in a row that hardly lower the decrement, after which another search is tried
+_SEEN = 0.05  # predicted decrease from which a search is told to lead to a minimum that is known
+_BY_HAND = 3  # steps inside the cone after which compiled code takes over
 _MOST_QUASI_NEWTON = 60  # evaluations of one quasi-Newton search
 
 
@@ -63,6 +69,10 @@ class Minimum:
     history : list of float
     evaluations : int
         Factorizations.
+    curvature : ndarray, shape (m, m), or None
+        The average information at theta in the coordinates of `mme.engine.search.coordinates`.
+    compiled : bool
+        Whether steps were taken in compiled code.
     """
 
     theta: np.ndarray
@@ -75,6 +85,8 @@ class Minimum:
     singular: list[int]
     history: list[float] = field(default_factory=list)
     evaluations: int = 0
+    curvature: np.ndarray | None = None
+    compiled: bool = False
 
 
 def minimise(
@@ -86,6 +98,9 @@ def minimise(
     max_evaluations: int = 200,
     count: Callable[[], int] | None = None,
     callback: Callable[[int, float, float], None] | None = None,
+    known: Sequence[float] = (),
+    answer: Callable[[Machine, int], None] | None = None,
+    compiled: bool = False,
 ) -> Minimum:
     """Minimise the deviance.
 
@@ -101,6 +116,14 @@ def minimise(
     count : callable, optional
         Number of factorizations so far.
     callback : callable (iteration, deviance, decrement), optional
+    known : sequence of float
+        Deviances of minima at which the search need not end again.
+    answer : callable (machine, order), optional
+        Puts the evaluation of the trial before a machine, as `evaluate` does before Python.  With it,
+        the same steps are taken by the compiled `mme.engine.kernels.newton` as soon as one is stopped by the
+        boundary of the cone, or there are more than a few: most small searches end before they need its code.
+    compiled : bool
+        Have them taken so from the first.
 
     Returns
     -------
@@ -110,8 +133,13 @@ def minimise(
     ------
     ConvergenceError
         The deviance cannot be computed at the start.
+    KnownMinimumError
+        The search nears a minimum that is known.
     """
-    search = _Search(evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback)
+    search = _Search(
+        evaluate, theta0, terms, tol, max_evaluations, count or _Counter(), callback, known, answer,
+        0 if compiled else _BY_HAND,
+    )  # fmt: skip
     message = search.run(_PATIENCE)
     resumed = 0
     while message is None and resumed < _MOST_RESUMPTIONS and not search.exhausted():
@@ -140,7 +168,13 @@ def minimise(
         search.space.singular_terms(search.place),
         [float(d) for d in search.history],
         search.count(),
+        search.curvature,
+        search.machine is not None,
     )
+
+
+class KnownMinimumError(Exception):
+    """A search nears a minimum that was found before."""
 
 
 class _SpentError(Exception):
@@ -159,9 +193,15 @@ class _Search:
         max_evaluations: int,
         count: Callable[[], int],
         callback: Callable[[int, float, float], None] | None,
+        known: Sequence[float],
+        answer: Callable[[Machine, int], None] | None,
+        by_hand: int,
     ) -> None:
         self.space = Coordinates.of(terms)
         self.evaluate, self.count, self.callback = evaluate, count, callback
+        self.known, self.answer, self.by_hand = known, answer, by_hand
+        self.machine: Machine | None = None
+        self.curvature: np.ndarray | None = None
         self.tol, self.max_evaluations = tol, max_evaluations
         self.place = self.space.at(theta0)
         try:
@@ -197,19 +237,29 @@ class _Search:
         secant, last = _Secant(space), np.inf
         begin = self.iterations
         while True:
-            model = secant.corrected(self.place, space.model(self.place, self.ev))
-            newton = space.step(self.place, model)
-            self.decrement = newton.decrease
+            plain = space.model(self.place, self.ev)
+            self.curvature = plain.H
+            step = None
+            if self.answer is not None:
+                step = self._ordinary_step(plain, secant, begin)
+                if step is None:
+                    memory = (begin, stalled, damping, whole, last)
+                    return self._run_compiled(self.answer, memory, secant, patience)
+            model = secant.corrected(self.place, plain)
+            step = step or space.step(self.place, model)
+            self.decrement = step.decrease
             # steps that had to be cut short say nothing about the model
-            secant.slow = whole and self.iterations >= begin + 2 and newton.decrease > 0.02 * last
-            stalled = stalled + 1 if newton.decrease > 0.5 * last else 0
-            last = newton.decrease
+            secant.slow = whole and self.iterations >= begin + 2 and step.decrease > 0.02 * last
+            stalled = stalled + 1 if step.decrease > 0.5 * last else 0
+            last = step.decrease
             if self.callback is not None:
-                self.callback(self.iterations, self.ev.deviance, newton.decrease)
-            self.slope = space.slope(self.place, model) if newton.decrease <= self.tol else np.inf
-            if _is_converged(newton.decrease, self.slope, self.tol):
+                self.callback(self.iterations, self.ev.deviance, step.decrease)
+            if nears_known(self.ev.deviance, step.decrease, self.known):
+                raise KnownMinimumError
+            self.slope = space.slope(self.place, model) if step.decrease <= self.tol else np.inf
+            if _is_converged(step.decrease, self.slope, self.tol):
                 return f"the predicted decrease of the deviance is below the tolerance{self._accuracy()}"
-            if stalled >= 2 and newton.decrease <= 10.0 * self.noise():
+            if stalled >= 2 and step.decrease <= 10.0 * self.noise():
                 return self._at_the_end_of_precision(model)
             if patience is not None and stalled >= patience:
                 self.slope = space.slope(self.place, model)
@@ -219,15 +269,95 @@ class _Search:
                     return _NOTHING_BUT_FLAT
                 self.crawling = True
                 return None
-            moved = self._advance(model, newton, damping)
+            moved = self._advance(model, step, damping)
             if moved is None:
-                if newton.decrease <= 10.0 * self.noise():
+                if step.decrease <= 10.0 * self.noise():
                     return self._at_the_end_of_precision(model)
                 self.slope = space.slope(self.place, model)
                 return None
             damping, whole = moved
             self.iterations += 1
             self.history.append(self.ev.deviance)
+
+    def _ordinary_step(self, model: QuadraticModel, secant: _Secant, begin: int) -> Step | None:
+        """The Newton step, or None where compiled code should go on, which is loaded for more than a few."""
+        if self.machine is not None or secant.slow or self.iterations - begin >= self.by_hand:
+            return None
+        return self.space.step_inside(self.place, model)
+
+    def _run_compiled(
+        self,
+        answer: Callable[[Machine, int], None],
+        memory: tuple[int, int, float, bool, float],
+        secant: _Secant,
+        patience: int | None,
+    ) -> str | None:
+        """Go on from here as `run` does, in compiled code.
+
+        Parameters
+        ----------
+        answer : callable (machine, order)
+        memory : tuple
+            The loop's own: steps before it, stalled ones, damping, whether the last was whole, its decrease.
+        secant : _Secant
+        patience : int or None
+        """
+        begin, stalled, damping, whole, last = memory
+        if self.machine is None:
+            self.machine = Machine(self.space, self.tol, self.max_evaluations, self.known)
+        machine = self.machine
+        machine.begin(
+            self.place,
+            self.ev,
+            {
+                newton.ITERATIONS: self.iterations,
+                newton.FIRST: begin,
+                newton.STALLED: stalled,
+                newton.WHOLE: whole,
+                newton.SLOW: secant.slow,
+                newton.HAS_BEFORE: 0,
+                newton.HAS_CORRECTION: 0,
+                newton.PATIENCE: -1 if patience is None else patience,
+                newton.COUNT: self.count(),
+            },
+            {newton.DAMPING: damping, newton.LAST: last},
+        )
+        if secant.place is not None and secant.g is not None:
+            machine.remember(secant.place, secant.g, secant.E)
+        counts, numbers = machine.counts, machine.numbers
+        while True:
+            wanted, reached = machine.go_on()
+            self.history += reached
+            if wanted == newton.ENDED:
+                break
+            counts[newton.ANSWERED] = 1
+            try:
+                answer(machine, 0 if wanted == newton.VALUE else 2)
+            except np.linalg.LinAlgError:
+                counts[newton.ANSWERED] = 0
+            counts[newton.COUNT] = self.count()
+            if self.callback is not None and wanted == newton.VALUE:
+                self.callback(
+                    int(counts[newton.ITERATIONS]),
+                    float(numbers[newton.DEVIANCE]),
+                    float(numbers[newton.DECREMENT]),
+                )
+        self.place, self.ev = machine.place(), machine.evaluation()
+        self.curvature = machine.matrices[rows.CURVATURE].copy()
+        self.iterations = int(counts[newton.ITERATIONS])
+        self.decrement, self.slope = numbers[newton.DECREMENT], numbers[newton.SLOPE]
+        reason = int(counts[newton.REASON])
+        self.crawling = reason == newton.CRAWLING
+        if reason == newton.KNOWN:
+            raise KnownMinimumError
+        if reason == newton.CONVERGED:
+            return f"the predicted decrease of the deviance is below the tolerance{self._accuracy()}"
+        if reason == newton.ROUNDING:
+            return self._rounding_reached()
+        return _NOTHING_BUT_FLAT if reason == newton.NOTHING_BUT_FLAT else None
+
+    def _rounding_reached(self) -> str:
+        return f"the predicted decrease is below the rounding error of the deviance ({self.noise():.1g})"
 
     def _accuracy(self) -> str:
         """The deviance's own accuracy, to be added to a message where it is coarser than the tolerance."""
@@ -238,7 +368,7 @@ class _Search:
         self.slope = self.space.slope(self.place, model)
         if not _is_converged(self.decrement, self.slope, level):
             return None
-        return f"the predicted decrease is below the rounding error of the deviance ({self.noise():.1g})"
+        return self._rounding_reached()
 
     def _advance(self, model: QuadraticModel, newton: Step, damping: float) -> tuple[float, bool] | None:
         """One accepted step: the next damping, and whether the step was whole; None if there is none."""
@@ -386,6 +516,11 @@ class _Secant:
             S = T @ T.T - np.eye(f.size)
             s[b.part] = S[b.rows, b.cols]
         return s, back
+
+
+def nears_known(deviance: float, decrease: float, known: Sequence[float]) -> bool:
+    """Whether what is predicted of the end of a search is a minimum that is known."""
+    return decrease < _SEEN and any(abs(deviance - decrease - level) < 0.1 * decrease for level in known)
 
 
 def _is_converged(decrement: float, slope: float, tol: float) -> bool:
