@@ -10,11 +10,12 @@ __all__ = ["GROUPS"]
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "one": {  # what every direct fit needs
         "small.evaluate_lead": (
-            "int64 bool int64[2] float64[1] float64[3] float64[3] float64[2] float64[3] float64[3] float64[1] "
-            "float64[2] float64[1] float64[2] float64[2] float64[2] float64[2]",
+            "int64 bool int64[2] float64[1] float64[3] float64[3] float64[2] float64[3] float64[3] "
+            "float64[1] float64[2] float64[1] float64[2] float64[2] float64[2] float64[2]",
         ),
         "cone.newton_step": (
-            "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1] float64[1] float64[2]",
+            "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1] float64[1] "
+            "float64[2]",
         ),
         "schur.level_information": (
             "int64 int64 float64[2] float64[3] float64[3] float64[3] float64[3] float64[2] float64[2]",
