@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .anova import AnovaTables
 from .means import MeansTables
+from .tidy import TidyTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables):
+class Inferences(AnovaTables, MeansTables, TidyTables):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""
