@@ -21,6 +21,7 @@ from ..inference.variances import variance_covariance
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
+from ..report.tidy import scaled_residuals
 from ..report.wald import WaldTests
 
 if TYPE_CHECKING:
@@ -307,13 +308,18 @@ class LinearMixedModelResults(Inferences, WaldTests):
         """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
         return asdict(self.fit.record)
 
-    def summary(self) -> TitledSummary:
-        """Text tables: the model, fixed effects, variances and how the fit converged.
+    def summary(self, correlation: bool = False) -> TitledSummary:
+        """Tables: the model, fixed effects, variances, scaled residuals and how the fit converged.
+
+        Parameters
+        ----------
+        correlation : bool
+            Whether to show the correlations of the fixed effects, too.
 
         Returns
         -------
-        mme.tables.TitledSummary
-            A summary of statsmodels.
+        TitledSummary
+            A summary of statsmodels: ``as_text()``, ``as_html()``, ``as_latex()``.
         """
         labels = self.model.model_design
         return lmm_summary(
@@ -324,6 +330,8 @@ class LinearMixedModelResults(Inferences, WaldTests):
             n_params=self.n_params,
             dropped=labels.dropped,
             given=labels.given,
+            quantiles=np.quantile(scaled_residuals(self.resid, self.fitted), (0.0, 0.25, 0.5, 0.75, 1.0)),
+            correlation=correlation,
             cache=self._small_sample,
         )
 
