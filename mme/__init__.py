@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import exceptions
+from .hints import function_hint
 from .lmm.model import LinearMixedModel, lmer
+from .lmm.results import LinearMixedModelResults
 
 if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.design.components import VCSpec
@@ -74,7 +76,12 @@ def __getattr__(name: str) -> object:
         return getattr(import_module(f".{_LATE[name]}", __name__), name)
     if name == "__version__":
         return version("mme")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = "" if name.startswith("_") else function_hint(name, __all__.__contains__, _is_method)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint and '; ' + hint}")
+
+
+def _is_method(name: str) -> bool:
+    return not name.startswith("_") and hasattr(LinearMixedModelResults, name)
 
 
 def __dir__() -> list[str]:

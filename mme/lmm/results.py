@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from ..engine.equations.design import Design
 from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
-from ..hints import attribute_hint
 from ..inference.variances import variance_covariance
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
@@ -58,11 +57,6 @@ class LinearMixedModelResults(Inferences, WaldTests):
     def __init__(self, model: LabelledModel, fit: Fit) -> None:
         self.model = model
         self.fit = fit
-
-    def __getattr__(self, name: str) -> NoReturn:
-        # only for names that are not there: say what the field's other software calls them
-        hint = attribute_hint(name)
-        raise AttributeError(f"results of lmer have no attribute {name!r}{hint and '; here ' + hint}.")
 
     # -- the criterion ------------------------------------------------------------------------------------
 
