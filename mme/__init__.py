@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
+    from .report.artifact import save
+    from .report.loaded import load
 
     __version__: str
 
@@ -30,8 +32,10 @@ __all__ = [
     "exceptions",
     "install",
     "lmer",
+    "load",
     "mixedlm",
     "preflight",
+    "save",
     "uninstall",
 ]
 
@@ -42,8 +46,10 @@ _LATE = {
     "VCSpec": "facade.design.components",
     "install": "facade.install",
     "uninstall": "facade.install",
+    "load": "report.loaded",
     "mixedlm": "facade.model",
     "preflight": "lmm.preflight",
+    "save": "report.artifact",
 }
 
 

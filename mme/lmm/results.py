@@ -17,6 +17,7 @@ from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..inference.variances import variance_covariance
+from ..report.artifact import Artifacts
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
@@ -39,7 +40,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults(Inferences, WaldTests):
+class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     """A fitted linear mixed model.
 
     Parameters
