@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .lmm.preflight import preflight
     from .report.artifact import save
     from .report.loaded import load
+    from .report.side_by_side import table
 
     __version__: str
 
@@ -36,6 +37,7 @@ __all__ = [
     "mixedlm",
     "preflight",
     "save",
+    "table",
     "uninstall",
 ]
 
@@ -50,6 +52,7 @@ _LATE = {
     "mixedlm": "facade.model",
     "preflight": "lmm.preflight",
     "save": "report.artifact",
+    "table": "report.side_by_side",
 }
 
 

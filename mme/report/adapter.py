@@ -109,7 +109,9 @@ class MarginalModel(ModelAbstract):
         X = self.coding.fixed(rows)
         out = X[:, self.kept]
         if self.with_offset:
-            out = np.column_stack([out, self.coding.offset(rows)])
+            offset = self.coding.offset(rows)
+            assert offset is not None
+            out = np.column_stack([out, offset])
         if not self.kept.all():
             basis = detached(inference_basis(self.fitted, "normal", cache=self.cache), self.cache)
             out[~basis.estimable(X)] = np.nan

@@ -76,7 +76,7 @@ def save(results: Any, path: str | os.PathLike[str]) -> None:
     >>> mme.save(result, path)
     >>> again = mme.load(path)
     >>> again.predict(pd.DataFrame({"Days": [10], "Subject": [308]})).round(1).tolist()
-    [450.6]
+    [450.3]
     """
     results = getattr(results, "_results", results)
     raw = getattr(results, "raw", None)

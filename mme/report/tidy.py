@@ -74,7 +74,7 @@ class TidyTables(CoefficientTables):
         >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
         >>> result.tidy("ran_pars")[["group", "term", "estimate"]].round(3)
               group                   term  estimate
-        0   Subject        sd__(Intercept)    24.741
+        0   Subject        sd__(Intercept)    24.740
         1   Subject  cor__(Intercept).Days     0.066
         2   Subject               sd__Days     5.922
         3  Residual        sd__Observation    25.592
