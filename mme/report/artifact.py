@@ -175,7 +175,7 @@ def _coding(fitted: Fitted, writer: Writer) -> dict[str, Any]:
 def _samples(results: Any, fitted: Fitted) -> dict[str, Any]:
     """What tests are made of: computed where it takes no longer than the fit, else what is there."""
     cache = results._small_sample
-    soon = fitted.exact and not fitted.restriction and fitted.design is not None
+    soon = fitted.design is not None and fitted.exact and not fitted.restriction
     if soon and not ("observed" in cache or longer_than_the_fit(fitted)):
         inference_basis(fitted, "satterthwaite", cache=cache)
     if soon and fitted.reml and "observed" in cache:

@@ -320,6 +320,35 @@ def test_models_without_a_coding(sleep, tmp_path):
         pd.testing.assert_series_equal(got.random_effects[label], values)
 
 
+@pytest.mark.parametrize("kind", ["removed", "singular", "penalized", "no fixed effects", "perfect"])
+def test_fits_of_every_kind(sleep, tmp_path, kind):
+    from statsmodels.base._penalties import L2
+
+    noise = sleep.assign(z=np.random.default_rng(0).normal(size=180), s=sleep["Subject"].astype(float))
+    if kind == "singular":
+        fit = mme.lmer("z ~ Days + (Days | Subject)", noise)
+        assert fit.is_singular
+    elif kind == "no fixed effects":
+        fit = mme.lmer("Reaction ~ 0 + (Days | Subject)", sleep)
+    elif kind == "perfect":
+        with pytest.warns(mme.exceptions.PerfectFitWarning):
+            fit = mme.mixedlm("s ~ 1", noise, groups="Subject").fit()
+    else:
+        options = {"fe_pen": L2(), "method": "bfgs"} if kind == "penalized" else {}
+        fit = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject").fit(**options)
+    rows = np.asarray(fit.fittedvalues)
+    if kind == "removed":
+        fit.remove_data()
+    got = again(fit, tmp_path)
+    assert str(got.summary()) == str(fit.summary())
+    pd.testing.assert_frame_equal(got.tidy(ddf="normal"), fit.tidy(ddf="normal"))
+    if kind == "removed":
+        with pytest.raises(DataError, match="new rows cannot be coded"):
+            got.predict(sleep)
+    else:
+        assert_allclose(got.predict(noise), rows, rtol=1e-12)
+
+
 def test_an_offset_that_was_an_array(sleep, tmp_path):
     shift = np.linspace(0, 3, 180)
     fit = mme.lmer(SLOPE, sleep, offset=shift, weights=sleep["w"])
