@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import exceptions
+from .hints import function_hint
 from .lmm.model import LinearMixedModel, lmer
+from .lmm.results import LinearMixedModelResults
 
 if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.design.components import VCSpec
@@ -16,7 +18,10 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
+    from .report.artifact import save
     from .report.comparison import compare
+    from .report.loaded import load
+    from .report.side_by_side import table
 
     __version__: str
 
@@ -30,8 +35,11 @@ __all__ = [
     "exceptions",
     "install",
     "lmer",
+    "load",
     "mixedlm",
     "preflight",
+    "save",
+    "table",
     "uninstall",
 ]
 
@@ -43,8 +51,11 @@ _LATE = {
     "compare": "report.comparison",
     "install": "facade.install",
     "uninstall": "facade.install",
+    "load": "report.loaded",
     "mixedlm": "facade.model",
     "preflight": "lmm.preflight",
+    "save": "report.artifact",
+    "table": "report.side_by_side",
 }
 
 
@@ -77,7 +88,12 @@ def __getattr__(name: str) -> object:
         return getattr(import_module(f".{_LATE[name]}", __name__), name)
     if name == "__version__":
         return version("mme")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = "" if name.startswith("_") else function_hint(name, __all__.__contains__, _is_method)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint and '; ' + hint}")
+
+
+def _is_method(name: str) -> bool:
+    return not name.startswith("_") and hasattr(LinearMixedModelResults, name)
 
 
 def __dir__() -> list[str]:

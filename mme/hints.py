@@ -8,12 +8,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from .exceptions import DataError
 
-__all__ = ["attribute_hint", "bar_hint", "data_hint", "option_hint", "unknown_option"]
+__all__ = [
+    "attribute_hint",
+    "attributes_of",
+    "bar_hint",
+    "data_hint",
+    "function_hint",
+    "option_hint",
+    "unknown_option",
+]
 
 _ONLY_NORMAL = (
     "only normal responses are fitted; for counts and binary data see statsmodels' GEE or lme4's glmer."
@@ -101,47 +109,180 @@ _ALIASES = {
     "method": "reml_method estimation",
 }
 
+# By a name of other software: what there is here, alternatives separated by semicolons; the first whose names
+# in backticks all exist is shown. Names that both doors' results have do not stand here.
 _ATTRIBUTES = {
-    "params": "fixed effects are fe_params, variances varcorr and scale, relative ones theta",
-    "bse": "standard errors of the fixed effects are bse_fe",
-    "confint": "it is conf_int",
-    "coeftable": "it is coef_table",
-    "Anova": "it is anova",
-    "linearHypothesis": "it is contrast",
-    "glht": "it is contrast, or emmeans(...).contrast(adjust='mvt')",
-    "lsmeans": "it is emmeans",
-    "ls_means": "it is emmeans",
-    "difflsmeans": "it is emmeans(..., pairs=True)",
-    "lstrends": "it is emtrends",
-    "ddf": "degrees of freedom are df, or those of coef_table(ddf=...)",
-    "cov_re": "covariances of the random effects are in varcorr",
-    "vcomp": "variances are in varcorr",
-    "re_params": "random effects are random_effects",
-    "VarCorr": "it is varcorr",
-    "coef": "fixed effects are fe_params, modes random_effects",
-    "coefficients": "fixed effects are fe_params",
-    "beta": "fixed effects are fe_params",
-    "betas": "fixed effects are fe_params",
-    "b": "conditional modes are random_effects",
-    "logLik": "it is llf",
-    "loglikelihood": "it is llf",
-    "REMLcrit": "it is deviance",
-    "objective": "it is deviance",
-    "AIC": "it is aic",
-    "BIC": "it is bic",
-    "sigma2": "it is scale",
-    "vcov": "it is vcov_fe",
-    "stderror": "it is bse_fe",
-    "residuals": "it is resid",
-    "fitted": "it is fittedvalues",
-    "fitted_values": "it is fittedvalues",
-    "df_residual": "it is df_resid",
-    "isSingular": "it is is_singular",
-    "issingular": "it is is_singular",
-    "optinfo": "it is fit_info",
-    "mle_retvals": "it is fit_info",
-    "optsum": "it is fit_info",
-    "nobs_total": "it is nobs",
+    # lme4, nlme and R's generics
+    "fixef": "`fe_params`",
+    "fixed_effects": "`fe_params`",
+    "ranef": "`random_effects`",
+    "random": "`random_effects`",
+    "coef": "`fe_params` and `random_effects`",
+    "coefficients": "`fe_params`",
+    "VarCorr": "`varcorr`; `cov_re`, `vcomp` and `scale`",
+    "varcorr": "`cov_re`, `vcomp` and `scale`",
+    "getVarCov": "`varcorr`; `cov_re`",
+    "vcov": "`vcov_fe`; `cov_params()`",
+    "se": "`bse_fe`",
+    "confint": "`conf_int()`",
+    "intervals": "`conf_int()`",
+    "logLik": "`llf`",
+    "log_likelihood": "`llf`",
+    "loglik": "`llf`",
+    "deviance": "`glance()`, whose REMLcrit or deviance is -2 `llf`",
+    "REMLcrit": "`deviance`; `glance()`",
+    "isREML": "`method`",
+    "AIC": "`aic`",
+    "BIC": "`bic`",
+    "aicc": "`aic`",
+    "sigma2": "`scale`",
+    "sigma": "`scale`, of which it is the square root",
+    "getME": "`theta`, `fe_params`, `random_effects` and the like, by their names; "
+    "`cov_re_unscaled`, `fe_params` and `random_effects`",
+    "theta": "`cov_re_unscaled` and `vcomp`",
+    "ngrps": "`n_groups`; `model`.n_groups",
+    "n_groups": "`model`.n_groups",
+    "df_residual": "`df_resid`",
+    "dof_residual": "`df_resid`",
+    "isSingular": "`is_singular`; `boundary`",
+    "is_singular": "`boundary`, which is empty where it is not",
+    "check_singularity": "`is_singular`; `boundary`",
+    "rePCA": "`varcorr`; `cov_re`",
+    "optinfo": "`fit_info`",
+    "convergence": "`converged`",
+    "allFit": "`fit_info`: the optimum is checked, so that optimizers need not be compared",
+    "fitted_values": "`fittedvalues`",
+    "residual": "`resid`",
+    "bootMer": "`bootstrap()`",
+    "refitML": "`refit()` or a fit with reml=False",
+    "cooks": "`influence()`",
+    "cooks_distance": "`influence()`",
+    "hatvalues": "`influence()`",
+    "leverage": "`influence()`",
+    "dfbeta": "`influence()`",
+    "dfbetas": "`influence()`",
+    "rstudent": "`residuals()`; `resid`",
+    "rstandard": "`residuals()`; `resid`",
+    "resid_pearson": "`residuals()`; `resid`",
+    "Anova": "`anova()`",
+    "aov": "`anova()`",
+    "drop1": "`anova(type=2)`",
+    "linearHypothesis": "`contrast()`",
+    "glht": "`contrast()`, or `emmeans(...)`.contrast(adjust='mvt')",
+    "model_matrix": "`fitted`.design.X",
+    "modelmatrix": "`fitted`.design.X",
+    "model_frame": "`augment()`",
+    "weights": "`augment()`, in the column .weights",
+    "fortify": "`augment()`",
+    # lmerTest, pbkrtest, emmeans, performance, MuMIn, ggeffects, merTools, DHARMa
+    "rand": "`ranova()`",
+    "exactRLRT": "`test_variance()`",
+    "ls_means": "`emmeans()`",
+    "lsmeans": "`emmeans()`",
+    "marginal_means": "`emmeans()`",
+    "difflsmeans": "`emmeans(..., pairs=True)`",
+    "pairs": "`emmeans(...)`.pairs()",
+    "lstrends": "`emtrends()`",
+    "slopes": "`emtrends()`",
+    "contest": "`contrast()`",
+    "contest1D": "`contrast()`",
+    "contestMD": "`contrast()`",
+    "calcSatterth": "`contrast()`",
+    "ddf": "`df`, or `coef_table(ddf=...)`; `coef_table(ddf=...)`",
+    "KRmodcomp": "`contrast(..., ddf='kenward-roger')`",
+    "SATmodcomp": "`contrast()`",
+    "PBmodcomp": "`bootstrap()`",
+    "vcovAdj": "`coef_table(ddf='kenward-roger')`",
+    "r_squared": "`r2()`",
+    "rsquared": "`r2()`",
+    "rsquared_adj": "`r2()`",
+    "r_squaredGLMM": "`r2()`",
+    "ICC": "`icc()`",
+    "ggpredict": "`get_prediction()`; `emmeans()`",
+    "predictInterval": "`get_prediction()`",
+    "REsim": "`ranef_table()`; `tidy('ran_vals')`",
+    "simulateResiduals": "`residuals()`",
+    "deltaMethod": "`delta()`",
+    "sandwich": "`robust()`",
+    "modelsummary": "`mme.table`",
+    "tab_model": "`mme.table`",
+    "stargazer": "`mme.table`",
+    # statsmodels
+    "params": "`fe_params` of the fixed effects, `varcorr` and `scale` of the variances, `theta` of the "
+    "relative ones",
+    "bse": "`bse_fe`",
+    "cov_re": "`varcorr`",
+    "cov_re_unscaled": "`theta`",
+    "vcomp": "`varcorr`",
+    "re_params": "`random_effects`",
+    "random_effects_cov": "`ranef_table()`; `tidy('ran_vals')`",
+    "params_object": "`fe_params` and `theta`",
+    "mle_retvals": "`fit_info`",
+    "summary2": "`summary()`",
+    "get_influence": "`influence()`",
+    "outlier_test": "`influence()`",
+    "get_margeff": "`emtrends()`",
+    "t_test_pairwise": "`emmeans(..., pairs=True)`",
+    "anova_lm": "`anova()`",
+    "compare_lr_test": "`mme.compare`",
+    "compare_f_test": "`contrast()`",
+    "profile_re": "`profile()`",
+    "get_robustcov_results": "`robust()`",
+    "ssr": "`resid`",
+    "mse_resid": "`scale`",
+    "get_distribution": "`simulate()`",
+    # MixedModels.jl
+    "coeftable": "`coef_table()`",
+    "coefnames": "`fe_params`.index; `model`.exog_names",
+    "beta": "`fe_params`",
+    "betas": "`fe_params`",
+    "b": "`random_effects`",
+    "loglikelihood": "`llf`",
+    "objective": "`deviance`; `llf`",
+    "dof": "`n_params`",
+    "varest": "`scale`",
+    "sdest": "`sigma`; `scale`",
+    "stderror": "`bse_fe`",
+    "issingular": "`is_singular`; `boundary`",
+    "optsum": "`fit_info`",
+    "nobs_total": "`nobs`",
+    "condVar": "`ranef_table()`; `tidy('ran_vals')`",
+    "raneftables": "`ranef_table()`; `random_effects`",
+    "ranefinfo": "`ranef_table()`; `random_effects`",
+    "parametricbootstrap": "`bootstrap()`",
+    "likelihoodratiotest": "`mme.compare`",
+    "lrtest": "`mme.compare`",
+}
+
+# functions of other modules, looked for in mme; any method of results is found by its name
+_FUNCTIONS = {
+    "lme": "`lmer`",
+    "Lmer": "`lmer`",
+    "lmm": "`lmer`",
+    "fit": "`lmer`",
+    "fit_mixedmodel": "`lmer`",
+    "mixed": "`lmer`",
+    "MixedModel": "`lmer`",
+    "LMM": "`LinearMixedModel`",
+    "mixedLM": "`mixedlm`",
+    "dataset": "`data_path`",
+    "datasets": "`data_path`",
+    "get_rdataset": "`data_path`",
+    "load_dataset": "`data_path`",
+    "sleepstudy": "`data_path('sleepstudy.csv')`",
+    "read": "`load`",
+    "open": "`load`",
+    "summary_col": "`table`",
+    "modelsummary": "`table`",
+    "tab_model": "`table`",
+    "stargazer": "`table`",
+    "lrtest": "`compare`",
+    "likelihoodratiotest": "`compare`",
+    "glmer": "nothing: " + _ONLY_NORMAL,
+    "glmm": "nothing: " + _ONLY_NORMAL,
+    "GeneralizedLinearMixedModel": "nothing: " + _ONLY_NORMAL,
+    "nlmer": "nothing: only linear predictors are fitted; see R's nlme",
+    "lmerControl": "nothing: tol, max_evaluations, start and solver are arguments of `lmer`",
 }
 
 _READERS = {
@@ -218,9 +359,65 @@ def unknown_option(name: str, door: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
 
 
-def attribute_hint(name: str) -> str:
-    """What results call an attribute of other software's results; empty if nothing is known of it."""
-    return _ATTRIBUTES.get(name, "")
+def attribute_hint(name: str, has: Callable[[str], bool], names: Iterable[str] = ()) -> str:
+    """What results call an attribute of other software's results, or one that is nearly so called.
+
+    Parameters
+    ----------
+    name : str
+    has : callable (str) -> bool
+        Whether the results have an attribute; of ``"mme.compare"``, whether the module has it.
+    names : iterable of str
+        Their attributes, for near names.
+
+    Returns
+    -------
+    str
+        ``"did you mean varcorr?"``; empty if nothing is known of it.
+    """
+    return _meant(_ATTRIBUTES.get(name, ""), has) or _near(name, names)
+
+
+def function_hint(name: str, has: Callable[[str], bool], method: Callable[[str], bool]) -> str:
+    """What to use in place of a function of another module that mme does not have.
+
+    Parameters
+    ----------
+    name : str
+    has, method : callable (str) -> bool
+        Whether the module, and results of a fit, have a name.
+
+    Returns
+    -------
+    str
+        As of `attribute_hint`.
+    """
+    own = _meant(_FUNCTIONS.get(name, ""), has)
+    if own:
+        return own
+    if method(name):
+        return f"did you mean results.{name}, of the results of a fit?"
+    meant = _meant(_ATTRIBUTES.get(name, ""), lambda target: not target.startswith("mme.") and method(target))
+    return meant and f"{meant[:-1]}, of the results of a fit?"
+
+
+def attributes_of(kind: type) -> list[str]:
+    """Public names of a class, without looking at values."""
+    return sorted({name for base in kind.__mro__ for name in vars(base) if not name.startswith("_")})
+
+
+def _meant(text: str, has: Callable[[str], bool]) -> str:
+    for choice in text.split("; ") if text else []:
+        if all(has(target.partition("(")[0]) for target in re.findall(r"`([^`]*)`", choice)):
+            shown = choice.replace("`", "")
+            nothing = shown.startswith("nothing: ")
+            return shown.removeprefix("nothing: ") if nothing else f"did you mean {shown}?"
+    return ""
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def bar_hint(term: str) -> str:

@@ -49,6 +49,7 @@ LAZY = {
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",
+    ("report.effects", "report.adapter"): "the package marginaleffects is an extra",
     ("facade.install", "facade.model"): "statsmodels' models take long to import; install() is asked for",
     ("facade.install", "facade.design.params"): "as above",
     ("facade.install", "facade.results.results"): "as above",

@@ -49,6 +49,24 @@ class Captured:
             del self._stored[name]
         return self._values | given
 
+    def parts(self) -> tuple[dict[str, object], dict[str, str]]:
+        """The values that are there, and of the others why not, by name."""
+        for name, stored in list(self._stored.items()):
+            if isinstance(stored, bytes):
+                try:
+                    self._values[name] = _restored(name, stored, "")
+                    del self._stored[name]
+                except FormulaError as error:
+                    self._stored[name] = str(error)
+        return dict(self._values), {name: str(reason) for name, reason in self._stored.items()}
+
+    @classmethod
+    def of_parts(cls, values: dict[str, object], lost: dict[str, str]) -> Captured:
+        """The way back: what is lost is named when it is asked for."""
+        out = cls(values)
+        out._stored = dict(lost)
+        return out
+
     def __deepcopy__(self, memo: dict) -> Captured:
         return self
 

@@ -29,7 +29,9 @@ __all__ = [
     "EngineColumns",
     "FixedTerm",
     "PlainColumns",
+    "check_whole",
     "functions",
+    "patsy_terms",
     "probes",
     "read_formula",
     "structure_levels",
@@ -342,6 +344,42 @@ def structure_terms(spec: Any, columns: Collection[str]) -> tuple[FixedTerm, ...
         out.append(FixedTerm(str(term) if factors else INTERCEPT, slice(start, stop), factors, tuple(used)))
         start = stop
     return tuple(out)
+
+
+def patsy_terms(info: Any, columns: Collection[str]) -> tuple[FixedTerm, ...]:
+    """Terms of a matrix of patsy's.
+
+    Parameters
+    ----------
+    info : patsy.DesignInfo
+    columns : collection of str
+        Columns of the data.
+    """
+    out = []
+    for term, place in info.term_slices.items():
+        factors = tuple(factor.name() for factor in term.factors)
+        used: dict[str, None] = {}
+        for factor in factors:
+            used |= dict.fromkeys(names_in(factor, columns)[0])
+        out.append(FixedTerm(term.name(), place, factors, tuple(used)))
+    return tuple(out)
+
+
+def check_whole(formula: str, whole: str) -> None:
+    """Refuse to code new rows of a formula that statsmodels' engine does not evaluate row by row.
+
+    Parameters
+    ----------
+    formula : str
+    whole : str
+        Why it does not; empty where it does.
+    """
+    if whole:
+        raise FormulaError(
+            f"formula {formula!r} cannot be evaluated row by row ({whole}), so new rows cannot "
+            "be coded. center(), standardize() and splines keep what they need of the data; anything "
+            "else is better made a column."
+        )
 
 
 def structure_levels(spec: Any) -> list[tuple[str, list]]:

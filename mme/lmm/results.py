@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,13 @@ from ..engine.equations.design import Design
 from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
-from ..hints import attribute_hint
 from ..inference.variances import variance_covariance
+from ..report.artifact import Artifacts
 from ..report.confidence import BootstrapResult, bootstrap_result, confidence_intervals
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
+from ..report.tidy import scaled_residuals
 from ..report.wald import WaldTests
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class LabelledModel(Protocol):
         """The formula as given."""
 
 
-class LinearMixedModelResults(Inferences, WaldTests):
+class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     """A fitted linear mixed model.
 
     Parameters
@@ -59,11 +60,6 @@ class LinearMixedModelResults(Inferences, WaldTests):
     def __init__(self, model: LabelledModel, fit: Fit) -> None:
         self.model = model
         self.fit = fit
-
-    def __getattr__(self, name: str) -> NoReturn:
-        # only for names that are not there: say what the field's other software calls them
-        hint = attribute_hint(name)
-        raise AttributeError(f"results of lmer have no attribute {name!r}{hint and '; here ' + hint}.")
 
     # -- the criterion ------------------------------------------------------------------------------------
 
@@ -388,13 +384,18 @@ class LinearMixedModelResults(Inferences, WaldTests):
         """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
         return asdict(self.fit.record)
 
-    def summary(self) -> TitledSummary:
-        """Text tables: the model, fixed effects, variances and how the fit converged.
+    def summary(self, correlation: bool = False) -> TitledSummary:
+        """Tables: the model, fixed effects, variances, scaled residuals and how the fit converged.
+
+        Parameters
+        ----------
+        correlation : bool
+            Whether to show the correlations of the fixed effects, too.
 
         Returns
         -------
-        mme.tables.TitledSummary
-            A summary of statsmodels.
+        TitledSummary
+            A summary of statsmodels: ``as_text()``, ``as_html()``, ``as_latex()``.
         """
         labels = self.model.model_design
         return lmm_summary(
@@ -405,6 +406,8 @@ class LinearMixedModelResults(Inferences, WaldTests):
             n_params=self.n_params,
             dropped=labels.dropped,
             given=labels.given,
+            quantiles=np.quantile(scaled_residuals(self.resid, self.fitted), (0.0, 0.25, 0.5, 0.75, 1.0)),
+            correlation=correlation,
             cache=self._small_sample,
         )
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from .anova import AnovaTables
 from .comparison import VarianceTests
+from .effects import MarginalEffects
 from .intervals import Intervals
 from .means import MeansTables
 from .modes import ModeTables
+from .names import HelpfulNames
 from .prediction import Predictions
+from .tidy import TidyTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions, ModeTables):
+class Inferences(
+    AnovaTables,
+    MeansTables,
+    VarianceTests,
+    Intervals,
+    Predictions,
+    ModeTables,
+    TidyTables,
+    MarginalEffects,
+    HelpfulNames,
+):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

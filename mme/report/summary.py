@@ -30,6 +30,8 @@ def lmm_summary(
     n_params: int,
     dropped: int = 0,
     given: int = 0,
+    quantiles: np.ndarray | None = None,
+    correlation: bool = False,
     cache: MutableMapping[str, Any] | None = None,
 ) -> TitledSummary:
     """Summary of a linear mixed model.
@@ -45,6 +47,10 @@ def lmm_summary(
     n_params : int
     dropped, given : int
         Rows left out because of missing values; rows of the data.
+    quantiles : ndarray, shape (5,), or None
+        Least, quartiles and greatest of the scaled residuals; None where the rows are not there.
+    correlation : bool
+        Whether to show the correlations of the fixed effects.
     cache : mapping, optional
         What tables of coefficients computed before.
 
@@ -52,7 +58,7 @@ def lmm_summary(
     -------
     mme.tables.TitledSummary
         A summary of statsmodels: header, fixed effects (estimate, standard error, Satterthwaite's degrees
-        of freedom, t, p), variances and correlations, and how the fit converged.
+        of freedom, t, p), variances and correlations, scaled residuals and how the fit converged.
     """
     from .tables import TitledSummary
 
@@ -64,9 +70,11 @@ def lmm_summary(
             "No. observations:": str(fitted.n),
             "Method:": fitted.method,
             "Log-likelihood:": f"{fitted.loglik:.4f}",
+            "REML criterion:" if fitted.reml else "Deviance:": f"{-2.0 * fitted.loglik:.4f}",
             **{f"{name}:": f"{value:.4f}" for name, value in criteria.items()},
             "Residual SD:": f"{np.sqrt(fitted.sigma2):.5g}",
             "Parameters:": str(n_params),
+            "Residual df:": str(fitted.n - n_params),
         },
         ncols=2,
     )
@@ -76,6 +84,11 @@ def lmm_summary(
         out.add_df(_fixed_table(fixed, tests), index=False, align="lrrr" if tests is None else "lrrrrr")
     variances = _variance_table(variance_components(fitted))
     out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
+    if quantiles is not None:
+        out.add_df(_residual_table(quantiles), index=False, align="lrrrrr")
+    if correlation and len(fixed.names) > 1:
+        table = _correlation_table(fitted)
+        out.add_df(table, index=False, align="l" + "r" * (table.shape[1] - 1))
     shown = ", ".join(f"{group} ({count})" for group, count in groups.items())
     lines = [f"Formula: {formula}", f"Groups: {shown}"]
     asked = fitted.n + dropped
@@ -201,6 +214,26 @@ def _fixed_table(fixed: FixedEffects, tests: Rows | None) -> pd.DataFrame:
     columns["t"] = [f"{value:.3f}" for value in fixed.statistic]
     if tests is not None:
         columns["P>|t|"] = [f"{value:.4f}" if not value < 1e-4 else f"{value:.1e}" for value in tests.p]
+    return pd.DataFrame(columns)
+
+
+def _residual_table(quantiles: np.ndarray) -> pd.DataFrame:
+    names = ("Min", "1Q", "Median", "3Q", "Max")
+    values = {name: [f"{value:.4f}"] for name, value in zip(names, quantiles, strict=True)}
+    return pd.DataFrame({"Scaled residuals": [""], **values})
+
+
+def _correlation_table(fitted: Fitted) -> pd.DataFrame:
+    """Correlations of the fixed effects below the diagonal, the columns by number."""
+    covariance = np.asarray(fitted.vcov_beta())
+    se = np.sqrt(np.diag(covariance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = covariance / np.outer(se, se)
+    names = [f"{number}  {name}" for number, name in enumerate(fitted.labels.fixed, start=1)]
+    columns: dict[str, list[str]] = {"Correlation of fixed effects": names}
+    for j in range(len(names) - 1):
+        shown = [f"{correlation[i, j]:.3f}" if i > j else "" for i in range(len(names))]
+        columns[str(j + 1)] = shown
     return pd.DataFrame(columns)
 
 

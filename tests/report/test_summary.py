@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from handmade import SLOPE, THETA, results_at
 
 import mme
@@ -63,7 +64,7 @@ def test_html(sleepstudy):
     html = results_at(SLOPE, sleepstudy, THETA)._repr_html_()
     assert html.startswith('<table class="simpletable">\n<caption>Linear mixed model fit by REML</caption>')
     assert html.count("<caption>") == 1
-    assert html.count("<table") == 3
+    assert html.count("<table") == 4
 
 
 def test_html_is_escaped(sleepstudy):
@@ -77,3 +78,39 @@ def test_html_is_escaped(sleepstudy):
         assert "I((Days &lt; 5) &amp; (Days &gt; 1))" in html
         assert "a&lt;b (18)" in html
     assert column in str(got.summary())
+
+
+def test_summary_as_lmertest_prints_it(sleepstudy):
+    """REML criterion, scaled residuals and correlation of fixed effects of lme4 1.1-31."""
+    got = mme.lmer(SLOPE, sleepstudy)
+    lines = [line.split() for line in str(got.summary(correlation=True)).splitlines()]
+    assert ["REML", "criterion:", "1743.6283"] in [line[:3] for line in lines] + [line[-3:] for line in lines]
+    assert ["Scaled", "residuals", "Min", "1Q", "Median", "3Q", "Max"] in lines
+    assert ["-3.9536", "-0.4634", "0.0231", "0.4634", "5.1793"] in lines
+    start = lines.index(["Correlation", "of", "fixed", "effects", "1"])
+    assert ["2", "Days", "-0.138"] in lines[start:]
+    assert "Residual df:" in str(got.summary()) and " 174" in str(got.summary())
+    assert "Correlation of" not in str(got.summary())
+    ml = str(mme.lmer(SLOPE, sleepstudy, reml=False).summary())
+    assert "Deviance:" in ml and "REML criterion" not in ml
+
+
+def test_scaled_residuals_have_prior_weights(sleepstudy):
+    """quantile(residuals(m, "pearson", scaled = TRUE)) of lme4."""
+    weights = np.linspace(0.5, 1.5, 180)
+    got = mme.lmer("Reaction ~ Days + offset(Days * 2) + (1 | Subject)", sleepstudy, weights=weights)
+    lines = [line.split() for line in str(got.summary()).splitlines()]
+    assert ["-3.1740", "-0.6127", "0.0279", "0.5702", "4.0390"] in lines
+
+
+def test_latex(sleepstudy):
+    frame = sleepstudy.assign(a_b=sleepstudy.Days % 3)
+    summary = mme.lmer("Reaction ~ I(Days**2) + a_b + (1 | Subject)", frame).summary(correlation=True)
+    latex = summary.as_latex(label="tab:fit")
+    assert r"\caption{Linear mixed model fit by REML}" in latex
+    assert r"\label{tab:fit}" in latex
+    assert r"a\_b" in latex and "a_b" not in latex
+    assert r"Formula: Reaction \textasciitilde{} I(Days**2) + a\_b + (1 \textbar{} Subject)" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 5
+    rows = [line for line in latex.splitlines() if line.startswith("a\\_b")]
+    assert len(rows) == 1 and rows[0].count("&") == 5

@@ -12,9 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ...exceptions import DataError, FormulaError, MMEError
+from ...exceptions import DataError, MMEError
 from ...formula.coding import Coding, TermCoding, describe
-from ...formula.columns import FixedTerm, probes, structure_levels, structure_terms
+from ...formula.columns import (
+    FixedTerm,
+    check_whole,
+    patsy_terms,
+    probes,
+    structure_levels,
+    structure_terms,
+)
 from ...formula.frame import ModelFrame, is_object
 from ...formula.levels import GroupCoding, categorical_type
 from ...formula.newdata import NewRows, refuse_unseen
@@ -106,14 +113,7 @@ class SpecColumns:
     def terms(self) -> tuple[FixedTerm, ...]:
         if hasattr(self.spec, "structure"):
             return structure_terms(self.spec, self.kinds)
-        out = []
-        for term, columns in self.spec.term_slices.items():
-            factors = tuple(factor.name() for factor in term.factors)
-            used: dict[str, None] = {}
-            for factor in factors:
-                used |= dict.fromkeys(names_in(factor, self.kinds)[0])
-            out.append(FixedTerm(term.name(), columns, factors, tuple(used)))
-        return tuple(out)
+        return patsy_terms(self.spec, self.kinds)
 
     @property
     def pieces(self) -> tuple[tuple[Piece, ...], ...]:
@@ -128,12 +128,7 @@ class SpecColumns:
         return None
 
     def matrix(self, rows: NewRows) -> np.ndarray:
-        if self.whole:
-            raise FormulaError(
-                f"formula {self.formula!r} cannot be evaluated row by row ({self.whole}), so new rows cannot "
-                "be coded. center(), standardize() and splines keep what they need of the data; anything "
-                "else is better made a column."
-            )
+        check_whole(self.formula, self.whole)
         data = rows.typed(self.kinds)
         for factor, levels in self._factors():
             name = column_in(factor, self.kinds)

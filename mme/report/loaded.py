@@ -1,0 +1,464 @@
+"""Results read from a file: estimates, tables and predictions, without rows and without a likelihood."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from ..engine.covariance.structure import structure_of
+from ..exceptions import DataError, FormulaError, InferenceError, OptionError
+from ..fit.fitted import Fitted, Labels, TermLabels
+from ..formula.coding import Coding, NewTerm
+from ..formula.newdata import NewRows
+from ..formula.plain import Reader
+from ..formula.stored import coding_from_plain
+from ..inference.coefficients import Rows, check_alpha, inference_basis
+from ..inference.degrees import SmallSample
+from ..inference.estimable import detached
+from ..inference.stochastic import StochasticSample
+from ..inference.variances import InnerCovariance
+from .artifact import FORMAT, NAME, Artifacts
+from .estimates import variance_components
+from .inferences import Inferences
+from .tables import TitledSummary
+
+__all__ = ["LoadedPrediction", "LoadedResults", "load"]
+
+_PARTS = {kind.__name__: kind for kind in (SmallSample, StochasticSample, InnerCovariance)}
+_NEW_LEVELS = ("population", "error", "missing")
+
+
+@dataclass(frozen=True, eq=False)
+class _StoredFitted(Fitted):
+    """A `Fitted` whose likelihood is not there: what asks for it is named."""
+
+    was_exact: bool = True
+
+    @property
+    def exact(self) -> bool:
+        return self.was_exact
+
+    def point(self, what: str, standard: bool = False) -> NoReturn:
+        raise InferenceError(f"{what} is not in the file, which holds no likelihood; ask the fit itself.")
+
+    def iterative_point(self, what: str, probes: int) -> NoReturn:
+        self.point(what)
+
+
+def _gone() -> NoReturn:
+    raise InferenceError("this needs the likelihood, which is not in the file; ask the fit itself.")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPrediction:
+    """Means of new rows by the fixed part, with their standard errors.
+
+    Attributes
+    ----------
+    rows : Rows
+    index : pandas.Index
+    """
+
+    rows: Rows
+    index: pd.Index
+
+    @property
+    def predicted_mean(self) -> np.ndarray:
+        """The means, shape (n,)."""
+        return self.rows.estimate
+
+    @property
+    def se_mean(self) -> np.ndarray:
+        """Their standard errors, shape (n,)."""
+        return self.rows.se
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Columns ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``df``, a row per new row."""
+        own = self.rows
+        return pd.DataFrame(
+            {
+                "mean": own.estimate,
+                "mean_se": own.se,
+                "mean_ci_lower": own.lower,
+                "mean_ci_upper": own.upper,
+                "df": own.df,
+            },
+            index=self.index,
+        )
+
+
+def load(path: str | os.PathLike[str], evaluate: str = "safe") -> LoadedResults:
+    """Results that `save` stored: estimates, tables and predictions, without rows.
+
+    Parameters
+    ----------
+    path : str or path-like
+    evaluate : {"safe", "full"}
+        What the formula in the file may do where new rows are coded: "safe" accepts columns, operators and
+        known functions; "full" runs any Python in it, for files that you trust.
+
+    Returns
+    -------
+    LoadedResults
+
+    Raises
+    ------
+    DataError
+        No such file, none of mme's, or of a later format.
+    """
+    if evaluate not in ("safe", "full"):
+        raise OptionError(f"evaluate={evaluate!r} is not known: 'safe' or 'full'.")
+    try:
+        raw = Path(path).read_bytes()
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {os.fspath(path)!r}.") from error
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(
+            f"{os.fspath(path)!r} is no file of mme.save ({error}); pickles are read by pickle.load."
+        ) from error
+    with archive:
+        try:
+            content = json.loads(archive.read("model.json"))
+            known = content["format"] == NAME
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{os.fspath(path)!r} is no file of mme.save: {error}.") from error
+        if not known:
+            raise DataError(f"{os.fspath(path)!r} is no file of mme.save.")
+        if not 1 <= content["version"] <= FORMAT:
+            raise DataError(
+                f"{os.fspath(path)!r} has format {content['version']}, written by mme {content['mme']}; this "
+                f"is mme {version('mme')}, which reads formats up to {FORMAT}. Install a later mme."
+            )
+        try:
+            arrays = {
+                name.removeprefix("arrays/").removesuffix(".npy"): np.lib.format.read_array(
+                    io.BytesIO(archive.read(name)), allow_pickle=False
+                )
+                for name in archive.namelist()
+                if name.startswith("arrays/")
+            }
+            reader = Reader(arrays.__getitem__)
+            plain = {name: reader.read(value) for name, value in content.items()}
+            return LoadedResults(plain, raw, trusted=evaluate == "full")
+        except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(f"{os.fspath(path)!r} is damaged: {type(error).__name__} {error}.") from error
+
+
+class LoadedResults(Inferences, Artifacts):
+    """Results from a file of `mme.save`.
+
+    Attributes
+    ----------
+    door : str
+        Class of the results that were stored.
+    formula : str
+        Empty for a model of arrays.
+    response, method : str
+    llf, scale, sigma, aic, bic : float
+        As those results had them.
+    nobs, df_resid : int
+    converged : bool
+    fit_info : dict
+    singular : list of str
+        What is at the boundary.
+    n_groups : dict of str to int
+    raw : bytes
+        The file.
+    """
+
+    def __init__(self, plain: Mapping[str, Any], raw: bytes, trusted: bool = False) -> None:
+        self._plain = plain
+        self.raw = raw
+        self._trusted = trusted
+        fit = plain["fit"]
+        self.door: str = plain["door"]
+        self.formula: str = plain["coding"]["formula"] if plain["coding"] else ""
+        self.response: str = plain["labels"]["response"]
+        self.method = "REML" if fit["reml"] else "ML"
+        self.llf: float = fit["loglik"]
+        self.scale: float = fit["sigma2"]
+        self.sigma = float(np.sqrt(fit["sigma2"]))
+        self.aic: float = plain["criteria"]["aic"]
+        self.bic: float = plain["criteria"]["bic"]
+        self.nobs: int = fit["n"]
+        self.df_resid: int = plain["df_resid"]
+        self.converged: bool = fit["converged"]
+        self.fit_info: dict[str, Any] = plain["fit_info"]
+        self.singular: list[str] = plain["singular"]
+        self.n_groups: dict[str, int] = plain["n_groups"]
+        self._small_sample.update({name: _whole(value) for name, value in plain["tests"].items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.__dict__.get("_plain", {}).get("names", ()):
+            raise AttributeError(
+                f"{name!r} is not in the file: {self.door} has it beside its rows; fit again for it."
+            )
+        return super().__getattr__(name)
+
+    # -- estimates ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The estimate with its labels; its likelihood is not there."""
+        plain = self._plain
+        fit, labels = plain["fit"], plain["labels"]
+        terms = tuple(TermLabels(g, tuple(e), n, structure_of(s)) for g, e, n, s in labels["terms"])
+        return _StoredFitted(
+            labels=Labels(labels["response"], tuple(labels["fixed"]), terms),
+            reml=fit["reml"],
+            n=fit["n"],
+            nu=fit["nu"],
+            beta=fit["beta"],
+            vcov_beta=lambda: fit["vcov_beta"],
+            lam=tuple(fit["lam"]),
+            sigma2=fit["sigma2"],
+            loglik=fit["loglik"],
+            converged=fit["converged"],
+            objective=_gone,
+            restriction=fit["restriction"],
+            coding=lambda: self._coding,
+            was_exact=fit["exact"],
+        )
+
+    @cached_property
+    def _coding(self) -> Coding:
+        if self._plain["coding"] is None:
+            raise DataError(f"new rows cannot be coded: {self._plain['no_coding']}.")
+        return coding_from_plain(self._plain["coding"], self._trusted)
+
+    @property
+    def fe_params(self) -> pd.Series:
+        """Fixed effects, shape (p,)."""
+        return pd.Series(self.fitted.beta, index=self._names, name="fe_params")
+
+    @property
+    def bse_fe(self) -> pd.Series:
+        """Standard errors of the fixed effects, shape (p,), as the door defines them."""
+        return pd.Series(self.fitted.bse_beta, index=self._names, name="bse_fe")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance of the fixed effects, shape (p, p)."""
+        return pd.DataFrame(self.fitted.vcov_beta(), index=self._names, columns=self._names)
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances and covariances of the random effects, as lme4's ``as.data.frame(VarCorr(m))``."""
+        return variance_components(self.fitted)
+
+    @property
+    def _names(self) -> pd.Index:
+        return pd.Index(self.fitted.labels.fixed, dtype=object)
+
+    @cached_property
+    def random_effects(self) -> dict[Any, Any]:
+        """Conditional modes, as the results gave them that were stored."""
+        plain = self._plain["random_effects"]
+        if "frames" in plain:
+            return {
+                group: pd.DataFrame(values, index=index, columns=names)
+                for group, index, names, values in plain["frames"]
+            }
+        names = [pd.Index(own) for own in plain["names"]]
+        sizes = np.array([len(names[j]) for j in plain["which"]], dtype=int)
+        parts = np.split(plain["values"], np.cumsum(sizes)[:-1]) if sizes.size else []
+        return {
+            label: pd.Series(values, index=names[j])
+            for label, j, values in zip(plain["labels"], plain["which"], parts, strict=True)
+        }
+
+    # -- tables -------------------------------------------------------------------------------------------
+
+    def summary(self) -> TitledSummary:
+        """The summary that the results showed when they were stored."""
+        plain = self._plain["summary"]
+        out = TitledSummary()
+        out.title = plain["title"]
+        for (columns, index, cells), made in zip(plain["tables"], plain["settings"], strict=True):
+            out.tables.append(pd.DataFrame(cells, index=index, columns=columns))
+            out.settings.append(dict(made))
+        out.extra_txt = list(plain["lines"])
+        return out
+
+    def __repr__(self) -> str:
+        what = self.formula or "arrays"
+        return f"<LoadedResults of {what!r}, {self.method}, llf {self.llf:.4f}, without rows>"
+
+    def _repr_html_(self) -> str:
+        return self.summary().as_html()
+
+    def _needs_no_rows(self, what: str) -> None:
+        if self._plain["rows_needed"]:
+            reason = self._plain["rows_needed"]
+            raise InferenceError(f"{what} is not in the file: {reason}. Ask the fit itself.")
+
+    def emmeans(self, *args: Any, **kwargs: Any) -> Any:
+        """See the method of the results that were stored; refused where it takes something from the rows."""
+        self._needs_no_rows("emmeans()")
+        return super().emmeans(*args, **kwargs)
+
+    def emtrends(self, *args: Any, **kwargs: Any) -> Any:
+        """See the method of the results that were stored; refused where it takes something from the rows."""
+        self._needs_no_rows("emtrends()")
+        return super().emtrends(*args, **kwargs)
+
+    def joint_tests(self, *args: Any, **kwargs: Any) -> Any:
+        """See the method of the results that were stored; refused where it takes something from the rows."""
+        self._needs_no_rows("joint_tests()")
+        return super().joint_tests(*args, **kwargs)
+
+    # -- new rows -----------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        data: Any,
+        random_effects: bool | str | Sequence[str] = True,
+        new_levels: str = "population",
+        context: Mapping[str, object] | None = None,
+        offset: Any = None,
+    ) -> pd.Series:
+        """Means of new rows.
+
+        Parameters
+        ----------
+        data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+        random_effects : bool, str or sequence of str
+            Whether the conditional modes of the levels are added; or of which grouping factors.
+        new_levels : {"population", "error", "missing"}
+            Levels that the fit did not have: their mean, an error, or NaN.
+        context : mapping, optional
+            Functions of the caller that the formula uses.
+        offset : array_like, shape (n,), optional
+            Where it was an array in the fit.
+
+        Returns
+        -------
+        pandas.Series
+            On the index of the data; NaN in rows with missing values, and where the data of the fit do not
+            tell the mean.
+
+        Raises
+        ------
+        DataError
+            A column or level of a fixed factor that there is not; random effects that cannot be coded.
+        FormulaError
+            A function that is not in the file.
+        """
+        if new_levels not in _NEW_LEVELS:
+            raise OptionError(f"new_levels={new_levels!r} is not known: {', '.join(_NEW_LEVELS)}.")
+        coding, rows = self._coding, self._rows(data, context)
+        total = self._fixed(coding, rows, offset, "normal", 0.05).estimate
+        wanted = self._wanted(coding, random_effects)
+        if wanted:
+            terms = coding.random(rows)
+            for term, modes in zip(terms, self._term_modes, strict=True):
+                if term.name in wanted:
+                    total = total + _contribution(term, modes, new_levels)
+        return pd.Series(total, index=rows.index, name=self.response)
+
+    def get_prediction(
+        self,
+        data: Any,
+        random_effects: bool = False,
+        ddf: str | None = None,
+        alpha: float = 0.05,
+        context: Mapping[str, object] | None = None,
+        offset: Any = None,
+    ) -> LoadedPrediction:
+        """Means of new rows by the fixed part, with standard errors and intervals.
+
+        Parameters
+        ----------
+        data, context, offset
+            As in `predict`.
+        random_effects : bool
+            True is refused: the covariances that its errors need are not in the file.
+        ddf, alpha
+            As in `coef_table`.
+
+        Raises
+        ------
+        InferenceError
+            Random effects; degrees of freedom that are not in the file (``ddf="normal"`` always is).
+        """
+        if random_effects:
+            raise InferenceError(
+                "errors of predictions with random effects are not in the file; ask the fit itself, or take "
+                "random_effects=False."
+            )
+        coding, rows = self._coding, self._rows(data, context)
+        return LoadedPrediction(self._fixed(coding, rows, offset, ddf, alpha), rows.index)
+
+    def _rows(self, data: Any, context: Mapping[str, object] | None) -> NewRows:
+        return self._coding.rows(data, context)
+
+    def _fixed(self, coding: Coding, rows: NewRows, offset: Any, ddf: str | None, alpha: float) -> Rows:
+        X = coding.fixed(rows)
+        given = coding.offset(rows, offset)
+        basis = detached(inference_basis(self.fitted, ddf, cache=self._small_sample), self._small_sample)
+        missing = np.isnan(X).any(axis=1)
+        out = basis.rows(np.where(missing[:, None], 0.0, X), np.zeros(len(X)), check_alpha(alpha))
+        shift = np.where(missing, np.nan, 0.0) + (0.0 if given is None else given)
+        se, df = np.where(missing, np.nan, out.se), np.where(missing, np.nan, out.df)
+        moved = {name: getattr(out, name) + shift for name in ("estimate", "lower", "upper")}
+        return Rows(se=se, df=df, t=out.t, p=out.p, **moved)
+
+    def _wanted(self, coding: Coding, asked: bool | str | Sequence[str]) -> set[str]:
+        if isinstance(asked, bool):
+            if not asked:
+                return set()
+            if coding.random_reason:
+                raise DataError(
+                    f"random effects of new rows: {coding.random_reason}; take random_effects=False."
+                )
+            return {term.name for term in coding.random_terms}
+        names = [asked] if isinstance(asked, str) else list(asked)
+        known = [name for term in coding.random_terms for name in (term.name, term.label)]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise OptionError(
+                f"random_effects: {', '.join(map(repr, unknown))} is no grouping factor. Known: "
+                f"{', '.join(dict.fromkeys(known))}."
+            )
+        return {term.name for term in coding.random_terms if term.name in names or term.label in names}
+
+    @cached_property
+    def _term_modes(self) -> list[np.ndarray]:
+        """Modes of every random term of the coding, in the order of its levels, shapes (q, k)."""
+        effects = self.random_effects
+        terms = self._coding.random_terms
+        if "frames" in self._plain["random_effects"]:
+            return [effects[term.label][list(term.column_names)].to_numpy() for term in terms]
+        return [np.array([values.to_numpy() for values in effects.values()])] if terms else []
+
+
+def _contribution(term: NewTerm, modes: np.ndarray, new_levels: str) -> np.ndarray:
+    unseen = term.unseen
+    if new_levels == "error" and unseen.any():
+        count = int(unseen.sum())
+        raise DataError(f"{count} of the new rows have levels of {term.label!r} that the fit did not have.")
+    u = np.where((term.codes < 0)[:, None], 0.0, modes[term.codes])
+    out = u[:, 0] if term.columns is None else np.einsum("nk,nk->n", term.columns, u)
+    if new_levels == "missing":
+        out = np.where(unseen, np.nan, out)
+    return out if term.missing is None else np.where(term.missing, np.nan, out)
+
+
+def _whole(value: Any) -> Any:
+    """A sample from the names and arrays of its parts."""
+    if isinstance(value, dict) and value.keys() == {"kind", "parts"}:
+        if value["kind"] not in _PARTS:
+            raise FormulaError(f"the file names {value['kind']!r}, which is not known.")
+        return _PARTS[value["kind"]](**{name: _whole(part) for name, part in value["parts"].items()})
+    return tuple(map(_whole, value)) if isinstance(value, tuple) else value

@@ -1,0 +1,364 @@
+"""Tidy tables of a fit, in the words of R's broom.mixed, for results of both doors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import DataError, InferenceError, OptionError
+from ..fit.fitted import Fitted
+from ..formula.frame import as_numeric, to_pandas
+from ..inference.coefficients import check_alpha
+from ..inference.tails import t_quantile
+from .coefficients import CoefficientTables
+from .estimates import variance_components
+
+__all__ = ["TidyTables", "criteria", "scaled_residuals"]
+
+_EFFECTS = ("fixed", "ran_pars", "ran_vals")
+_COLUMNS = ["effect", "group", "level", "term", "estimate", "std.error", "statistic", "df", "p.value"]
+_INTERVAL = ["conf.low", "conf.high"]
+_PREFIX = {"sdcor": ("sd", "cor"), "vcov": ("var", "cov")}
+
+
+class TidyTables(CoefficientTables):
+    """Frames with a row per estimate, per fit and per observation."""
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        conf_level: float = 0.95,
+        ddf: str | None = None,
+        scales: str = "sdcor",
+    ) -> pd.DataFrame:
+        """Estimates, a row each, in broom.mixed's columns.
+
+        Parameters
+        ----------
+        effects : sequence of {"fixed", "ran_pars", "ran_vals"}
+            Fixed effects; standard deviations and correlations of the random effects; conditional modes.
+            They stand in this order, whatever the order asked for.
+        conf_int : bool
+            Whether to add ``conf.low`` and ``conf.high``.
+        conf_level : float
+            Of the intervals.
+        ddf : str, optional
+            Degrees of freedom of the fixed effects, as in `coef_table`.
+        scales : {"sdcor", "vcov"}
+            Of "ran_pars": standard deviations and correlations, or variances and covariances.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``effect``, ``group`` (grouping factor; None of fixed effects), ``level`` (with "ran_vals" alone),
+            ``term`` (``sd__(Intercept)``, ``cor__(Intercept).Days``, ``sd__Observation`` of the residual),
+            ``estimate``, ``std.error``, ``statistic``, ``df``, ``p.value``.  NaN where there is none: of
+            "ran_pars" the estimates alone are given, as broom.mixed's Wald method does.  ``std.error`` of
+            modes is conditional on b and the variances (lme4's ``condsd``), and so are their intervals.
+
+        Raises
+        ------
+        OptionError
+            Effects, scales, a level or `ddf` that there are not.
+        InferenceError
+            "ran_vals" after an iterative fit, or where the data were removed; what `coef_table` cannot give.
+
+        Examples
+        --------
+        >>> import pandas as pd, mme
+        >>> sleep = pd.read_csv("mme/data/sleepstudy.csv")
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.tidy("ran_pars")[["group", "term", "estimate"]].round(3)
+              group                   term  estimate
+        0   Subject        sd__(Intercept)    24.740
+        1   Subject  cor__(Intercept).Days     0.066
+        2   Subject               sd__Days     5.922
+        3  Residual        sd__Observation    25.592
+        """
+        wanted = _check_effects(effects)
+        if scales not in _PREFIX:
+            raise OptionError(f"scales={scales!r} is not known: 'sdcor' or 'vcov'.")
+        alpha = 1.0 - _check_level(conf_level)
+        parts = []
+        if "fixed" in wanted:
+            parts.append(_fixed(self.coef_table(ddf=ddf, alpha=alpha)))
+        if "ran_pars" in wanted:
+            parts.append(_parameters(self.fitted, scales))
+        if "ran_vals" in wanted:
+            parts.append(_modes(self, alpha))
+        columns = [name for name in _COLUMNS if name != "level" or "ran_vals" in wanted]
+        columns += _INTERVAL if conf_int else []
+        data = {
+            name: [value for part in parts for value in part.get(name, [None] * len(part["term"]))]
+            for name in columns
+        }
+        text = ("effect", "group", "level", "term")
+        return pd.DataFrame(
+            {
+                name: pd.Series(values, dtype=object if name in text else np.float64)
+                for name, values in data.items()
+            }
+        )
+
+    def glance(self) -> pd.DataFrame:
+        """The fit in one row, in broom.mixed's columns.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``nobs``, ``sigma``, ``logLik``, ``AIC``, ``BIC``, ``REMLcrit`` (``deviance`` of ML), which is
+            -2 logLik, and ``df.residual``, rows less parameters.  The criteria are lme4's at both doors,
+            under REML too; NaN where parameters were held or penalized, which leaves their number open.
+        """
+        fitted = self.fitted
+        own = criteria(fitted)
+        name = "REMLcrit" if fitted.reml else "deviance"
+        return pd.DataFrame(
+            {
+                "nobs": [fitted.n],
+                "sigma": [float(np.sqrt(fitted.sigma2))],
+                "logLik": [fitted.loglik],
+                "AIC": [own["AIC"]],
+                "BIC": [own["BIC"]],
+                name: [-2.0 * fitted.loglik],
+                "df.residual": [own["df.residual"]],
+            }
+        )
+
+    def augment(self, data: Any = None) -> pd.DataFrame:
+        """What the fit says of every row, in broom.mixed's columns.
+
+        Parameters
+        ----------
+        data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, optional
+            The data of the fit: its columns come first.  Rows that were left out of the fit (missing values,
+            `subset`) have NaN.  By default the response alone stands beside the new columns.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``.fitted`` (with random effects and offset), ``.resid``, ``.fixed`` (without random effects),
+            and of the model ``.mu`` (`.fitted` again), ``.offset``, ``.sqrtXwt``, ``.sqrtrwt``,
+            ``.weights``, ``.wtres`` (residuals times the square roots of the weights).
+
+        Raises
+        ------
+        DataError
+            Other rows than those of the fit: for new ones use `predict`.
+        InferenceError
+            The data were removed.
+        """
+        rows = _rows(self)
+        if data is None:
+            return rows
+        frame = to_pandas(data)
+        frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame)
+        return _beside(frame, rows, self.fitted)
+
+
+def criteria(fitted: Fitted) -> dict[str, float]:
+    """lme4's information criteria and residual degrees of freedom; NaN of a fit with a restriction."""
+    k = np.nan
+    if not fitted.restriction:
+        free = sum(len(term.structure.entries(len(term.effects))) for term in fitted.labels.terms)
+        k = int(np.count_nonzero(~np.isnan(fitted.beta))) + free + 1
+    return {
+        "AIC": 2.0 * k - 2.0 * fitted.loglik,
+        "BIC": float(np.log(fitted.n)) * k - 2.0 * fitted.loglik,
+        "df.residual": fitted.n - k,
+    }
+
+
+def scaled_residuals(resid: Any, fitted: Fitted) -> np.ndarray:
+    """Residuals times the square roots of the prior weights over the residual standard deviation, (n,)."""
+    values = np.asarray(resid, dtype=np.float64)
+    weights = None if fitted.design is None else fitted.design.weights
+    return (values if weights is None else values * np.sqrt(weights)) / np.sqrt(fitted.sigma2)
+
+
+def _check_effects(effects: str | Sequence[str]) -> list[str]:
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    unknown = [name for name in wanted if name not in _EFFECTS]
+    if unknown or not wanted:
+        shown = ", ".join(map(repr, unknown)) or "nothing"
+        raise OptionError(f"effects: {shown} is not known. Known: {', '.join(_EFFECTS)}.")
+    return wanted
+
+
+def _check_level(level: float) -> float:
+    try:
+        return 1.0 - check_alpha(1.0 - level)
+    except (OptionError, TypeError) as error:
+        raise OptionError(f"conf_level={level!r} must lie between 0 and 1, 0.95 for 95 %.") from error
+
+
+def _fixed(table: pd.DataFrame) -> dict[str, Sequence[Any]]:
+    names = {"std.error": "se", "statistic": "t", "p.value": "p", "conf.low": "lower", "conf.high": "upper"}
+    out = {name: table[names.get(name, name)].tolist() for name in ("estimate", "df", *names)}
+    return {"effect": ["fixed"] * len(table), "term": [str(name) for name in table.index], **out}
+
+
+def _parameters(fitted: Fitted, scales: str) -> dict[str, Sequence[Any]]:
+    """Term by term, the lower triangle column by column; the residual last."""
+    table = variance_components(fitted)
+    own, cross = _PREFIX[scales]
+    groups, terms, values = [], [], []
+    for group, rows in table.groupby("grp", sort=False):
+        names = rows.loc[rows["var2"].isna(), "var1"].tolist()
+        place = {name: number for number, name in enumerate(names)}
+        keyed = []
+        for row in rows.itertuples(index=False):
+            value = getattr(row, scales)
+            if row.var2 is None:
+                term = f"{own}__{'Observation' if row.var1 is None else row.var1}"
+                keyed.append((place[row.var1], place[row.var1], term, value))
+            else:
+                keyed.append((place[row.var1], place[row.var2], f"{cross}__{row.var1}.{row.var2}", value))
+        for *_, term, value in sorted(keyed, key=lambda entry: entry[:2]):
+            groups.append(group)
+            terms.append(term)
+            values.append(value)
+    return {"effect": ["ran_pars"] * len(terms), "group": groups, "term": terms, "estimate": values}
+
+
+def _modes(results: Any, alpha: float) -> dict[str, Sequence[Any]]:
+    groups, levels, terms, values, errors = [], [], [], [], []
+    for group, level, term, value, error in _blocks(results):
+        groups += [group] * len(value)
+        levels += level
+        terms += term
+        values.append(value)
+        errors.append(error)
+    estimate = np.concatenate(values) if values else np.zeros(0)
+    se = np.concatenate(errors) if errors else np.zeros(0)
+    half = t_quantile(alpha, np.full(se.size, np.inf)) * se
+    return {
+        "effect": ["ran_vals"] * len(groups),
+        "group": groups,
+        "level": levels,
+        "term": terms,
+        "estimate": estimate.tolist(),
+        "std.error": se.tolist(),
+        "conf.low": (estimate - half).tolist(),
+        "conf.high": (estimate + half).tolist(),
+    }
+
+
+def _blocks(results: Any) -> list[tuple[str, list, list[str], np.ndarray, np.ndarray]]:
+    """Group, levels, effects, modes and their conditional standard errors, effect by effect."""
+    fitted: Fitted = results.fitted
+    effects: Mapping[Any, Any] = results.random_effects
+    if not all(isinstance(part, pd.DataFrame) for part in effects.values()):
+        return _by_group(fitted, effects, results.random_effects_cov)
+    covariances = fitted.point("tidy('ran_vals')").conditional_covariances()
+    errors: dict[tuple[str, str], np.ndarray] = {}
+    # a factor's terms share a frame, under the label that has no number
+    owners = iter(results.model.model_design.groups)
+    for term, blocks in zip(fitted.labels.terms, covariances, strict=True):
+        variance = fitted.sigma2 * np.einsum("qaa->qa", blocks)
+        owner = next(owners)
+        for name, column in zip(term.effects, np.sqrt(np.maximum(variance, 0.0)).T, strict=True):
+            errors[owner, name] = column
+    return [
+        (group, frame.index.tolist(), [str(name)] * len(frame), frame[name].to_numpy(), errors[group, name])
+        for group, frame in effects.items()
+        for name in frame.columns
+    ]
+
+
+def _by_group(
+    fitted: Fitted, effects: Mapping[Any, pd.Series], covariances: Mapping[Any, pd.DataFrame]
+) -> list[tuple[str, list, list[str], np.ndarray, np.ndarray]]:
+    """Of effects that are given group by group: all effects of a group side by side."""
+    group = fitted.labels.terms[0].group if len(fitted.labels.terms) else ""
+    return [
+        (
+            group,
+            [level] * len(values),
+            [str(name) for name in values.index],
+            values.to_numpy(),
+            np.sqrt(np.maximum(np.diag(covariances[level].to_numpy()), 0.0)),
+        )
+        for level, values in effects.items()
+    ]
+
+
+def _rows(results: Any) -> pd.DataFrame:
+    fitted: Fitted = results.fitted
+    design = fitted.design
+    if design is None:
+        raise InferenceError("augment() needs the rows of the fit, and the data were removed.")
+    values = results.fittedvalues
+    if isinstance(values, pd.Series):
+        index = values.index
+    else:
+        labels = results.model.data.row_labels
+        index = pd.RangeIndex(fitted.n) if labels is None else pd.Index(labels)
+    given = np.asarray(values, dtype=np.float64)
+    resid = np.asarray(results.resid, dtype=np.float64)
+    offset = np.zeros(fitted.n) if design.offset is None else design.offset
+    weights = np.ones(fitted.n) if design.weights is None else design.weights
+    root = np.sqrt(weights)
+    return pd.DataFrame(
+        {
+            fitted.labels.response: design.y,
+            ".fitted": given,
+            ".resid": resid,
+            ".fixed": design.X @ np.where(np.isnan(fitted.beta), 0.0, fitted.beta) + offset,
+            ".mu": given,
+            ".offset": offset,
+            ".sqrtXwt": root,
+            ".sqrtrwt": root,
+            ".weights": weights,
+            ".wtres": resid * root,
+        },
+        index=index,
+    )
+
+
+def _beside(frame: pd.DataFrame, rows: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:
+    """The new columns at the rows of the data, by their labels."""
+    if len(frame) == len(rows) and frame.index.equals(rows.index):
+        used = None
+    elif len(frame) == len(rows) and isinstance(rows.index, pd.RangeIndex):
+        used, rows = None, rows.set_axis(frame.index)
+    elif frame.index.is_unique and rows.index.isin(frame.index).all():
+        used = rows.index
+    else:
+        raise DataError(
+            f"the data are {len(frame)} rows and the fit has {len(rows)}, whose labels are not all in the "
+            "index of the data; give the frame of the fit, or for new rows use predict()."
+        )
+    _check_same(frame if used is None else frame.loc[used], rows, fitted)
+    new = [name for name in rows.columns if name.startswith(".")]
+    taken = [name for name in new if name in frame.columns]
+    if taken:
+        raise DataError(f"the data have columns {', '.join(taken)} already; leave them out.")
+    right = rows[new] if used is None else rows[new].reindex(frame.index)
+    return pd.concat([frame, right], axis=1)
+
+
+def _check_same(frame: pd.DataFrame, rows: pd.DataFrame, fitted: Fitted) -> None:
+    """Refuse other data whose rows have the same labels: by the response, or by the fixed columns."""
+    response = fitted.labels.response
+    if response in frame.columns:
+        values = as_numeric(frame[response])
+        same = values is not None and np.array_equal(values, rows[response].to_numpy())
+    else:
+        design = fitted.design
+        assert design is not None
+        if fitted.coding is None:
+            return
+        try:
+            coding = fitted.coding()
+        except DataError:  # of a model of arrays
+            return
+        same = np.allclose(coding.fixed(frame), design.X, rtol=1e-12, atol=0.0)
+    if not same:
+        raise DataError(
+            f"the data are not those of the fit: {response!r} differs. For new rows use predict()."
+        )
