@@ -132,7 +132,6 @@ _ATTRIBUTES = {
     "sigma2": "it is scale",
     "vcov": "it is vcov_fe",
     "stderror": "it is bse_fe",
-    "residuals": "it is resid",
     "fitted": "it is fittedvalues",
     "fitted_values": "it is fittedvalues",
     "df_residual": "it is df_resid",

@@ -179,7 +179,6 @@ def test_attributes_of_other_software(sleepstudy):
         ("cov_re", "varcorr"),
         ("VarCorr", "varcorr"),
         ("logLik", "llf"),
-        ("residuals", "resid"),
     ]:
         with pytest.raises(AttributeError, match=rf"no attribute '{name}'; here .*{words}"):
             getattr(got, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .anova import AnovaTables
 from .comparison import VarianceTests
+from .diagnostics import Diagnostics
 from .intervals import Intervals
 from .means import MeansTables
 from .modes import ModeTables
@@ -12,5 +13,5 @@ from .prediction import Predictions
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions, ModeTables):
+class Inferences(AnovaTables, MeansTables, VarianceTests, Intervals, Predictions, ModeTables, Diagnostics):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""
