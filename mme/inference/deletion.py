@@ -20,6 +20,7 @@ from ..engine.equations.equations import Equations
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import MMEError
 from ..fit.fitted import Fitted
+from .influence import Deletions, from_cross_products, joined
 from .rows import FitRows
 from .variances import inner_directions
 
@@ -39,13 +40,13 @@ class Steps:
     theta : ndarray, shape (m, n_theta)
     sigma2 : ndarray, shape (m,)
         The residual variance that goes with them, to the same order in its logarithm.
-    remaining : ndarray, shape (m, rank + 1, rank + 1), or None
-        [X r]'V^-1 [X r] of the remaining rows, in the equations' basis; None from `by_refactoring`.
+    deletions : Deletions or None
+        Theta held; None from `by_refactoring`.
     """
 
     theta: np.ndarray
     sigma2: np.ndarray
-    remaining: np.ndarray | None
+    deletions: Deletions | None
 
 
 def has_levels_alone(rows: FitRows) -> bool:
@@ -72,7 +73,7 @@ def by_levels(fitted: Fitted, rows: FitRows, codes: np.ndarray, m: int) -> Steps
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(m + 1))
     theta = np.empty((m, eq.layout.n_theta))
-    sigma2, remaining = np.empty(m), np.empty((m, eq.p + 1, eq.p + 1))
+    sigma2, held = np.empty(m), []
     chain = _Chain(fitted, eq)
     most = max(1, _BATCH // sums.size)
     j = 0
@@ -84,9 +85,9 @@ def by_levels(fitted: Fitted, rows: FitRows, codes: np.ndarray, m: int) -> Steps
         parts = [t[None] + c for t, c in zip(total, change, strict=True)]
         count = np.diff(starts[j : stop + 1])
         theta[j:stop], sigma2[j:stop] = _steps(fitted, chain, parts, count)
-        remaining[j:stop] = parts[0]
+        held.append(from_cross_products(fitted, rows, parts[0], count))
         j = stop
-    return Steps(theta, sigma2, remaining)
+    return Steps(theta, sigma2, joined(held))
 
 
 def by_refactoring(fitted: Fitted, design: Design, codes: np.ndarray, m: int) -> tuple[Steps, dict[int, str]]:
@@ -274,10 +275,12 @@ class _Sums:
         A, B = self.A[level], self.B[level]
         left_A = np.where(whole[:, None, None], 0.0, A - dA)
         left_B = np.where(whole[:, None, None], 0.0, B - dB)
+        first = np.flatnonzero(np.diff(deletion, prepend=-1))  # pairs are in the order of deletions
         out = []
         for before, after in zip(self._of(A, B), self._of(left_A, left_B), strict=True):
             change = np.zeros((m, *before.shape[1:]))
-            np.add.at(change, deletion, after - before)
+            if first.size:
+                change[deletion[first]] = np.add.reduceat(after - before, first, axis=0)
             out.append(change)
         out[0] -= _summed(codes, m, v, v, w)
         return out
@@ -287,15 +290,16 @@ class _Sums:
         joint = np.linalg.solve(np.eye(k) + A @ self.D, np.concatenate([A, B], axis=2))
         G, h = joint[:, :, :k], joint[:, :, k:]
         G = 0.5 * (G + G.transpose(0, 2, 1))
-        Eh = np.einsum("iab,lbx->liax", self.E, h)
-        GE = np.einsum("lab,ibc->liac", G, self.E)
-        GEh = np.einsum("lab,libx->liax", G, Eh)
+        Eh = np.matmul(self.E, h[:, None])
+        GE = np.matmul(G[:, None], self.E)
+        GEh = np.matmul(G[:, None], Eh)
+        flat = (*GE.shape[:2], k * k)
         return [
             -np.matmul(B.transpose(0, 2, 1), self.D @ h),
-            np.einsum("lax,liay->lixy", h, Eh),
-            np.einsum("liax,ljay->lijxy", Eh, GEh),
+            np.matmul(h[:, None].transpose(0, 1, 3, 2), Eh),
+            np.matmul(Eh[:, :, None].transpose(0, 1, 2, 4, 3), GEh[:, None]),
             np.einsum("liaa->li", GE),
-            np.einsum("liab,ljba->lij", GE, GE),
+            np.matmul(GE.reshape(flat), GE.transpose(0, 1, 3, 2).reshape(flat).transpose(0, 2, 1)),
         ]
 
 
@@ -328,19 +332,22 @@ def _steps(
         told = (lam[:, 0] > _TOLD * lam[:, -1]) & (nu > 0)
     lam, nu = np.where(told[:, None], lam, np.nan), np.where(told, nu, np.nan)
     root = P / np.sqrt(lam)[:, None, :]  # root root' = (X'V^-1 X)^-1
-    step = np.einsum("map,mbp,mb->ma", root, root, S[:, :p, p])
+    inverse = np.matmul(root, root.transpose(0, 2, 1))
+    step = np.matmul(inverse, S[:, :p, p:])[:, :, 0]
     c = np.concatenate([-step, np.ones((len(S), 1))], axis=1)
-    r2 = np.einsum("mx,mxy,my->m", c, S, c)
+    r2 = np.sum(c * np.matmul(S, c[:, :, None])[:, :, 0], axis=1)
     sigma2 = np.where(r2 > 0.0, r2, np.nan) / nu
-    mixed = np.einsum("mxp,mixy,my->mip", root, moments[:, :, :p], c)
-    slope = np.einsum("mx,mixy,my->mi", c, moments, c)
-    curve = np.einsum("mx,mijxy,my->mij", c, crossed, c)
+    along = np.matmul(moments, c[:, None, :, None])[..., 0]
+    mixed = np.matmul(along[:, :, :p], root)
+    slope = np.sum(along * c[:, None], axis=2)
+    curve = np.sum(np.matmul(crossed, c[:, None, None, :, None])[..., 0] * c[:, None, None], axis=3)
     g = single - slope / sigma2[:, None]
     traces = double
     if fitted.reml and p:
-        half = np.einsum("mxp,mixy,myq->mipq", root, moments[:, :, :p, :p], root)
-        traces = traces - 2.0 * np.einsum("mxp,mijxy,myp->mij", root, crossed[:, :, :, :p, :p], root)
-        traces = traces + np.einsum("mipq,mjqp->mij", half, half)
+        half = np.matmul(np.matmul(root[:, None].transpose(0, 1, 3, 2), moments[:, :, :p, :p]), root[:, None])
+        inner = np.sum(crossed[:, :, :, :p, :p] * inverse[:, None, None], axis=(3, 4))
+        flat = half.reshape(*half.shape[:2], p * p)
+        traces = traces - 2.0 * inner + np.matmul(flat, flat.transpose(0, 2, 1))
         g = g - np.einsum("mipp->mi", half)
     traces = 0.5 * (traces + traces.transpose(0, 2, 1))
     size = slope.shape[1]

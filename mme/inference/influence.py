@@ -15,7 +15,8 @@ so that matrices are of the order of the effects that are touched.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +33,11 @@ from .rows import FitRows, check_scale
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["Deletions", "check_estimate", "from_cross_products", "of_cases", "of_groups"]
+__all__ = ["Deletions", "check_estimate", "from_cross_products", "joined", "of_cases", "of_groups"]
 
 _LOST = 1e-9  # share of a combination of fixed effects' information that must be left
 _ALONE = 1e-10  # 1 - leverage below which a row is fitted whatever its response is
+_BATCH = 4_000_000  # numbers that one batch of cross-products may hold
 _WHOLE = 3_000  # columns of the rest up to which all of the inverse is kept
 
 
@@ -128,12 +130,21 @@ def of_groups(fitted: Fitted, rows: FitRows, codes: np.ndarray, m: int) -> Delet
     root = rows.inverse.root
     S = np.zeros((p + 1, p + 1))
     S[:p, :p], S[p, p] = root.T @ root, rows.point.r2()
-    remaining = np.empty((m, p + 1, p + 1))
+    batch, held = max(1, _BATCH // (p + 1) ** 2), []
     with single_threaded_blas():
         block = _Block(eq, rows.inverse)
-        for j in range(m):
-            remaining[j] = S - _share(rows, block, order[starts[j] : starts[j + 1]])
-    return from_cross_products(fitted, rows, remaining, np.diff(starts))
+        for first in range(0, m, batch):
+            some = range(first, min(first + batch, m))
+            remaining = np.array([S - _share(rows, block, order[starts[j] : starts[j + 1]]) for j in some])
+            count = np.diff(starts[first : some.stop + 1])
+            held.append(from_cross_products(fitted, rows, remaining, count))
+    return joined(held)
+
+
+def joined(parts: Sequence[Deletions]) -> Deletions:
+    """Deletions one after another."""
+    own = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Deletions)}
+    return Deletions(**{**own, "se": parts[0].se})
 
 
 def from_cross_products(fitted: Fitted, rows: FitRows, remaining: np.ndarray, count: np.ndarray) -> Deletions:
@@ -147,10 +158,10 @@ def from_cross_products(fitted: Fitted, rows: FitRows, remaining: np.ndarray, co
     lam, P = np.linalg.eigh(A)
     told = np.all(lam > _LOST, axis=1)
     lam = np.where(told[:, None], lam, np.nan)
-    v = np.einsum("map,ma->mp", P, remaining[:, :p, p] @ Ri)
+    v = np.matmul((remaining[:, :p, p] @ Ri)[:, None], P)[:, 0]
     # -change in those coordinates and those of the eigenvectors
     step = v / lam
-    change = -np.einsum("map,mp->ma", P, step)
+    change = -np.matmul(P, step[:, :, None])[:, :, 0]
     nu = fitted.nu - count.astype(np.float64)
     nu = np.where(told & (nu > 0), nu, np.nan)
     r2 = remaining[:, p, p] - np.sum(v * step, axis=1)

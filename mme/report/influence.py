@@ -13,7 +13,7 @@ import pandas as pd
 from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
 from ..inference.deletion import Steps, by_levels, by_refactoring, has_levels_alone
-from ..inference.influence import Deletions, check_estimate, from_cross_products, of_cases, of_groups
+from ..inference.influence import Deletions, check_estimate, of_cases, of_groups
 from ..inference.rows import design_of, fit_rows
 
 __all__ = ["Influence", "influence_of", "row_index"]
@@ -189,8 +189,8 @@ def influence_of(fitted: Fitted, by: Any) -> Influence:
     count = np.bincount(codes[codes >= 0], minlength=m)
     if has_levels_alone(rows):
         steps = by_levels(fitted, rows, codes, m)
-        assert steps.remaining is not None
-        deletions = from_cross_products(fitted, rows, steps.remaining, count)
+        assert steps.deletions is not None
+        deletions = steps.deletions
     else:
         deletions = of_groups(fitted, rows, codes, m)
     frame = pd.DataFrame({"n": count, **_columns(deletions)}, index=levels)

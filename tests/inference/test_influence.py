@@ -11,7 +11,7 @@ from problems import PROBLEMS, build
 from mme.engine.equations.design import Design, RandomTerm
 from mme.exceptions import OptionError
 from mme.inference.deletion import by_levels, by_refactoring, has_levels_alone
-from mme.inference.influence import from_cross_products, of_cases, of_groups
+from mme.inference.influence import of_cases, of_groups
 from mme.inference.residuals import KINDS, check_kind, residuals
 from mme.inference.rows import fit_rows
 
@@ -93,9 +93,7 @@ def test_deletions_given_theta(name, reml):
         for j in {0, m // 2, m - 1}:
             _agrees(groups, j, dense, codes == j, fitted.sigma2, reml)
         if has_levels_alone(rows):
-            steps = by_levels(fitted, rows, codes, m)
-            count = np.bincount(codes[codes >= 0], minlength=m)
-            same = from_cross_products(fitted, rows, steps.remaining, count)
+            same = by_levels(fitted, rows, codes, m).deletions
             for field in ("change", "sigma2", "cooks", "mdffits", "covratio", "covtrace"):
                 np.testing.assert_allclose(getattr(same, field), getattr(groups, field), rtol=1e-7, atol=1e-9)
 
@@ -163,7 +161,10 @@ def test_many_deletions_come_in_batches(monkeypatch):
     monkeypatch.setattr("mme.inference.deletion._BATCH", 1_000)
     pieces = by_levels(fitted, rows, codes, design.n)
     np.testing.assert_allclose(pieces.theta, whole.theta, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(pieces.remaining, whole.remaining, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(pieces.deletions.change, whole.deletions.change, rtol=0, atol=1e-11)
+    monkeypatch.setattr("mme.inference.influence._BATCH", 30)
+    groups = of_groups(fitted, rows, codes, design.n)
+    np.testing.assert_allclose(groups.change, whole.deletions.change, rtol=0, atol=1e-11)
 
 
 def test_theta_at_the_boundary_stays_there():
