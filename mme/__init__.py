@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import exceptions
+from . import exceptions, plot
 from .lmm.model import LinearMixedModel, lmer
 
 if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
@@ -31,6 +31,7 @@ __all__ = [
     "install",
     "lmer",
     "mixedlm",
+    "plot",
     "preflight",
     "uninstall",
 ]

@@ -13,6 +13,7 @@ from ..inference.collinearity import inflation
 from ..inference.residuals import residuals
 from ..inference.rows import fit_rows
 from ..inference.scaled import Scaled, check_draws, scaled_residuals
+from ..plot.pictures import Pictures
 from .influence import Influence, influence_of, row_index
 
 __all__ = ["Diagnostics", "PITResiduals"]
@@ -200,6 +201,11 @@ class Diagnostics:
         rng = np.random.default_rng(seed)
         scaled = scaled_residuals(fitted, draws, rng, random_effects, bool(rotate))
         return PITResiduals(scaled, row_index(fitted), draws, rotate or random_effects == "conditional")
+
+    @property
+    def plot(self) -> Pictures:
+        """Pictures: ``plot()`` or ``plot.check()``, ``plot.caterpillar()`` and others, as in `mme.plot`."""
+        return Pictures(self)  # type: ignore[arg-type]  # with what the other classes give results
 
     def vif(self) -> pd.DataFrame:
         """Generalized variance inflation factors of the fixed part's terms, as R's ``car::vif``.
