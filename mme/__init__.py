@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import exceptions
+from . import exceptions, plot
 from .hints import function_hint
 from .lmm.model import LinearMixedModel, lmer
 from .lmm.results import LinearMixedModelResults
@@ -37,6 +37,7 @@ __all__ = [
     "lmer",
     "load",
     "mixedlm",
+    "plot",
     "preflight",
     "save",
     "table",

@@ -20,6 +20,7 @@ ROOMS = [
     "facade",  # statsmodels' door
     "lmm",  # lme4's door
     "report",
+    "plot",
     "inference",
     "fit",
     "formula",

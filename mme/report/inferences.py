@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .anova import AnovaTables
 from .comparison import VarianceTests
+from .diagnostics import Diagnostics
 from .effects import MarginalEffects
 from .intervals import Intervals
 from .means import MeansTables
@@ -22,6 +23,7 @@ class Inferences(
     Intervals,
     Predictions,
     ModeTables,
+    Diagnostics,
     TidyTables,
     MarginalEffects,
     HelpfulNames,

@@ -367,7 +367,7 @@ class LoadedResults(Inferences, Artifacts):
                     total = total + _contribution(term, modes, new_levels)
         return pd.Series(total, index=rows.index, name=self.response)
 
-    def get_prediction(
+    def get_prediction(  # type: ignore[override]  # there are no rows: less can be asked for
         self,
         data: Any,
         random_effects: bool = False,

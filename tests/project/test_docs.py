@@ -10,8 +10,10 @@ from support import HERE
 ROOT = HERE.parent
 
 
-@pytest.mark.parametrize("page", ["intervals"])
+@pytest.mark.parametrize("page", ["intervals", "diagnostics"])
 def test_python_blocks_run(page, monkeypatch):
+    if page == "diagnostics":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra 'plot')").use("Agg")
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
     assert blocks
