@@ -13,22 +13,13 @@ from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
 from ..inference.robust import sandwich_basis
 from ..inference.tails import f_tail
 from .hypotheses import hypothesis
+from .reported import Reported
 
 __all__ = ["CoefficientTables", "coef_table", "contrast_table"]
 
 
-class CoefficientTables:
+class CoefficientTables(Reported):
     """What results of both doors say of their fixed effects."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
-
-    @property
-    def _small_sample(self) -> dict[str, Any]:
-        """What was computed for tables before: arrays, no data."""
-        return self.__dict__.setdefault("_small_sample_pieces", {})
 
     def coef_table(
         self,

@@ -13,17 +13,13 @@ from ..fit.fitted import Fitted
 from ..inference.comparison import Compared, compare_models, description
 from ..inference.ranova import random_effects_tests
 from ..inference.variance_tests import variance_test
+from .reported import Reported
 
 __all__ = ["VarianceTests", "compare", "ranova_table", "variance_table"]
 
 
-class VarianceTests:
+class VarianceTests(Reported):
     """What results of both doors say of whether their variances are zero."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
 
     def ranova(self, reduce_terms: bool = True) -> pd.DataFrame:
         """Likelihood ratio tests of the random terms, as lmerTest's ``ranova``.

@@ -15,17 +15,13 @@ from ..inference.rows import fit_rows
 from ..inference.scaled import Scaled, check_draws, scaled_residuals
 from ..plot.pictures import Pictures
 from .influence import Influence, influence_of, row_index
+from .reported import Reported
 
 __all__ = ["Diagnostics", "PITResiduals"]
 
 
-class Diagnostics:
+class Diagnostics(Reported):
     """What results of both doors say of how the model fits its rows; no refits."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
 
     def residuals(self, kind: str = "raw") -> pd.Series:
         """Residuals.

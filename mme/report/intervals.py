@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ..engine.runtime.scipys import special
-from ..fit.fitted import Fitted
 from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha
 from ..inference.delta import Delta, delta_rule, joint_covariance
@@ -17,19 +16,15 @@ from ..inference.explained import shares_of
 from ..inference.parameters import Values, check_option, estimates
 from ..inference.variance_table import variance_rows
 from .confidence import ProfileResult, names_of, plain, profile_result
+from .reported import Reported
 
 __all__ = ["Intervals"]
 
 _METHODS = ("delta", "boot")
 
 
-class Intervals:
+class Intervals(Reported):
     """Intervals that results of both doors have."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
 
     def r2(
         self, method: str | None = None, alpha: float = 0.05, n_boot: int = 500, seed: int = 0

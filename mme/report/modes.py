@@ -13,17 +13,13 @@ from ..fit.fitted import Fitted
 from ..inference.coefficients import check_alpha
 from ..inference.modes import mode_errors
 from ..inference.tails import t_quantile
+from .reported import Reported
 
 __all__ = ["ModeTables", "ranef_table"]
 
 
-class ModeTables:
+class ModeTables(Reported):
     """What results of both doors say of their random effects."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
 
     def ranef_table(
         self,

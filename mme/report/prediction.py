@@ -18,6 +18,7 @@ from ..formula.newdata import NewRows
 from ..inference.coefficients import check_alpha, inference_basis
 from ..inference.prediction import PredictedRows, linear_predictor, prediction_error, prior_variances
 from ..inference.tails import t_quantile
+from .reported import Reported
 
 __all__ = ["Prediction", "Predictions", "predict"]
 
@@ -25,17 +26,8 @@ _NEW = ("population", "error", "missing")
 _MISSING = -2  # code of a missing label; -1 is a level that the fit did not have
 
 
-class Predictions:
+class Predictions(Reported):
     """What results of both doors predict."""
-
-    @property
-    def fitted(self) -> Fitted:
-        """The estimate with its labels."""
-        raise NotImplementedError
-
-    @property
-    def _small_sample(self) -> dict[str, Any]:
-        raise NotImplementedError
 
     def get_prediction(
         self,
