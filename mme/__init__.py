@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
     from .report.artifact import save
+    from .report.comparison import compare
     from .report.loaded import load
     from .report.side_by_side import table
 
@@ -29,6 +30,7 @@ __all__ = [
     "MixedLM",
     "MixedLMParams",
     "VCSpec",
+    "compare",
     "data_path",
     "exceptions",
     "install",
@@ -46,6 +48,7 @@ _LATE = {
     "MixedLM": "facade.model",
     "MixedLMParams": "facade.design.params",
     "VCSpec": "facade.design.components",
+    "compare": "report.comparison",
     "install": "facade.install",
     "uninstall": "facade.install",
     "load": "report.loaded",

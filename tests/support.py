@@ -69,6 +69,13 @@ def unbalanced_reference() -> dict[str, dict]:
 
 
 @cache
+def read_reference(name: str) -> dict[str, dict]:
+    """Models of a file of tests/reference by name."""
+    with open(HERE / "reference" / f"{name}.json") as file:
+        return json.load(file)["models"]
+
+
+@cache
 def small_sample_reference() -> dict[str, dict]:
     """Models of tests/reference/smallsample.json by name."""
     with open(HERE / "reference" / "smallsample.json") as file:

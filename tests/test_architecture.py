@@ -67,6 +67,7 @@ PANDAS = {
     "facade.design.lookup",
     "facade.design.vc_formula",
     "facade.releases",
+    "facade.results.blups",
     "facade.results.results",
     "facade.results.summary",
     "lmm.results",

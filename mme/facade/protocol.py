@@ -34,6 +34,7 @@ class MixedModel(Protocol):
     k_vc: int
     n_groups: int
     group_name: str
+    group_labels: list
     use_sqrt: bool
     reml: bool
     fe_pen: FixedPenalty | None

@@ -6,9 +6,9 @@ works for both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -99,6 +99,11 @@ class Fitted:
         How the formula made the columns of X; it raises DataError where there was no formula.
     occurrences : callable -> Occurrences, or None
         Levels of the formula's factors in the rows.
+    modes : callable -> list of ndarray, shapes (q_t, k_t), or None
+        Conditional modes of the design's terms.
+    row_labels : callable -> index of the rows, or None
+    effect_labels : callable -> list of (levels, effects), or None
+        Names of each of a term's random effects, level by level: objects, shapes (q_t k_t,).
     """
 
     labels: Labels
@@ -118,6 +123,9 @@ class Fitted:
     restriction: str = ""
     coding: Callable[[], Coding] | None = None
     occurrences: Callable[[], Occurrences] | None = None
+    modes: Callable[[], Sequence[np.ndarray]] | None = None
+    row_labels: Callable[[], Any] | None = None
+    effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None
 
     @classmethod
     def of(
@@ -126,6 +134,8 @@ class Fitted:
         labels: Labels,
         coding: Callable[[], Coding] | None = None,
         occurrences: Callable[[], Occurrences] | None = None,
+        row_labels: Callable[[], Any] | None = None,
+        effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None,
     ) -> Fitted:
         """A fit of the engine with labels."""
         return cls(
@@ -145,6 +155,9 @@ class Fitted:
             monte_carlo=fit.monte_carlo,
             coding=coding,
             occurrences=occurrences,
+            modes=lambda: fit.u,
+            row_labels=row_labels,
+            effect_labels=effect_labels,
         )
 
     @property

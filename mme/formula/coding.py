@@ -195,12 +195,15 @@ class Coding:
         """
         return _matrix(self.fixed_columns, self._rows(data))
 
-    def random(self, data: object) -> tuple[NewTerm, ...]:
+    def random(self, data: object, labels: Sequence[bool] | None = None) -> tuple[NewTerm, ...]:
         """Codes and columns of the random terms, in the order of the design.
 
         Parameters
         ----------
         data : NewRows, DataFrame, or anything `rows` takes, n rows
+        labels : sequence of bool, optional
+            Whether the labels of each term are looked at, by default those of all; -1 are the codes of the
+            others.
 
         Returns
         -------
@@ -217,9 +220,11 @@ class Coding:
         matrices: dict[int, np.ndarray] = {}
         factors: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray | None]] = {}
         out = []
-        for term in self.random_terms:
-            names = term.group.columns
-            if names not in factors:
+        for t, term in enumerate(self.random_terms):
+            names = term.group.columns if labels is None or labels[t] else ()
+            if not names:
+                factors[names] = np.full(rows.n, -1), None
+            elif names not in factors:
                 missing = rows.missing_rows(names)
                 factors[names] = term.group.codes([rows.column(name) for name in names], missing), missing
             columns = None

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from ..engine.runtime.scipys import special
 from ..exceptions import OptionError
 from .tails import t_quantile, t_two_sided
 

@@ -82,6 +82,9 @@ def detached(basis: Basis, cache: MutableMapping[str, Any] | None = None) -> Det
         record=None,
         coding=None,
         occurrences=None,
+        modes=None,
+        row_labels=None,
+        effect_labels=None,
     )
     own = {f.name: getattr(basis, f.name) for f in fields(basis)}
     return Detached(**{**own, "fitted": light}, dropped=aliases(fitted, cache))

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..exceptions import OptionError
+from ..engine.runtime.memory import available_memory
+from ..exceptions import MemoryEstimateError, OptionError
 
-__all__ = ["ContrastFamily", "family_of"]
+__all__ = ["ContrastFamily", "check_room", "family_of"]
 
 _NAMED = ("pairwise", "trt.vs.ctrl", "consec", "poly")
 _ALIASES = {
@@ -90,6 +91,22 @@ def family_of(method: Any, labels: Sequence[str], levels: Sequence[Any], ref: An
     others = [j for j in range(k) if j != control]
     rows = (unit[others] - unit[control]).reshape(-1, k)
     return ContrastFamily(tuple(f"{shown[j]} - {shown[control]}" for j in others), rows, "mvt")
+
+
+def check_room(method: Any, means: int, width: int) -> None:
+    """Refuse all differences of so many means, as rows of some width, that they would not fit in memory.
+
+    Raises
+    ------
+    MemoryEstimateError
+    """
+    count = means * (means - 1) / 2
+    if isinstance(method, str) and _word(method) == "pairwise":
+        if 8.0 * count * (2 * means + 3 * width) > available_memory():
+            raise MemoryEstimateError(
+                f"{means} means have {count:.0f} differences, which would not fit in memory. Choose levels "
+                "with at={'name': [levels]}, or compare with a control: method='trt.vs.ctrl'."
+            )
 
 
 def _word(method: str) -> str:

@@ -19,6 +19,7 @@ from ..exceptions import InferenceError, MemoryEstimateError, OptionError
 from ..fit.fitted import Fitted
 from ..formula.coding import Coding, Variable
 from ..formula.parse import column_in
+from .nesting import Nesting, nesting_of
 
 __all__ = ["Grid", "averages", "check_names", "check_weights", "combinations_of", "reference_grid", "slopes"]
 
@@ -40,6 +41,8 @@ class Grid:
     fitted : Fitted
     two_valued : dict of str to ndarray of bool, shape (n,)
         Numeric variables with two values, which count as levels: whether each row has the greater one.
+    nested : Nesting
+        Factors that are nested in others.
     """
 
     variables: tuple[Variable, ...]
@@ -47,6 +50,7 @@ class Grid:
     coding: Coding
     fitted: Fitted
     two_valued: Mapping[str, np.ndarray]
+    nested: Nesting
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class Grid:
         return np.ones((1, len(self.coding.x_names)))
 
     def counts(self) -> np.ndarray:
-        """Rows of the data in every cell, or their prior weights, shape `shape`; covariates do not matter.
+        """Rows of the data in every cell, shape `shape`; covariates do not matter.
 
         Raises
         ------
@@ -89,7 +93,9 @@ class Grid:
         sizes = []
         for variable, values in zip(self.variables, self.values, strict=True):
             greater = self.two_valued.get(variable.name)
-            levels = variable.levels if greater is None else [variable.low, variable.high]
+            levels = variable.levels
+            if greater is not None and {*values} <= {variable.low, variable.high}:
+                levels = [variable.low, variable.high]
             if levels is None:
                 sizes.append(1)
                 continue
@@ -100,11 +106,32 @@ class Grid:
             cell += step * codes
             step *= len(values)
             sizes.append(len(values))
-        weights = fitted.design.weights
-        counted = np.bincount(
-            cell[inside], None if weights is None else np.asarray(weights)[inside], minlength=step
-        )
+        counted = np.bincount(cell[inside], minlength=step)
         return np.broadcast_to(counted.reshape(sizes, order="F"), self.shape).astype(np.float64)
+
+    def possible(self) -> np.ndarray:
+        """Whether a cell makes sense: levels of nested factors with those that they are in; shape `shape`."""
+        out = np.ones(self.shape, dtype=bool)
+        for inner, outer in self.nested.items():
+            for other, places in outer.items():
+                a, b = self.names.index(inner), self.names.index(other)
+                known = [self.variables[axis].levels or [] for axis in (a, b)]
+                own, theirs = (
+                    np.array([levels.index(v) for v in self.values[axis]])
+                    for axis, levels in zip((a, b), known, strict=True)
+                )
+                match = places[own][:, None] == theirs
+                shape = [1] * len(self.shape)
+                shape[a], shape[b] = len(own), len(theirs)
+                out &= (match if a < b else match.T).reshape(shape)
+        return out
+
+    def with_outer(self, names: Sequence[str]) -> list[str]:
+        """Variables, and those that they are nested in."""
+        out = list(names)
+        for name in out:
+            out += [other for other in self.nested.get(name, ()) if other not in out]
+        return out
 
     @property
     def offset(self) -> float:
@@ -128,7 +155,7 @@ def reference_grid(
     at : mapping of str to value or list, optional
         Values in place of the mean of a covariate, or of all levels of a factor.
     spread : bool
-        Covariates at their mean less and plus one in place of the mean.
+        Covariates at their mean less and plus one, or less where the data end, in place of the mean.
 
     Notes
     -----
@@ -164,7 +191,7 @@ def reference_grid(
             f"the reference grid has {cells:.3g} cells, the product of the levels of {listed}, and would not "
             "fit in memory. at={'name': [levels]} leaves levels out."
         )
-    return Grid(coding.variables, values, coding, fitted, two_valued)
+    return Grid(coding.variables, values, coding, fitted, two_valued, nesting_of(coding, fitted))
 
 
 def _two_valued(coding: Coding, fitted: Fitted) -> dict[str, np.ndarray]:
@@ -215,7 +242,11 @@ def _values(variable: Variable, given: Mapping[str, Any], spread: bool) -> list:
                 f"at={{{name!r}: [...]}}."
             )
         return list(variable.levels)
-    return [variable.mean - 1.0, variable.mean + 1.0] if spread else [variable.mean]
+    if not spread:
+        return [variable.mean]
+    # as R's joint_tests, but where the data are: functions of the formula may be defined nowhere else
+    step = min(1.0, variable.mean - variable.low, variable.high - variable.mean) or 1.0
+    return [variable.mean - step, variable.mean + step]
 
 
 def _level(value: Any, variable: Variable) -> Any:
@@ -306,7 +337,7 @@ def combinations_of(grid: Grid, names: Sequence[str]) -> list[np.ndarray]:
 
 def averages(
     grid: Grid, rows: np.ndarray, names: Sequence[str], weights: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means over the cells that have the same values of some variables.
 
     Parameters
@@ -323,6 +354,8 @@ def averages(
         Combinations as `combinations_of` orders them.
     empty : ndarray of bool, shape (combinations,)
         Without rows in the data to weigh by; zero in `means`.
+    there : ndarray of bool, shape (combinations,)
+        Whether a combination makes sense, where factors are nested.
     """
     axes = [grid.names.index(name) for name in names]
     others = [axis for axis in range(len(grid.shape)) if axis not in axes]
@@ -334,16 +367,15 @@ def averages(
         return values.transpose(order).reshape((kept, -1), order="F")
 
     cells = arranged(np.arange(prod(grid.shape)).reshape(grid.shape, order="F"))
-    share = np.full(cells.shape, 1.0 / cells.shape[1])
-    empty = np.zeros(kept, dtype=bool)
+    possible = arranged(grid.possible())
+    weight = possible.astype(np.float64)
     if weights != "equal":
-        counted = arranged(grid.counts())
+        weight = arranged(grid.counts())
         if weights == "proportional":
-            counted = np.broadcast_to(counted.sum(axis=0), counted.shape)
-        total = counted.sum(axis=1, keepdims=True)
-        empty = total[:, 0] == 0.0
-        share = counted / np.where(total > 0.0, total, 1.0)
-    return np.einsum("kc,kcp->kp", share, rows[cells]), empty
+            weight = weight.sum(axis=0) * possible
+    total = weight.sum(axis=1, keepdims=True)
+    share = weight / np.where(total > 0.0, total, 1.0)
+    return np.einsum("kc,kcp->kp", share, rows[cells]), total[:, 0] == 0.0, np.any(possible, axis=1)
 
 
 def slopes(grid: Grid, name: str) -> np.ndarray:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.covariance.structure import triangular
 from ..engine.direct.hessian import SecondDerivatives, traces_of
 from ..engine.equations.equations import Equations
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from .degrees import SmallSample, sample_at, satterthwaite
+from .moves import moved
 from .variances import Around, InnerCovariance, expected_covariance, inner_directions, observed_covariance
 
 __all__ = ["StochasticSample", "stochastic_sample"]
@@ -86,14 +86,14 @@ def stochastic_sample(
     with single_threaded_blas():
         point = fitted.iterative_point(what, _PROBES)
         here, second = sample_at(fitted, point, information)
-        moved = []
+        others = []
         for other in _moved(fitted, point.equations, here.parameters):
             around = other.iterative_point(what, _PROBES)
             sigma2 = around.r2() / fitted.nu
-            moved.append(sample_at(replace(other, sigma2=sigma2), around, information)[0])
+            others.append(sample_at(replace(other, sigma2=sigma2), around, information)[0])
         jackknife = _left_out(fitted, point, second, information, point.trace_samples())
     cache[information] = StochasticSample(
-        here.unit, here.sigma2, here.half, here.inner, here.parameters, jackknife, tuple(moved)
+        here.unit, here.sigma2, here.half, here.inner, here.parameters, jackknife, tuple(others)
     )
     return cache[information]
 
@@ -111,18 +111,7 @@ def _moved(fitted: Fitted, eq: Equations, parameters: InnerCovariance) -> list[F
     for length, direction in zip(s, V, strict=True):
         if length * length <= _SMALL * float(s @ s):
             continue
-        step = length * direction * unit
-        lams = []
-        for t, (place, lam) in enumerate(zip(eq.layout.places, fitted.lam, strict=True)):
-            R = eq.term_basis(t)
-            inner = R @ lam
-            D = inner @ inner.T
-            for (a, b), e in zip(place.entries, step[place.theta], strict=True):
-                D[a, b] += e
-                D[b, a] = D[a, b]
-            w, U = np.linalg.eigh(D)
-            lams.append(triangular(np.linalg.solve(R, U * np.sqrt(np.maximum(w, 0.0)))))
-        out.append(replace(fitted, lam=tuple(lams)))
+        out.append(moved(fitted, eq, length * direction * unit))
     return out
 
 

@@ -139,6 +139,8 @@ def type_two(R: np.ndarray, own: np.ndarray, above: np.ndarray) -> np.ndarray:
     own, above : ndarray of int
         Columns of the term, and of those that contain it.
     """
+    if not above.size:  # the last ones: their coefficients alone
+        return np.eye(len(R))[own]
     rest = np.setdiff1d(np.arange(len(R)), np.concatenate([own, above]))
     order = np.concatenate([rest, own, above])
     reordered: np.ndarray = np.linalg.qr(R[:, order]).R

@@ -39,6 +39,9 @@ __all__ = [
 ]
 
 _FLAT = 1e-8  # eigenvalue of the Hessian (unit diagonal) from which a direction counts as curved
+_TOLD = (
+    1e-5  # change along a flat direction, over the standard error, up to which an entry is told all the same
+)
 _BLIND = 1e-8  # the same where a quadratic form in the inverse must not be left to rounding
 
 
@@ -68,11 +71,17 @@ class VarianceCovariance:
     estimate : ndarray, shape (m + 1,)
         Free entries of sigma2 D of every term, in the order of theta; sigma2 last.
     covariance : ndarray, shape (m + 1, m + 1)
-        Zero for entries that do not move along the boundary; NaN where the likelihood is flat.
+        Zero for entries that do not move along the boundary; NaN for those that the likelihood does not tell.
+    told : ndarray, shape (m + 1, m + 1)
+        `covariance` along the directions that the data tell, without NaN.
+    blind : ndarray, shape (m + 1, f)
+        The other directions, as in `InnerCovariance`.
     """
 
     estimate: np.ndarray
     covariance: np.ndarray
+    told: np.ndarray
+    blind: np.ndarray
 
     @property
     def se(self) -> np.ndarray:
@@ -202,10 +211,12 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
         D[place.theta] = [own[a, b] for a, b in place.entries]
     G = np.zeros((m + 1, m + 1))
     G[:m, :m], G[:m, m], G[m, m] = s2 * back, D, 1.0
-    covariance = G @ inner.covariance @ G.T
-    if inner.blind.size:
-        covariance = np.full(covariance.shape, np.nan)
-    return VarianceCovariance(np.r_[s2 * D, s2], 0.5 * (covariance + covariance.T))
+    told = G @ inner.covariance @ G.T
+    told, blind = 0.5 * (told + told.T), G @ inner.blind
+    covariance = told.copy()
+    unknown = np.any(np.abs(blind) > _TOLD * np.sqrt(np.diag(told))[:, None], axis=1)
+    covariance[unknown, :] = covariance[:, unknown] = np.nan
+    return VarianceCovariance(np.r_[s2 * D, s2], covariance, told, blind)
 
 
 class _Free:

@@ -5,9 +5,10 @@ Everything that costs more than a look-up is computed when first asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..inference.variances import variance_covariance
 from ..report.artifact import Artifacts
+from ..report.confidence import BootstrapResult, bootstrap_result, confidence_intervals
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
@@ -154,23 +156,80 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         """Satterthwaite's degrees of freedom of the fixed effects, shape (p,): `coef_table`'s."""
         return self.coef_table()["df"].rename("df")
 
-    def conf_int(self, alpha: float = 0.05, ddf: str | None = None) -> pd.DataFrame:
-        """Confidence intervals of the fixed effects, shape (p, 2).
+    def conf_int(
+        self,
+        alpha: float = 0.05,
+        ddf: str | None = None,
+        *,
+        method: str = "wald",
+        parm: Any = None,
+        reml: bool = False,
+        n_boot: int = 500,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Confidence intervals.
 
         Parameters
         ----------
         alpha : float
             One less the level.
         ddf : str, optional
-            Degrees of freedom, as in `coef_table`: Satterthwaite's by default.
+            Degrees of freedom of Wald intervals of fixed effects, as in `coef_table`: Satterthwaite's by
+            default.
+        method : {"wald", "profile", "boot"}
+            "wald": estimate and standard error, of variances on the logarithm and of correlations on Fisher's
+            z; "profile": profile likelihood of the ML fit, as lme4's `confint`; "boot": percentiles of a
+            parametric bootstrap.
+        parm : str or sequence of str, optional
+            Fixed effects by their names, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``,
+            ``"sigma"``; ``"beta_"`` stands for all fixed effects, ``"theta_"`` for all others.  By default
+            the fixed effects for "wald", else all.
+        reml : bool
+            Profile the restricted likelihood, which knows variances alone; with few groups its intervals
+            cover better than those of ML.
+        n_boot, seed : int
+            Of the bootstrap.
 
         Returns
         -------
         pandas.DataFrame
-            Columns 0 and 1, as statsmodels'.
+            Columns 0 and 1, as statsmodels'.  ``attrs["notes"]`` says what a reader should know.
+
+        Raises
+        ------
+        OptionError
+            An unknown name or method, an `alpha` outside of (0, 1).
+        InferenceError
+            What this fit cannot give.
         """
-        table = self.coef_table(ddf=ddf, alpha=alpha)[["lower", "upper"]]
-        return table.set_axis(pd.RangeIndex(2), axis=1)
+        return confidence_intervals(
+            self.fitted,
+            method,
+            parm,
+            alpha,
+            ddf=ddf,
+            reml=reml,
+            n_boot=n_boot,
+            seed=seed,
+            cache=self._small_sample,
+        )
+
+    def bootstrap(self, n_boot: int = 500, seed: int = 0) -> BootstrapResult:
+        """Parametric bootstrap: responses drawn from the fitted model, each fitted again.
+
+        Parameters
+        ----------
+        n_boot : int
+            Responses.
+        seed : int
+
+        Returns
+        -------
+        BootstrapResult
+            ``draws`` (a row per fit, a column per parameter), ``conf_int(alpha, f)``, ``failures``,
+            ``singular``.
+        """
+        return bootstrap_result(self.fitted, n_boot, seed)
 
     # -- variances ----------------------------------------------------------------------------------------
 
@@ -189,8 +248,9 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         """Standard errors of the (co)variances and of the residual variance, on the variance scale.
 
         From the exact Hessian of the deviance (direct fits) or from the average information (iterative ones);
-        at a singular covariance along the covariances of its rank, NaN for what is held at zero.  In the
-        order of `varcorr`; estimates of variances are skewed, so that these make poor intervals.
+        at a singular covariance along the covariances of its rank, NaN for what is held at zero and for what
+        the data do not tell.  In the order of `varcorr`; estimates of variances are skewed, so that these
+        make poor intervals: see `variance_table` and ``conf_int(method="profile")``.
         """
         terms, errors = self._design.terms, self.fit.monte_carlo
         if errors is not None:
@@ -286,6 +346,27 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         """Response less `fittedvalues`, shape (n,), on the data's index."""
         return pd.Series(self._design.y - self.fittedvalues, name="resid")
 
+    def predict(
+        self,
+        data: object = None,
+        random_effects: bool | str | Sequence[str] = True,
+        new_levels: str = "population",
+        offset: object = None,
+    ) -> pd.Series:
+        """Predictions x'b + z'u; `get_prediction` has their standard errors and intervals.
+
+        Parameters
+        ----------
+        data, random_effects, new_levels, offset
+            As in `get_prediction`.
+
+        Returns
+        -------
+        pandas.Series, shape (n,)
+            On the index of the data; NaN where a value is missing.
+        """
+        return self.get_prediction(data, random_effects, new_levels, offset=offset).predicted_mean
+
     # -- how it went --------------------------------------------------------------------------------------
 
     @property
@@ -345,7 +426,23 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             for group, term in zip(make_unique(labels.groups), self._design.terms, strict=True)
         )
         names = Labels(labels.response, tuple(self._design.x_names), terms)
-        return Fitted.of(self.fit, names, lambda: labels.coding, lambda: labels.occurrences)
+        return Fitted.of(
+            self.fit,
+            names,
+            lambda: labels.coding,
+            lambda: labels.occurrences,
+            lambda: labels.index,
+            self._effect_labels,
+        )
+
+    def _effect_labels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (
+                np.repeat(np.asarray(factor.levels, dtype=object), term.k),
+                np.tile(np.array(term.column_names, dtype=object), term.n_levels),
+            )
+            for term, factor in zip(self._design.terms, self.model.model_design.factors, strict=True)
+        ]
 
     @property
     def _design(self) -> Design:

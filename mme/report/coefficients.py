@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..fit.fitted import Fitted
 from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
+from ..inference.robust import sandwich_basis
 from ..inference.tails import f_tail
 from .hypotheses import hypothesis
 
@@ -30,7 +31,12 @@ class CoefficientTables:
         return self.__dict__.setdefault("_small_sample_pieces", {})
 
     def coef_table(
-        self, ddf: str | None = None, alpha: float = 0.05, information: str | None = None
+        self,
+        ddf: str | None = None,
+        alpha: float = 0.05,
+        information: str | None = None,
+        cov_type: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Fixed effects with degrees of freedom, t, p and intervals.
 
@@ -46,6 +52,14 @@ class CoefficientTables:
             From which the covariance of the estimated variances is taken.  By default "observed" for
             Satterthwaite (as lmerTest and SAS) and "expected" for Kenward and Roger (as pbkrtest; SAS and JMP
             take "observed").
+        cov_type : {"HC0", "CR0", "CR1", "CR2"}, optional
+            Standard errors that do not rely on the variances' being right: cluster-robust sandwiches, with
+            `ddf` "satterthwaite" (their own, the default) or "normal".  "CR2" is unbiased under the model
+            (Bell & McCaffrey); "HC0" takes the rows, whitened by the model, for themselves.
+        cluster : str, array_like of shape (n,), or list of these, optional
+            What clusters the rows: a grouping factor of the model by name, or a label per row of the fit.
+            Rows that share random effects must share a cluster.  A list of several crossed clusterings is
+            taken by inclusion and exclusion (CR0 and CR1).
 
         Returns
         -------
@@ -76,6 +90,7 @@ class CoefficientTables:
         References
         ----------
         Satterthwaite (1946), Biometrics Bulletin 2, 110-114.  Kenward & Roger (1997), Biometrics 53, 983-997.
+        Pustejovsky & Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
 
         Examples
         --------
@@ -87,7 +102,7 @@ class CoefficientTables:
         (Intercept)   251.405  6.825  17.0
         Days           10.467  1.546  17.0
         """
-        return coef_table(self.fitted, ddf, alpha, information, self._small_sample)
+        return coef_table(self.fitted, ddf, alpha, information, self._small_sample, cov_type, cluster)
 
     def contrast(
         self,
@@ -96,6 +111,8 @@ class CoefficientTables:
         ddf: str | None = None,
         alpha: float = 0.05,
         information: str | None = None,
+        cov_type: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Linear hypotheses L b = value about the fixed effects: t of one row, F of several.
 
@@ -108,14 +125,15 @@ class CoefficientTables:
             hypothesis.
         value : float or array_like, shape (q,)
             Of rows of numbers; text has its own.
-        ddf, alpha, information
+        ddf, alpha, information, cov_type, cluster
             As in `coef_table`.
 
         Returns
         -------
         pandas.DataFrame
             One row.  Of one row of L the columns of `coef_table`; of several ``F``, ``df1``, ``df2``, ``p``,
-            Satterthwaite's denominator after Fai & Cornelius, Kenward and Roger's F scaled by their factor.
+            Satterthwaite's denominator after Fai & Cornelius, Kenward and Roger's F scaled by their factor, a
+            sandwich's that of the approximate Hotelling's T^2.
             Dependent rows count once.  What the data do not tell is NaN.
 
         Raises
@@ -141,7 +159,9 @@ class CoefficientTables:
            estimate    t
         0     10.47  0.3
         """
-        return contrast_table(self.fitted, L, value, ddf, alpha, information, self._small_sample)
+        return contrast_table(
+            self.fitted, L, value, ddf, alpha, information, self._small_sample, cov_type, cluster
+        )
 
 
 def coef_table(
@@ -150,10 +170,12 @@ def coef_table(
     alpha: float = 0.05,
     information: str | None = None,
     cache: MutableMapping[str, Any] | None = None,
+    cov_type: str | None = None,
+    cluster: Any = None,
 ) -> pd.DataFrame:
     """See `CoefficientTables.coef_table`; `cache` keeps what several tables share."""
     alpha = check_alpha(alpha)
-    basis = inference_basis(fitted, ddf, information, cache)
+    basis = _basis(fitted, ddf, information, cache, cov_type, cluster)
     index = pd.Index(fitted.labels.fixed, dtype=object)
     return _described(_frame(basis.coefficients(alpha), index), basis, alpha)
 
@@ -166,17 +188,32 @@ def contrast_table(
     alpha: float = 0.05,
     information: str | None = None,
     cache: MutableMapping[str, Any] | None = None,
+    cov_type: str | None = None,
+    cluster: Any = None,
 ) -> pd.DataFrame:
     """See `CoefficientTables.contrast`; `cache` as in `coef_table`."""
     alpha = check_alpha(alpha)
     matrix, against = hypothesis(L, value, fitted.labels.fixed)
-    basis = inference_basis(fitted, ddf, information, cache)
+    basis = _basis(fitted, ddf, information, cache, cov_type, cluster)
     if len(matrix) == 1:
         return _described(_frame(basis.rows(matrix, against, alpha), pd.RangeIndex(1)), basis, alpha)
     test = basis.f_test(matrix, against)
     p = f_tail(test.F, test.df1, test.df2)
     frame = pd.DataFrame({"F": [test.F], "df1": [test.df1], "df2": [test.df2], "p": [p]})
     return _described(frame, basis, alpha)
+
+
+def _basis(
+    fitted: Fitted,
+    ddf: str | None,
+    information: str | None,
+    cache: MutableMapping[str, Any] | None,
+    cov_type: str | None,
+    cluster: Any,
+) -> Basis:
+    if cov_type is None and cluster is None:
+        return inference_basis(fitted, ddf, information, cache)
+    return sandwich_basis(fitted, cov_type, cluster, ddf, information)
 
 
 def _frame(rows: Rows, index: pd.Index) -> pd.DataFrame:

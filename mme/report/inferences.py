@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from .anova import AnovaTables
+from .comparison import VarianceTests
 from .effects import MarginalEffects
+from .intervals import Intervals
 from .means import MeansTables
+from .modes import ModeTables
 from .names import HelpfulNames
+from .prediction import Predictions
 from .tidy import TidyTables
 
 __all__ = ["Inferences"]
 
 
-class Inferences(AnovaTables, MeansTables, TidyTables, MarginalEffects, HelpfulNames):
+class Inferences(
+    AnovaTables,
+    MeansTables,
+    TidyTables,
+    MarginalEffects,
+    VarianceTests,
+    Intervals,
+    Predictions,
+    ModeTables,
+    HelpfulNames,
+):
     """Tables and tests that go by `fitted` alone: results of both doors inherit them."""

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from itertools import combinations
+from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..exceptions import OptionError
+from ..exceptions import InferenceError, OptionError
 from ..inference.adjust import Family, adjusted_p, check_adjust, half_widths
 from ..inference.coefficients import check_alpha
 from ..inference.estimable import Detached
-from ..inference.families import family_of
+from ..inference.families import check_room, family_of
 from ..inference.tails import f_tail
 
 __all__ = ["MarginalMeans", "differences", "joint_frame"]
@@ -157,6 +158,7 @@ class MarginalMeans:
         family = None
         for group, at in self._groups(own):
             names, levels = self._row_labels(at, own)
+            check_room(method, at.size, self._rows.shape[1])
             family = family_of(method, names, levels, ref)
             C = family.coefficients
             blocks.append(C @ self._rows[at])
@@ -202,6 +204,11 @@ class MarginalMeans:
             ]
             return joint_frame(self._basis, parts, self.by)
         sizes = [self.labels[name].nunique() for name in factors]
+        if any(at.size != prod(sizes) for _, at in self._groups(self.by)):
+            raise InferenceError(
+                "combinations of levels that cannot occur are left out of these means: joint_tests() of the "
+                "results tests nested factors."
+            )
         parts = []
         for size in range(1, len(factors) + 1):
             for chosen in combinations(range(len(factors)), size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class MeansTables(CoefficientTables):
             values at both, factors have all their levels.
         weights : {"equal", "proportional", "cells"}
             How the cells of the grid are averaged: all alike; by the frequencies in the data of the levels
-            averaged over; by the frequency of each cell.  Prior weights count in frequencies.
+            averaged over; by the frequency of each cell.
         pairs : bool
             The pairwise differences in place of the means: ``.pairs(adjust)``.
         adjust : {"tukey", "holm", "sidak", "bonferroni", "fdr", "mvt"} or None
@@ -82,8 +83,9 @@ class MeansTables(CoefficientTables):
 
         Notes
         -----
-        An offset is at its mean.  Random effects are zero.  Means that the data do not tell, for want of rows
-        in a cell, are NaN and named in ``notes``.
+        An offset is at its mean.  Random effects are zero.  Of factors nested in others, ``a / b`` with
+        levels of b that occur with one level of a each, cells that cannot occur are left out.  Means that
+        the data do not tell, for want of rows in a cell, are NaN and named in ``notes``.
 
         References
         ----------
@@ -201,14 +203,16 @@ class MeansTables(CoefficientTables):
         groups = combinations_of(grid, given)
         parts = []
         for chosen in _terms(coding, given):
-            means, _ = averages(grid, rows, [*chosen, *given], "equal")
-            sizes = [grid.shape[grid.names.index(name)] for name in chosen]
-            D = differences([(size, True) for size in sizes])
-            for g, block in enumerate(means.reshape(-1, int(np.prod(sizes)), means.shape[1])):
+            if grid.with_outer([*chosen, *given]) != [*chosen, *given]:
+                continue  # a nested factor without the one it is in
+            means, _, there = averages(grid, rows, [*chosen, *given], "equal")
+            size = prod(grid.shape[grid.names.index(name)] for name in chosen)
+            for g, block in enumerate(means.reshape(-1, size, means.shape[1])):
                 values = tuple(
                     grid.values[grid.names.index(name)][place[g]]
                     for name, place in zip(given, groups, strict=True)
                 )
+                D = _within(grid, chosen, there.reshape(-1, size)[g])
                 parts.append((":".join(chosen), values, D @ block, np.zeros(len(D))))
         return joint_frame(basis, parts, given)
 
@@ -235,11 +239,13 @@ class MeansTables(CoefficientTables):
         if both := [name for name in own if name in given]:
             raise OptionError(f"{', '.join(both)} cannot be both in specs and in by.")
         alpha = check_alpha(alpha)
-        L, empty = averages(grid, rows, [*own, *given], weights)
+        own += [name for name in grid.with_outer([*own, *given]) if name not in (*own, *given)]
+        L, empty, there = averages(grid, rows, [*own, *given], weights)
+        L, empty = L[there], empty[there]
         columns = {}
         for name, place in zip([*own, *given], combinations_of(grid, [*own, *given]), strict=True):
             values = grid.values[grid.names.index(name)]
-            columns[name] = pd.Series([values[j] for j in place], dtype=pd.Series(values).dtype)
+            columns[name] = pd.Series([values[j] for j in place[there]], dtype=pd.Series(values).dtype)
         labels = pd.DataFrame(columns, index=pd.RangeIndex(len(L)))
         said = _described(grid, [*own, *given], weights, moved)
         basis = self._detached(ddf, information)
@@ -271,7 +277,7 @@ def _described(grid: Grid, shown: Sequence[str], weights: str, moved: Sequence[s
         for variable, values in zip(grid.variables, grid.values, strict=True)
         if variable.kind == "numeric" and variable.name not in shown and len(values) == 1
     ]
-    out = []
+    out = [f"{inner} is nested in {', '.join(outer)}." for inner, outer in grid.nested.items()]
     if over:
         out.append(f"Averaged over {', '.join(over)} ({weights} weights).")
     if at:
@@ -289,3 +295,29 @@ def _terms(coding: Coding, given: Sequence[str]) -> list[tuple[str, ...]]:
             for chosen in combinations(names, size):
                 found.setdefault(chosen, len(found))
     return sorted(found, key=lambda chosen: (len(chosen), found[chosen]))
+
+
+def _within(grid: Grid, chosen: Sequence[str], there: np.ndarray) -> np.ndarray:
+    """Differences along all variables, of nested ones within what they are in, shape (q, cells).
+
+    Parameters
+    ----------
+    grid : Grid
+    chosen : sequence of str
+    there : ndarray of bool, shape (cells,)
+        Which combinations of them make sense.
+    """
+    outer = {other for name in chosen for other in grid.nested.get(name, ())}
+    places = combinations_of(grid, chosen)
+    fixed = [place for name, place in zip(chosen, places, strict=True) if name in outer]
+    free = [place for name, place in zip(chosen, places, strict=True) if name not in outer]
+    found = np.column_stack([*fixed, np.zeros(there.size, dtype=int)])
+    out = [np.zeros((0, there.size))]
+    for values in np.unique(found, axis=0):
+        at = np.flatnonzero(there & np.all(found == values, axis=1))
+        if at.size:
+            D = differences([(np.unique(place[at]).size, True) for place in free])
+            block = np.zeros((len(D), there.size))
+            block[:, at] = D
+            out.append(block)
+    return np.vstack(out)

@@ -178,13 +178,6 @@ def test_weights(crossed, data):
     np.testing.assert_allclose(restored.emmeans("a", weights="cells").L, by_rows, atol=1e-12)
 
 
-def test_prior_weights_count_in_frequencies(data):
-    result = mme.lmer("y ~ a + b + (1 | g)", data, weights="w")
-    share = data.groupby("b")["w"].sum() / data.w.sum()
-    means = result.emmeans("a", weights="proportional")
-    np.testing.assert_allclose(means.L.filter(like="b[T"), [share[["v", "w", "x"]]] * 3)
-
-
 def test_subsets_and_missing_rows_do_not_count(data):
     frame = data.copy()
     frame.loc[:20, "y"] = np.nan
@@ -326,7 +319,7 @@ def test_dunnett():
     result = mme.lmer("y ~ t + (1 | g)", frame)
     assert result.is_singular
     got = result.emmeans("t", ddf="residual").contrast("trt.vs.ctrl").frame
-    expected = stats.dunnett(*groups[1:], control=groups[0], rng=1)
+    expected = stats.dunnett(*groups[1:], control=groups[0], random_state=1)
     scale = np.sqrt(result.scale * (2 / 12)) / got["se"]
     np.testing.assert_allclose(scale, 1.0, rtol=1e-6)
     np.testing.assert_allclose(got["p"], expected.pvalue, atol=2e-3)
@@ -571,6 +564,14 @@ def test_grids_that_do_not_fit(crossed, monkeypatch):
         crossed.emmeans("a")
 
 
+def test_differences_that_do_not_fit(crossed, monkeypatch):
+    means = crossed.emmeans(["a", "b"])
+    monkeypatch.setattr("mme.inference.families.available_memory", lambda: 1000.0)
+    with pytest.raises(MemoryEstimateError, match=r"12 means have 66 differences.*trt\.vs\.ctrl"):
+        means.pairs()
+    assert len(means.contrast("consec")) == 11
+
+
 def test_formulas_without_rows_of_their_own(data):
     result = mme.lmer("y ~ a + I(x - x.mean()) + (1 | g)", data)
     with pytest.raises((DataError, mme.exceptions.FormulaError), match="depends on the other rows"):
@@ -595,6 +596,7 @@ def test_two_values_are_levels(data):
     np.testing.assert_allclose(result.emmeans("a", weights="cells").L["s"], share)
     assert result.emmeans("a", weights="cells", at={"s": 1}).L["s"].tolist() == [1.0] * 3
     assert result.emmeans("a", at={"s": 0.2}).L["s"].tolist() == [0.2] * 3
+    assert result.emmeans("a", at={"s": 0.2}, weights="cells").L["s"].tolist() == pytest.approx([0.2] * 3)
     boolean = mme.lmer("y ~ a * flag + b + (1 | g)", frame)
     for table in (result, mme.lmer("y ~ a * c + b + (1 | g)", frame)):
         np.testing.assert_allclose(
@@ -638,3 +640,69 @@ def test_no_fixed_effects(sleepstudy):
     assert result.anova().empty and result.joint_tests().empty
     with pytest.raises(InferenceError, match="no fixed effects"):
         result.emmeans([])
+
+
+@pytest.fixture(scope="module")
+def nested(data):
+    rng = np.random.default_rng(8)
+    outer = np.array(list("LMN"))[data.g % 3]
+    number = rng.integers(0, 2, len(data)) + (outer == "N") * rng.integers(0, 2, len(data))
+    frame = data.assign(A=outer, B=[f"{a}{k}" for a, k in zip(outer, number, strict=True)])
+    with pytest.warns(RankDeficientWarning):
+        return frame, mme.lmer("y ~ A / B + x + (1 | g)", frame, tol=1e-12)
+
+
+def test_nested_factors(nested):
+    """Cells that cannot occur are left out, of means and of tests: as if each cell were a level."""
+    frame, result = nested
+    cells = mme.lmer("y ~ 0 + B + x + (1 | g)", frame, tol=1e-12)
+    table = result.emmeans("B")
+    assert table.labels.to_dict("list") == {
+        "B": ["L0", "L1", "M0", "M1", "N0", "N1", "N2"],
+        "A": list("LLMMNNN"),
+    }
+    assert "B is nested in A." in repr(table)
+    np.testing.assert_allclose(table.frame[COLUMNS], cells.emmeans("B").frame[COLUMNS], rtol=1e-5)
+    own = np.array([[1, 1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]]) / [[2], [2], [3]]
+    expected = cells.emmeans("B").contrast(own, adjust=None).frame[COLUMNS]
+    np.testing.assert_allclose(result.emmeans("A").frame[COLUMNS], expected, rtol=1e-5)
+    counts = pd.crosstab(frame.A, frame.B, normalize="index").to_numpy()
+    for weights in ("proportional", "cells"):
+        expected = cells.emmeans("B").contrast(counts, adjust=None).frame["estimate"]
+        np.testing.assert_allclose(
+            result.emmeans("A", weights=weights).frame["estimate"], expected, rtol=1e-6
+        )
+    pairs = result.emmeans("B", by="A").pairs()
+    assert pairs.labels["contrast"].tolist() == ["L0 - L1", "M0 - M1", "N0 - N1", "N0 - N2", "N1 - N2"]
+    joint = result.joint_tests()
+    assert joint["term"].tolist() == ["A", "x", "A:B"] and joint["df1"].tolist() == [2, 1, 4]
+    D = np.diff(np.eye(7), axis=0)[[0, 2, 4, 5]]
+    test = cells.contrast(np.hstack([D, np.zeros((4, 1))])).iloc[0]
+    np.testing.assert_allclose(joint.iloc[2][["F", "df2"]].astype(float), test[["F", "df2"]], rtol=1e-5)
+    means = cells.contrast(np.hstack([np.diff(own, axis=0), np.zeros((2, 1))])).iloc[0]
+    np.testing.assert_allclose(joint.iloc[0]["F"], means["F"], rtol=1e-5)
+    by = result.joint_tests(by="A")
+    assert by["term"].tolist() == ["x"] * 3 + ["B"] * 3
+    assert by["df1"].tolist() == [1, 1, 1, 1, 1, 2]
+    with pytest.raises(InferenceError, match="results tests nested factors"):
+        table.joint_tests()
+
+
+def test_joint_tests_stay_where_the_data_are(data):
+    """The logarithm of a share: its mean less one has none."""
+    frame = data.assign(share=np.clip(data.o, 0.05, 0.95))
+    result = mme.lmer("y ~ a * log(share) + (1 | g)", frame)
+    joint = result.joint_tests().set_index("term")
+    slope = result.contrast("log(share) + a[T.q]:log(share) / 3 + a[T.r]:log(share) / 3").iloc[0]
+    assert joint.loc["share", "F"] == pytest.approx(slope["t"] ** 2, rel=1e-8)
+
+
+def test_one_factor_under_two_names(data):
+    frame = data.assign(twin=data.a.str.upper())
+    with pytest.warns(RankDeficientWarning):
+        result = mme.lmer("y ~ a:twin + (1 | g)", frame)
+    plain = mme.lmer("y ~ a + (1 | g)", frame)
+    got, expected = result.emmeans("a"), plain.emmeans("a")
+    np.testing.assert_allclose(got.frame[COLUMNS], expected.frame[COLUMNS], rtol=1e-5)
+    joint = result.joint_tests()
+    assert joint["df1"].max() <= 2

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
-from ..equations.prediction import PriorInverse
+from ..equations.prediction import PriorInverse, PriorRows
 from .elimination import Elimination, apply_lam
 from .second import Products, block_products
 from .state import State
@@ -162,7 +162,7 @@ class Marginal:
             rest_x=apply_lam(eq, st.lam2, apply_lam(eq, st.lam2, z2, True), False),
             W=el.W,
             own=lambda levels: variances[0][levels],
-            columns=columns,
+            columns=PriorRows(columns, lay.q2),
         )
 
     def _bases(self, eq: Equations) -> list[np.ndarray | None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runtime.scipys import scipy_module
+from ..runtime.scipys import sparse
 from .equations import Equations
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def points_of(
         columns of a general term, sparse; or None where the term has no part.
     """
     lay, n = eq.layout, len(x)
-    sparse: Any = scipy_module("sparse")
     lead = np.full(n, -1, dtype=np.int64)
     z1 = np.zeros((n, lay.k1 if lay.has_lead else 1))
     rest = sparse.csr_array((n, lay.q2))

@@ -22,9 +22,10 @@ from ..runtime.parallel import cut, run
 from .equations import Equations
 from .points import Points
 
-__all__ = ["PriorInverse", "prediction_variances"]
+__all__ = ["PriorInverse", "PriorRows", "prediction_variances"]
 
 _BATCH = 4_000_000  # numbers that one batch of rows of T may hold
+_KEPT = 40_000_000  # numbers that all rows of T may be to be kept from batch to batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,31 @@ class PriorInverse:
     W: np.ndarray
     own: Callable[[np.ndarray], np.ndarray]
     columns: Callable[[np.ndarray], np.ndarray]
+
+
+class PriorRows:
+    """Rows of T, solved for once if all of them may be kept.
+
+    Parameters
+    ----------
+    columns : callable (indices (m,)) -> ndarray, shape (m, q2)
+    q2 : int
+    """
+
+    def __init__(self, columns: Callable[[np.ndarray], np.ndarray], q2: int) -> None:
+        self._columns = columns
+        self._all = np.empty((q2, q2)) if q2 * q2 <= _KEPT else None
+        self._known = np.zeros(q2, dtype=bool)
+
+    def __call__(self, asked: np.ndarray) -> np.ndarray:
+        """The rows asked for."""
+        if self._all is None:
+            return self._columns(asked)
+        new = asked[~self._known[asked]]
+        if new.size:
+            self._all[new] = self._columns(new)
+            self._known[new] = True
+        return self._all[asked]
 
 
 def prediction_variances(eq: Equations, inverse: PriorInverse, points: Points) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
-from ..equations.prediction import PriorInverse
+from ..equations.prediction import PriorInverse, PriorRows
 from ..search.evaluation import Evaluation
 from .information import flat
 from .pcg import SchurSystem
@@ -80,6 +80,8 @@ class IterativePoint:
         contrast = np.r_[-st.b, 1.0]
         self._zr = [z @ contrast for z in zqy]
         self._root = np.linalg.inv(st.Ri).T if p else np.zeros((0, 0))
+        self.beta = np.full(eq.fixed.kept.size, np.nan)
+        self.beta[eq.fixed.kept] = eq.fixed.coefficients(st.b)
 
     @property
     def equations(self) -> Equations:
@@ -180,7 +182,7 @@ class IterativePoint:
             rest_x=sy.scale(sy.scale(z2, True), False) if lay.q2 else z2,
             W=sy.W,
             own=self._lead_blocks,
-            columns=self._prior_columns,
+            columns=PriorRows(self._prior_columns, lay.q2),
         )
 
     def _prior_solve(self, B: np.ndarray) -> np.ndarray:

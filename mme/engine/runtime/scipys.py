@@ -8,7 +8,7 @@ from typing import Any
 
 from .parallel import refresh_blas
 
-__all__ = ["scipy_module"]
+__all__ = ["scipy_module", "sparse", "special"]
 
 
 @cache
@@ -23,3 +23,17 @@ def scipy_module(name: str) -> Any:
     module = import_module(f"scipy.{name}")
     refresh_blas()
     return module
+
+
+class _Late:
+    """A module of scipy's, imported at the first look at one of its names."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(scipy_module(self._name), name)
+
+
+sparse: Any = _Late("sparse")
+special: Any = _Late("special")

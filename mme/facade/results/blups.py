@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import scipy.linalg as sl
 import scipy.sparse as sp
 
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
     from ..likelihood import Likelihood
     from ..protocol import MixedModel
 
-__all__ = ["group_covariances", "random_effect_arrays"]
+__all__ = [
+    "covariances_of",
+    "design_modes",
+    "effect_labels",
+    "effect_names",
+    "effects_of",
+    "group_covariances",
+    "random_effect_arrays",
+]
 
 
 def random_effect_arrays(
@@ -100,3 +110,59 @@ def _grams(model: MixedModel, params: MixedLMParams) -> tuple[np.ndarray, sp.csc
     values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     Z = sp.csr_array((values, (rows, columns)), shape=(index.n, starts[-1]))
     return starts, sp.csc_array(Z.T @ Z), sd
+
+
+def design_modes(model: MixedModel, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Random effects by term of the design, which has the columns of the components that rows use."""
+    used = [None] * bool(model.k_re) + [component.used for component in model.exog_vc.components]
+    return [u if part is None else u[part] for u, part in zip(arrays, used, strict=True)]
+
+
+def effect_names(model: MixedModel, g: int) -> list[str]:
+    """Names of the random effects of one group."""
+    names = [str(n) for n in model.data.exog_re_names] if model.k_re else []
+    for k, component in enumerate(model.exog_vc.names):
+        names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
+    return names
+
+
+def effects_of(model: MixedModel, arrays: list[np.ndarray]) -> Callable[[int], pd.Series]:
+    """Random effects of group g, as a labelled Series."""
+    shared = pd.Index(effect_names(model, 0)) if model.k_vc == 0 else None
+    first = 1 if model.k_re else 0
+
+    def of(g: int) -> pd.Series:
+        if shared is not None:
+            return pd.Series(arrays[0][g], index=shared)
+        parts = [arrays[0][g]] if model.k_re else []
+        for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
+            parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
+        return pd.Series(np.concatenate(parts), index=effect_names(model, g))
+
+    return of
+
+
+def covariances_of(model: MixedModel, matrices: list[np.ndarray]) -> Callable[[int], pd.DataFrame]:
+    """Conditional covariance of the random effects of group g, as a labelled frame."""
+    shared = pd.Index(effect_names(model, 0)) if model.k_vc == 0 else None
+
+    def of(g: int) -> pd.DataFrame:
+        names = effect_names(model, g) if shared is None else shared
+        return pd.DataFrame(matrices[g], index=names, columns=names)
+
+    return of
+
+
+def effect_labels(model: MixedModel) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Groups and names of every random effect, by term of the design: objects, shapes (q_t k_t,)."""
+    groups = np.asarray(model.group_labels, dtype=object)
+    out = []
+    if model.k_re:
+        effects = np.array([str(n) for n in model.data.exog_re_names], dtype=object)
+        out.append((np.repeat(groups, effects.size), np.tile(effects, groups.size)))
+    for component in model.exog_vc.components:
+        columns = component.labels(0, component.n_columns)
+        names = np.array([f"{component.name}[{c}]" for c in columns], dtype=object)
+        where, used = groups[component.column_group], component.used
+        out.append((where, names) if used is None else (where[used], names[used]))
+    return out

@@ -19,7 +19,6 @@ from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
 from ...fit.fitted import Fitted, Labels, TermLabels
 from ...formula.frame import to_pandas
-from ...report.inferences import Inferences
 from ..covariance import invert, well_conditioned
 from ..design.frame import plain_frame
 from ..design.params import MixedLMParams
@@ -27,7 +26,16 @@ from ..design.vc_formula import formula_columns
 from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
-from .blups import group_covariances, random_effect_arrays
+from .blups import (
+    covariances_of,
+    design_modes,
+    effect_labels,
+    effects_of,
+    group_covariances,
+    random_effect_arrays,
+)
+from .intervals import FacadeIntervals, keep_own_labels
+from .lazy import LazyDict
 from .profile import profile_variance
 from .summary import restriction, summary_tables
 
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
@@ -295,31 +303,10 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
             self.model, self._likelihood, self.params_object, self.fe_params, self.reml
         )
 
-    def _names_of(self, g: int) -> list[str]:
-        model = self.model
-        names = [str(n) for n in model.data.exog_re_names] if self.k_re else []
-        for k, component in enumerate(model.exog_vc.names):
-            names.extend(f"{component}[{c}]" for c in model.exog_vc.group_names(k, g))
-        return names
-
     @cache_readonly
     def random_effects(self) -> dict[Hashable, pd.Series]:
         """Conditional means of the random effects given the data: one labelled Series per group."""
-        model, arrays = self.model, self._blups
-        if self.k_vc == 0:
-            index = pd.Index(self._names_of(0))
-            return {
-                label: pd.Series(u, index=index)
-                for label, u in zip(model.group_labels, arrays[0], strict=True)
-            }
-        first = 1 if self.k_re else 0
-        out = {}
-        for g, label in enumerate(model.group_labels):
-            parts = [arrays[0][g]] if self.k_re else []
-            for component, u in zip(model.exog_vc.components, arrays[first:], strict=True):
-                parts.append(u[component.column_starts[g] : component.column_starts[g + 1]])
-            out[label] = pd.Series(np.concatenate(parts), index=self._names_of(g))
-        return out
+        return LazyDict(self.model.group_labels, effects_of(self.model, self._blups))
 
     @cache_readonly
     def random_effects_cov(self) -> dict[Hashable, pd.DataFrame]:
@@ -327,21 +314,14 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
         model = self.model
         model.need_data()
         matrices = group_covariances(model, self._likelihood, self.params_object, self.scale, self.reml)
-        shared = pd.Index(self._names_of(0)) if self.k_vc == 0 else None
-        out = {}
-        for g, (label, V) in enumerate(zip(model.group_labels, matrices, strict=True)):
-            names = shared if shared is not None else self._names_of(g)
-            out[label] = pd.DataFrame(V, index=names, columns=names)
-        return out
+        return LazyDict(model.group_labels, covariances_of(model, matrices))
 
     @cache_readonly
     def fittedvalues(self) -> np.ndarray:
         """Fixed effects plus predicted random effects, shape (nobs,)."""
-        model, arrays = self.model, self._blups
-        fit = model.predict(self.params_object)
-        used = [None] * bool(self.k_re) + [component.used for component in model.exog_vc.components]
-        for term, u, part in zip(model.design().terms, arrays, used, strict=True):
-            fit = fit + term.times(u if part is None else u[part])
+        fit = self.model.predict(self.params_object)
+        for term, u in zip(self.model.design().terms, design_modes(self.model, self._blups), strict=True):
+            fit = fit + term.times(u)
         return fit
 
     @cache_readonly
@@ -490,6 +470,9 @@ class MixedLMResults(Inferences, base.LikelihoodModelResults, base.ResultMixin):
             design=self._likelihood.design if model.endog is not None else None,
             monte_carlo=self.monte_carlo,
             restriction=restriction(self),
+            modes=lambda: design_modes(model, self._blups),
+            row_labels=lambda: model.data.row_labels,
+            effect_labels=lambda: effect_labels(model),
             coding=lambda: model.coding,
             occurrences=lambda: model.occurrences,
         )
@@ -596,3 +579,4 @@ class MixedLMResultsWrapper(base.LikelihoodResultsWrapper):
 
 
 base.wrap.populate_wrapper(MixedLMResultsWrapper, MixedLMResults)
+keep_own_labels(MixedLMResultsWrapper)

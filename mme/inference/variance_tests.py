@@ -1,0 +1,165 @@
+"""Whether random effects have a variance: exactly for one variance, in large samples, by a bootstrap."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ..engine.equations.design import Design
+from ..engine.equations.equations import respond
+from ..engine.runtime.parallel import single_threaded_blas
+from ..exceptions import InferenceError, OptionError
+from ..fit.fit import equations_of, fit_design
+from ..fit.fitted import Fitted
+from .mixtures import LOWER, likelihood_ratio
+from .random_terms import (
+    Reduction,
+    Submodel,
+    exact_maximum,
+    find_reduction,
+    reduced,
+    without_random_terms,
+)
+from .ranova import mixture_of
+from .rlrt import simulate, spectrum
+
+__all__ = ["VarianceTest", "variance_test"]
+
+_METHODS = ("rlrt", "mixture", "bootstrap")
+_NSIM = {"rlrt": 10_000, "bootstrap": 500}
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceTest:
+    """A test of random effects.
+
+    Attributes
+    ----------
+    label : str
+        What is tested, as in `mme.inference.random_terms.Reduction`.
+    method : {"rlrt", "mixture", "bootstrap"}
+    statistic : float
+        Twice the difference of the (restricted) log-likelihoods.
+    p : float
+    error : float
+        Its Monte Carlo standard error; 0 where nothing was drawn.
+    nsim : int
+        Draws.
+    notes : tuple of str
+    """
+
+    label: str
+    method: str
+    statistic: float
+    p: float
+    error: float
+    nsim: int
+    notes: tuple[str, ...]
+
+
+def variance_test(fitted: Fitted, term: str | None, method: str, nsim: int | None, seed: int) -> VarianceTest:
+    """Test random effects; parameters as of `mme.report.comparison.VarianceTests.test_variance`."""
+    kind = method.lower() if isinstance(method, str) else ""
+    if kind not in _METHODS:
+        close = difflib.get_close_matches(kind, _METHODS, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise OptionError(f"method={method!r} is not known.{hint} Known: {', '.join(_METHODS)}.")
+    if kind == "mixture" and nsim is not None:
+        raise OptionError("nsim= has no use with method='mixture'.")
+    draws = _NSIM.get(kind, 0) if nsim is None else _positive("nsim", nsim)
+    seed = _positive("seed", seed, 0)
+    what = f"test_variance(method={kind!r})"
+    design = exact_maximum(fitted, what)
+    reduction = find_reduction(fitted, design, term)
+    if kind == "rlrt":
+        _check_single(design, reduction)
+    submodel = reduced(fitted, design, fitted.objective().eq, reduction)
+    statistic = likelihood_ratio(fitted.loglik, submodel.loglik)
+    notes = [] if fitted.converged else ["The fit has not converged."]
+    if not submodel.converged:
+        notes.append("The fit without what is tested has not converged.")
+    if likelihood_ratio(submodel.loglik, fitted.loglik) > 0.0:
+        notes.append(f"{reduction.label}: {LOWER}")
+    if kind == "mixture":
+        mixture = mixture_of(fitted, design, reduction, submodel, what)
+        p, error = mixture.tail(statistic)
+        notes.append(f"Large samples: {mixture}.")
+        return VarianceTest(reduction.label, kind, statistic, p, error, mixture.n, tuple(notes))
+    if kind == "rlrt":
+        null = _exact(fitted, design, reduction, draws, seed)
+        if submodel.design is not None:
+            notes.append("There are other random effects: approximation of Greven et al. (2008).")
+    else:
+        null = np.fromiter(_bootstrap(fitted, design, reduction, submodel, draws, seed), np.float64)
+    if statistic == 0.0:
+        return VarianceTest(reduction.label, kind, statistic, 1.0, 0.0, draws, tuple(notes))
+    above = int(np.sum(null >= statistic))
+    # a bootstrap's data count as one of the draws (Davison & Hinkley 1997)
+    p = above / draws if kind == "rlrt" else (above + 1.0) / (draws + 1.0)
+    error = float(np.sqrt(max(p * (1.0 - p), 1.0 / draws) / draws))
+    if above == 0:
+        notes.append(f"None of {draws} draws reaches the statistic: p is below {3.0 / draws:.2g}.")
+    return VarianceTest(reduction.label, kind, statistic, p, error, draws, tuple(notes))
+
+
+def _positive(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise OptionError(f"{name} must be an integer and at least {least}, not {value!r}.")
+    return int(value)
+
+
+def _check_single(design: Design, reduction: Reduction) -> None:
+    """One variance is tested, and no covariance."""
+    term = design.terms[reduction.term]
+    gone = term.structure.size(term.k) - (
+        0 if reduction.removes else term.structure.size(reduction.A.shape[1])
+    )
+    if gone != 1:
+        raise InferenceError(
+            f"{reduction.label!r} tests {gone} parameters together, and the distribution in finite samples "
+            "is that of one variance without covariances. Use method='mixture' or 'bootstrap', or fit the "
+            "columns as uncorrelated terms, (x || g), and test each."
+        )
+
+
+def _exact(fitted: Fitted, design: Design, reduction: Reduction, nsim: int, seed: int) -> np.ndarray:
+    column = int(np.flatnonzero(~np.any(reduction.A, axis=1))[0]) if not reduction.removes else 0
+    with single_threaded_blas():
+        values = spectrum(fitted.objective().eq, reduction.term, column, reduction.label)
+        return simulate(values, fitted.reml, nsim, seed)
+
+
+def _bootstrap(
+    fitted: Fitted, design: Design, reduction: Reduction, submodel: Submodel, nsim: int, seed: int
+) -> Iterator[float]:
+    """Statistics of responses simulated from the reduced model, both models fitted to each."""
+    rng = np.random.default_rng(seed)
+    eq = fitted.objective().eq
+    mean = design.X @ np.where(np.isnan(submodel.beta), 0.0, submodel.beta)
+    if design.offset is not None:
+        mean = mean + design.offset
+    scale = np.sqrt(submodel.sigma2 / (1.0 if design.weights is None else design.weights))
+    small = submodel.design
+    small_eq = None if small is None else equations_of(small)
+    for _ in range(nsim):
+        y = mean + scale * rng.normal(size=design.n)
+        if small is not None:
+            for term, lam in zip(small.terms, submodel.lam, strict=True):
+                u = rng.normal(size=(term.n_levels, term.k)) @ lam.T
+                y = y + np.sqrt(submodel.sigma2) * term.times(u)
+        full = replace(design, y=y)
+        with single_threaded_blas():
+            here = respond(full, eq)
+            large = fit_design(full, reml=fitted.reml, solver="direct", equations=here)
+            if small is None or small_eq is None:
+                below = -0.5 * without_random_terms(here, fitted.reml)[2]
+            else:
+                less = replace(small, y=y)
+                again = respond(less, small_eq)
+                below = fit_design(less, reml=fitted.reml, solver="direct", equations=again).loglik
+        yield likelihood_ratio(large.loglik, below)

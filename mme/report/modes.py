@@ -1,0 +1,137 @@
+"""Tables of predicted random effects, for results of both doors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import InferenceError, OptionError
+from ..fit.fitted import Fitted
+from ..inference.coefficients import check_alpha
+from ..inference.modes import mode_errors
+from ..inference.tails import t_quantile
+
+__all__ = ["ModeTables", "ranef_table"]
+
+
+class ModeTables:
+    """What results of both doors say of their random effects."""
+
+    @property
+    def fitted(self) -> Fitted:
+        """The estimate with its labels."""
+        raise NotImplementedError
+
+    def ranef_table(
+        self,
+        term: str | None = None,
+        levels: Sequence[Any] | None = None,
+        alpha: float = 0.05,
+        variances: bool = True,
+    ) -> pd.DataFrame:
+        """Predicted random effects with their errors: a row per level and effect.
+
+        Parameters
+        ----------
+        term : str, optional
+            A term, as `varcorr` names it; all by default.
+        levels : sequence, optional
+            Levels of the term; all by default.
+        alpha : float
+            One less the level of the intervals.
+        variances : bool
+            Whether errors are wanted; those of an iterative fit take a solve per level.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``term``, ``level``, ``effect``, ``blup``; ``se``, given the fixed effects (lme4's ``condVar``);
+            ``pev``, the prediction error variance Var(u^ - u), which counts the estimation of the fixed
+            effects (Henderson 1975); ``reliability``, 1 - pev / variance, NaN where the variance is zero;
+            ``lower`` and ``upper``, blup less and plus normal quantiles times sqrt(pev).
+
+        Raises
+        ------
+        OptionError
+            A term or a level that is not there.
+        InferenceError
+            Data removed; more levels of an iterative fit than can be solved for.
+
+        Examples
+        --------
+        >>> import pandas as pd, mme
+        >>> sleep = pd.read_csv("mme/data/sleepstudy.csv")
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.ranef_table(levels=[308])[["effect", "blup", "se", "reliability"]].round(2)
+                effect  blup     se  reliability
+        0  (Intercept)  2.26  12.07         0.72
+        1         Days  9.20   2.30         0.81
+        """
+        return ranef_table(self.fitted, term, levels, alpha, variances)
+
+
+def ranef_table(
+    fitted: Fitted,
+    term: str | None = None,
+    levels: Sequence[Any] | None = None,
+    alpha: float = 0.05,
+    variances: bool = True,
+) -> pd.DataFrame:
+    """See `ModeTables.ranef_table`."""
+    alpha = check_alpha(alpha)
+    groups = [t.group for t in fitted.labels.terms]
+    if term is not None and term not in groups:
+        raise OptionError(f"term={term!r} is not there. Known: {', '.join(groups)}.")
+    if levels is not None and term is None and len(groups) > 1:
+        raise OptionError(f"levels= goes with term=, one of {', '.join(groups)}.")
+    if fitted.modes is None or fitted.effect_labels is None:
+        raise InferenceError("the random effects were removed.")
+    asked = [t for t, group in enumerate(groups) if term in (None, group)]
+    names, modes = fitted.effect_labels(), fitted.modes()
+    rows: list[np.ndarray | None] = [None] * len(asked)
+    if levels is not None:
+        rows[0] = _places(
+            names[asked[0]][0], len(fitted.labels.terms[asked[0]].effects), levels, groups[asked[0]]
+        )
+    errors = mode_errors(fitted, asked, rows) if variances else None
+    frames = []
+    for i, (t, at) in enumerate(zip(asked, rows, strict=True)):
+        k = len(fitted.labels.terms[t].effects)
+        u = np.reshape(modes[t], (-1, k))
+        level, effect = (np.reshape(given, (-1, k)) for given in names[t])
+        if at is not None:
+            u, level, effect = u[at], level[at], effect[at]
+        columns: dict[str, Any] = {
+            "term": np.full(u.size, groups[t], dtype=object),
+            "level": level.ravel(),
+            "effect": effect.ravel(),
+            "blup": u.ravel(),
+        }
+        if errors is not None:
+            found = errors[i]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                reliability = np.where(found.prior > 0.0, 1.0 - found.prediction / found.prior, np.nan)
+            half = t_quantile(alpha, np.array(np.inf)) * np.sqrt(found.prediction)
+            columns |= {
+                "se": np.sqrt(found.conditional).ravel(),
+                "pev": found.prediction.ravel(),
+                "reliability": reliability.ravel(),
+                "lower": (u - half).ravel(),
+                "upper": (u + half).ravel(),
+            }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def _places(labels: np.ndarray, k: int, levels: Sequence[Any], group: str) -> np.ndarray:
+    """Where the levels asked for stand among those of the term."""
+    known = pd.Index(labels[::k])
+    wanted = pd.Index(pd.unique(pd.Series(list(levels), dtype=object)))
+    missing = wanted[~wanted.isin(known)]
+    if len(missing):
+        shown = ", ".join(repr(level) for level in missing[:5])
+        raise OptionError(f"{group} has no level {shown}{', ...' if len(missing) > 5 else ''}.")
+    return np.flatnonzero(known.isin(wanted))

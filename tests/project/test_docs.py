@@ -1,0 +1,20 @@
+"""Pages of docs/ that show code: the blocks run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support import HERE
+
+ROOT = HERE.parent
+
+
+@pytest.mark.parametrize("page", ["intervals"])
+def test_python_blocks_run(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(block, namespace)

@@ -1,0 +1,141 @@
+"""Tables of random effects against lme4's condVar and against dense formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.linalg import block_diag
+from support import inference_reference, load_data
+
+import mme
+from mme.exceptions import InferenceError, OptionError
+
+CASES = [
+    "sleepstudy_slope",
+    "sleepstudy_int",
+    "pastes_nested",
+    "penicillin_crossed",
+    "machines_nested",
+    "oats",
+]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_conditional_variances_of_lme4(name):
+    model = inference_reference()[name]
+    result = mme.lmer(model["formula_r"].replace("|", " | "), load_data(model["data"]))
+    table = result.ranef_table()
+    for group, expected in model["ranef_condvar"].items():
+        mine = table[table.term.isin([group, ":".join(reversed(group.split(":")))])]
+        k = len(mine.effect.unique())
+        se = mine.se.to_numpy().reshape(-1, k)
+        levels = [str(level) for level in mine.level[::k]]
+        for label, V in zip(expected["names"], expected["var"], strict=True):
+            at = (
+                levels.index(label) if label in levels else levels.index(":".join(reversed(label.split(":"))))
+            )
+            np.testing.assert_allclose(se[at] ** 2, np.diag(np.atleast_2d(V)), rtol=2e-4)
+
+
+def _data(seed=1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    n = 200
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": rng.integers(0, 12, n), "h": rng.integers(0, 8, n)})
+    data["w"] = rng.uniform(0.5, 2.0, n)
+    data["y"] = (
+        data.x + rng.normal(size=12)[data.g] * (1 + data.x) + rng.normal(size=8)[data.h] + rng.normal(size=n)
+    )
+    return data
+
+
+@pytest.mark.parametrize("solver", ["direct", "iterative"])
+def test_dense_formulas(solver):
+    data = _data()
+    result = mme.lmer("y ~ x + (x | g) + (1 | h)", data, weights="w", solver=solver)
+    lam_g, lam_h = result.fit.lam
+    D = block_diag(np.kron(np.eye(12), lam_g @ lam_g.T), lam_h[0, 0] ** 2 * np.eye(8))
+    X, Z = np.column_stack([np.ones(200), data.x]), np.zeros((200, 32))
+    rows = np.arange(200)
+    Z[rows, 2 * data.g], Z[rows, 2 * data.g + 1], Z[rows, 24 + data.h] = 1.0, data.x, 1.0
+    Vi = np.linalg.inv(np.diag(1 / data.w) + Z @ D @ Z.T)
+    C = np.linalg.inv(X.T @ Vi @ X)
+    P = Vi - Vi @ X @ C @ X.T @ Vi
+    table = result.ranef_table(alpha=0.1)
+    assert table.term.tolist() == ["g"] * 24 + ["h"] * 8
+    given = result.scale * np.diag(D - D @ Z.T @ Vi @ Z @ D)
+    pev = result.scale * np.diag(D - D @ Z.T @ P @ Z @ D)
+    rtol = 1e-8 if solver == "direct" else 1e-5
+    np.testing.assert_allclose(table.se**2, given, rtol=rtol)
+    np.testing.assert_allclose(table.pev, pev, rtol=rtol)
+    np.testing.assert_allclose(table.reliability, 1 - pev / (result.scale * np.diag(D)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table.upper - table.blup, stats.norm.ppf(0.95) * np.sqrt(pev), rtol=1e-5)
+    u = pd.concat([result.random_effects["g"].stack(), result.random_effects["h"].stack()])
+    np.testing.assert_allclose(table.blup, u.to_numpy())
+    # some levels of one term
+    some = result.ranef_table(term="g", levels=[3, 7], alpha=0.1)
+    expected = table[(table.term == "g") & table.level.isin([3, 7])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected, rtol=1e-6)
+    other = result.ranef_table(term="h", levels=[5], alpha=0.1)
+    expected = table[(table.term == "h") & (table.level == 5)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(other, expected, rtol=1e-6)
+
+
+def test_both_doors():
+    data = _data()
+    ours = mme.lmer("y ~ x + (x | g)", data).ranef_table()
+    theirs = mme.mixedlm("y ~ x", data, groups="g", re_formula="~x").fit().ranef_table()
+    assert theirs.level.tolist() == ours.level.tolist()
+    for name in ("blup", "se", "pev", "reliability"):
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-4)
+
+
+def test_variance_components():
+    data = _data()
+    model = mme.mixedlm(
+        "y ~ x", data, groups=np.ones(len(data)), vc_formula={"g": "0 + C(g)", "h": "0 + C(h)"}
+    )
+    table = model.fit().ranef_table()
+    ours = mme.lmer("y ~ x + (1 | g) + (1 | h)", data).ranef_table()
+    assert table.effect.iloc[0] == "g[C(g)[0]]"
+    assert len(table) == 20
+    for name in ("blup", "se", "pev"):
+        np.testing.assert_allclose(table[name], ours[name], rtol=1e-3, atol=1e-4)
+    series = model.fit().random_effects[1.0]
+    np.testing.assert_allclose(table.set_index("effect").blup.loc[series.index], series)
+
+
+def test_a_variance_of_zero():
+    data = _data().assign(half=lambda d: (d.y.rank() % 2).astype(int))
+    result = mme.lmer("y ~ x + (1 | g) + (1 | half)", data)
+    assert result.is_singular
+    table = result.ranef_table(term="half")
+    assert (table.blup.abs() < 1e-10).all() and (table.pev.abs() < 1e-10).all()
+    assert table.reliability.isna().all()
+
+
+def test_many_levels_of_an_iterative_fit_are_refused_by_name():
+    rng = np.random.default_rng(3)
+    n = 9000
+    data = pd.DataFrame({"a": rng.integers(0, 2500, n), "b": rng.integers(0, 300, n)})
+    data["y"] = rng.normal(size=2500)[data.a] + rng.normal(size=300)[data.b] + rng.normal(size=n)
+    result = mme.lmer("y ~ 1 + (1 | a) + (1 | b)", data, solver="iterative")
+    with pytest.raises(InferenceError, match=r"at most 2000 .*variances=False.*solver='direct'"):
+        result.ranef_table()
+    assert list(result.ranef_table(variances=False).columns) == ["term", "level", "effect", "blup"]
+    some = result.ranef_table(term="a", levels=[5, 6, 7])
+    exact = mme.lmer("y ~ 1 + (1 | a) + (1 | b)", data, solver="direct").ranef_table("a", [5, 6, 7])
+    np.testing.assert_allclose(some.se, exact.se, rtol=0.02)
+
+
+def test_bad_input():
+    result = mme.lmer("y ~ x + (x | g) + (1 | h)", _data())
+    with pytest.raises(OptionError, match=r"term='k' is not there. Known: g, h"):
+        result.ranef_table("k")
+    with pytest.raises(OptionError, match="levels= goes with term=, one of g, h"):
+        result.ranef_table(levels=[1])
+    with pytest.raises(OptionError, match="g has no level 'x', 99"):
+        result.ranef_table("g", ["x", 99, 3])
+    with pytest.raises(OptionError, match="alpha"):
+        result.ranef_table(alpha=1.5)
