@@ -27,6 +27,7 @@ from ..inference.coefficients import Rows, check_alpha, inference_basis
 from ..inference.degrees import SmallSample
 from ..inference.estimable import detached
 from ..inference.stochastic import StochasticSample
+from ..inference.tails import t_quantile
 from ..inference.variances import InnerCovariance
 from .artifact import FORMAT, NAME, Artifacts
 from .estimates import variance_components
@@ -83,15 +84,16 @@ class LoadedPrediction:
         """Their standard errors, shape (n,)."""
         return self.rows.se
 
-    def summary_frame(self) -> pd.DataFrame:
+    def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:
         """Columns ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``df``, a row per new row."""
         own = self.rows
+        half = t_quantile(check_alpha(alpha), own.df) * own.se
         return pd.DataFrame(
             {
                 "mean": own.estimate,
                 "mean_se": own.se,
-                "mean_ci_lower": own.lower,
-                "mean_ci_upper": own.upper,
+                "mean_ci_lower": own.estimate - half,
+                "mean_ci_upper": own.estimate + half,
                 "df": own.df,
             },
             index=self.index,
@@ -358,7 +360,7 @@ class LoadedResults(Inferences, Artifacts):
         if new_levels not in _NEW_LEVELS:
             raise OptionError(f"new_levels={new_levels!r} is not known: {', '.join(_NEW_LEVELS)}.")
         coding, rows = self._coding, self._rows(data, context)
-        total = self._fixed(coding, rows, offset, "normal", 0.05).estimate
+        total = self._fixed(coding, rows, offset, "normal").estimate
         wanted = self._wanted(coding, random_effects)
         if wanted:
             terms = coding.random(rows)
@@ -369,46 +371,56 @@ class LoadedResults(Inferences, Artifacts):
 
     def get_prediction(  # type: ignore[override]  # there are no rows: less can be asked for
         self,
-        data: Any,
-        random_effects: bool = False,
+        data: Any = None,
+        random_effects: bool | str | Sequence[str] = False,
+        new_levels: str = "population",
         ddf: str | None = None,
-        alpha: float = 0.05,
-        context: Mapping[str, object] | None = None,
+        variances: str | None = None,
         offset: Any = None,
-    ) -> LoadedPrediction:
+        weights: Any = None,
+        context: Mapping[str, object] | None = None,
+    ) -> Any:
         """Means of new rows by the fixed part, with standard errors and intervals.
 
         Parameters
         ----------
         data, context, offset
             As in `predict`.
-        random_effects : bool
-            True is refused: the covariances that its errors need are not in the file.
-        ddf, alpha
+        random_effects
+            Anything but False is refused: the covariances that its errors need are not in the file.
+        new_levels, variances, weights
+            Have no use without random effects; `variances` and `weights` are refused.
+        ddf
             As in `coef_table`.
+
+        Returns
+        -------
+        LoadedPrediction
 
         Raises
         ------
         InferenceError
             Random effects; degrees of freedom that are not in the file (``ddf="normal"`` always is).
         """
-        if random_effects:
+        if data is None:
+            raise DataError("the file holds no rows: give data.")
+        if random_effects is not False or variances is not None or weights is not None:
             raise InferenceError(
-                "errors of predictions with random effects are not in the file; ask the fit itself, or take "
-                "random_effects=False."
+                "errors of predictions with random effects, and of new observations, are not in the file; "
+                "ask the fit itself, or take random_effects=False."
             )
         coding, rows = self._coding, self._rows(data, context)
-        return LoadedPrediction(self._fixed(coding, rows, offset, ddf, alpha), rows.index)
+        return LoadedPrediction(self._fixed(coding, rows, offset, ddf), rows.index)
 
     def _rows(self, data: Any, context: Mapping[str, object] | None) -> NewRows:
         return self._coding.rows(data, context)
 
-    def _fixed(self, coding: Coding, rows: NewRows, offset: Any, ddf: str | None, alpha: float) -> Rows:
+    def _fixed(self, coding: Coding, rows: NewRows, offset: Any, ddf: str | None) -> Rows:
         X = coding.fixed(rows)
         given = coding.offset(rows, offset)
         basis = detached(inference_basis(self.fitted, ddf, cache=self._small_sample), self._small_sample)
         missing = np.isnan(X).any(axis=1)
-        out = basis.rows(np.where(missing[:, None], 0.0, X), np.zeros(len(X)), check_alpha(alpha))
+        out = basis.rows(np.where(missing[:, None], 0.0, X), np.zeros(len(X)), 0.05)
         shift = np.where(missing, np.nan, 0.0) + (0.0 if given is None else given)
         se, df = np.where(missing, np.nan, out.se), np.where(missing, np.nan, out.df)
         moved = {name: getattr(out, name) + shift for name in ("estimate", "lower", "upper")}
