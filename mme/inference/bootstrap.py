@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.equations.design import Design
-from ..engine.equations.equations import respond
+from ..engine.equations.respond import respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import ConvergenceError, DesignError, InferenceError, OptionError
 from ..fit.fit import fit_design

@@ -17,11 +17,12 @@ from ..kernels import cells as kc
 from ..runtime.parallel import cut, run
 from .design import Design
 from .equations import Equations
+from .response import Response
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["check_identified", "moment_start"]
+__all__ = ["Moments", "check_identified", "moment_start"]
 
 _LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
 _MOST = 0.98
@@ -57,63 +58,86 @@ def check_identified(design: Design, eq: Equations) -> None:
                 )
 
 
-def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
-    """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
+class Moments:
+    """Starts from moments of many responses on one design: what they do not share is a vector.
 
     Parameters
     ----------
     eq : Equations
+        Its own response is not used.
     symmetric : scipy.sparse.csr_array, shape (q2, q2), optional
         Z_2'WZ_2, where it has been made already.
-
-    Returns
-    -------
-    theta : ndarray, shape (n_theta,)
     """
-    lay, p = eq.layout, eq.p
-    components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
-    a, r, H = [], [], []
-    A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
-    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
-    for i, c in components:
-        if lay.has_lead and i == 0:
-            a.append(eq.A1[:, c, c])
-            moment, design = eq.response.Z1y[:, c], eq.Z1Q[:, c]
-        else:
-            columns = _columns_of(eq, i, c)
-            a.append(diag2[columns])
-            moment, design = eq.response.Z2y[columns], eq.Z2Q[columns]
-        r.append(moment)
-        H.append(design)
-    m = len(components)
-    F = np.zeros((m + 1, m + 1))
-    rhs = np.zeros(m + 1)
-    inverse = [np.where(v > 0, 1.0 / np.where(v > 0, v, 1.0), 0.0) for v in a]
-    HH = [h.T @ h for h in H]
-    for i in range(m):
-        w = inverse[i]
-        HwH = (H[i] * w[:, None]).T @ H[i]
-        rhs[i] = np.sum(w * r[i] ** 2)
-        F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
-        for j in range(m):
-            squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
-            F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
-    rhs[m] = eq.response.yy
-    F[m, m] = eq.n - p
-    F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
-    variances = _solve(F, rhs)
-    theta = np.zeros(lay.n_theta)
-    for place in lay.places:
-        sd = np.zeros(place.k)
-        for c in range(place.k):
-            i = components.index((place.block, place.first + c))
-            mean = float(np.mean(a[i]))
-            ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
-            reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
-            reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
-            sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
-        theta[place.theta] = place.structure.theta(np.diag(sd))
-    return theta
+
+    def __init__(self, eq: Equations, symmetric: sp.csr_array | None = None) -> None:
+        lay, p = eq.layout, eq.p
+        self._layout = lay
+        self._components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
+        components, a, H = self._components, [], []
+        self._columns: list[slice | None] = []
+        A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
+        diag2 = np.zeros(0) if A22 is None else A22.diagonal()
+        for i, c in components:
+            if lay.has_lead and i == 0:
+                a.append(eq.A1[:, c, c])
+                H.append(eq.Z1Q[:, c])
+                self._columns.append(None)
+            else:
+                columns = _columns_of(eq, i, c)
+                a.append(diag2[columns])
+                H.append(eq.Z2Q[columns])
+                self._columns.append(columns)
+        m = len(components)
+        F = np.zeros((m + 1, m + 1))
+        self._inverse = [np.where(v > 0, 1.0 / np.where(v > 0, v, 1.0), 0.0) for v in a]
+        HH = [h.T @ h for h in H]
+        for i in range(m):
+            w = self._inverse[i]
+            HwH = (H[i] * w[:, None]).T @ H[i]
+            F[i, m] = np.sum((a[i] - np.sum(H[i] ** 2, axis=1)) * w)
+            for j in range(m):
+                squares, HAH = _cross(eq, A22, components[i], components[j], w, H[i], H[j])
+                F[i, j] = squares - 2.0 * HAH + np.sum(HwH * HH[j])
+        F[m, m] = eq.n - p
+        F[m, :m] = [np.sum(v) - np.trace(h) for v, h in zip(a, HH, strict=True)]
+        self._F = F
+        self._means = [float(np.mean(v)) for v in a]
+
+    def start(self, response: Response) -> np.ndarray:
+        """Flat theta, in the equations' basis: uncorrelated there, every variance positive.
+
+        Parameters
+        ----------
+        response : Response
+
+        Returns
+        -------
+        theta : ndarray, shape (n_theta,)
+        """
+        lay, m = self._layout, len(self._components)
+        rhs = np.empty(m + 1)
+        for i, ((_, c), columns) in enumerate(zip(self._components, self._columns, strict=True)):
+            moment = response.Z1y[:, c] if columns is None else response.Z2y[columns]
+            rhs[i] = np.sum(self._inverse[i] * moment**2)
+        rhs[m] = response.yy
+        variances = _solve(self._F, rhs)
+        theta = np.zeros(lay.n_theta)
+        for place in lay.places:
+            sd = np.zeros(place.k)
+            for c in range(place.k):
+                i = self._components.index((place.block, place.first + c))
+                mean = self._means[i]
+                ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
+                reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
+                reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
+                sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
+            theta[place.theta] = place.structure.theta(np.diag(sd))
+        return theta
+
+
+def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
+    """`Moments.start` of the equations' own response; parameters as of `Moments`."""
+    return Moments(eq, symmetric).start(eq.response)
 
 
 def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
