@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
     from .report.comparison import compare
+    from .report.power import power
 
     __version__: str
 
@@ -31,6 +32,7 @@ __all__ = [
     "install",
     "lmer",
     "mixedlm",
+    "power",
     "preflight",
     "uninstall",
 ]
@@ -44,6 +46,7 @@ _LATE = {
     "install": "facade.install",
     "uninstall": "facade.install",
     "mixedlm": "facade.model",
+    "power": "report.power",
     "preflight": "lmm.preflight",
 }
 

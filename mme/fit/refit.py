@@ -65,7 +65,8 @@ class Refits:
     Attributes
     ----------
     objective : Objective
-        Of the last response.
+    design : Design
+        Both of the last response.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Refits:
             self.objective.respond(response)
             start = self._start if self._moments is None else self._moments.start(response)
             assert start is not None
-            return self._search(self.design.with_response(y), start)
+            self.design = self.design.with_response(y)
+            return self._search(self.design, start)
 
     def _search(self, design: Design, start: np.ndarray) -> Refit:
         outcome = search_minimum(design, self.objective, start, _MOST, self._tol, None, space=self._space)

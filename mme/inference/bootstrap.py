@@ -75,6 +75,8 @@ class Job:
     seed : int
     iterative : dict or None
         Options of iterative fits; None: fits by factorizations.
+    after : callable, optional
+        A number that is made of every fit by factorizations on the design.
     """
 
     design: Design
@@ -83,15 +85,17 @@ class Job:
     source: Source | Clusters
     seed: int
     iterative: dict[str, Any] | None = None
+    after: Callable[[Refits, Refit], float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """Draw i and its fit, or why there is none."""
+    """Draw i, its fit, or why there is none, and what the job makes of it."""
 
     i: int
     fit: Refit | None
     failure: str = ""
+    value: float = np.nan
 
 
 class Worker:
@@ -114,7 +118,9 @@ class Worker:
             return Made(i, None, type(error).__name__)
         if not fit.converged:
             return Made(i, None, "did not converge")
-        return Made(i, fit)
+        if job.after is None:
+            return Made(i, fit)
+        return Made(i, fit, value=job.after(self._refits, fit))
 
     @cached_property
     def _refits(self) -> Refits:
@@ -298,8 +304,9 @@ def _made(
 ) -> Iterator[tuple[Made, ...]]:
     if workers == 1 or len(numbers) == 1:
         own = [Worker(job) for job in jobs]
-        for i in numbers:
-            yield tuple(worker(i) for worker in own)
+        with single_threaded_blas():  # entered once, and not by every fit
+            for i in numbers:
+                yield tuple(worker(i) for worker in own)
         return
     size = max(1, -(-len(numbers) // (workers * _PIECES)))
     pieces = [list(numbers[a : a + size]) for a in range(0, len(numbers), size)]
@@ -352,7 +359,8 @@ def _in_process(piece: list[int]) -> list[tuple[Made, ...]]:
 
 
 def _together(workers: Iterable[Worker], piece: list[int]) -> list[tuple[Made, ...]]:
-    return [tuple(worker(i) for worker in workers) for i in piece]
+    with single_threaded_blas():
+        return [tuple(worker(i) for worker in workers) for i in piece]
 
 
 def draw(

@@ -5,6 +5,7 @@ Draw i of a seed depends on the two alone (`stream`): draws may be made in any o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,15 @@ from ..engine.runtime.scipys import scipy_module
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 
-__all__ = ["Clusters", "ParametricDraws", "ResidualDraws", "rows_of_fit", "simulate", "stream"]
+__all__ = [
+    "Clusters",
+    "ParametricDraws",
+    "ResidualDraws",
+    "rows_of_fit",
+    "simulate",
+    "stream",
+    "take_rows",
+]
 
 _ABSENT = 1e-10  # eigenvalue of an empirical covariance, beside the largest, that counts as zero
 
@@ -222,7 +231,9 @@ class Clusters:
         return self.take(stream(seed, i).integers(self.n, size=self.n))
 
 
-def take_rows(design: Design, rows: np.ndarray, copy: np.ndarray) -> Design:
+def take_rows(
+    design: Design, rows: np.ndarray, copy: np.ndarray, within: Sequence[bool] | None = None
+) -> Design:
     """Some rows of a design; levels of different copies are different ones, and levels without rows go.
 
     Parameters
@@ -232,11 +243,18 @@ def take_rows(design: Design, rows: np.ndarray, copy: np.ndarray) -> Design:
         May repeat.
     copy : ndarray of int, shape (m,)
         Copy that each belongs to.
+    within : sequence of bool, optional
+        By term: whether its levels are parts of the copies (True, by default), or cross them.
     """
+    inside = [True] * len(design.terms) if within is None else within
+    none = np.zeros_like(copy)
+    terms = (
+        _taken(term, rows, copy if own else none) for term, own in zip(design.terms, inside, strict=True)
+    )
     return Design(
         design.y[rows],
         design.X[rows],
-        tuple(_taken(term, rows, copy) for term in design.terms),
+        tuple(terms),
         weights=None if design.weights is None else design.weights[rows],
         offset=None if design.offset is None else design.offset[rows],
         x_names=design.x_names,
