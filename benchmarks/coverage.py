@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import special
 
 import mme
-from mme.engine.equations.equations import respond
+from mme.engine.equations.respond import respond
 from mme.exceptions import MMEError
 from mme.fit import fit_design
 from mme.fit.fitted import Fitted

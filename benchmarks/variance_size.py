@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import special
 
 import mme
-from mme.engine.equations.equations import respond
+from mme.engine.equations.respond import respond
 from mme.fit import fit_design
 from mme.inference.random_terms import without_random_terms
 from mme.inference.rlrt import simulate, spectrum

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .report.artifact import save
     from .report.comparison import compare
     from .report.loaded import load
+    from .report.power import power
     from .report.side_by_side import table
 
     __version__: str
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "mixedlm",
     "plot",
+    "power",
     "preflight",
     "save",
     "table",
@@ -54,6 +56,7 @@ _LATE = {
     "uninstall": "facade.install",
     "load": "report.loaded",
     "mixedlm": "facade.model",
+    "power": "report.power",
     "preflight": "lmm.preflight",
     "save": "report.artifact",
     "table": "report.side_by_side",

@@ -23,7 +23,8 @@ from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
 from ..engine.direct.second import products_work
 from ..engine.equations.design import Design
-from ..engine.equations.equations import Equations, respond
+from ..engine.equations.equations import Equations
+from ..engine.equations.respond import respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..fit.fit import equations_of, planned
 from ..fit.options import route_of

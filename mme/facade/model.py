@@ -233,6 +233,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
         data_hint(data)
+        call = {"data": data, "re_formula": re_formula, "vc_formula": vc_formula, "subset": subset}
+        call |= {"use_sparse": use_sparse, "missing": missing, **kwargs}
         check_formulas(re_formula, vc_formula)
         vc_formula = vc_formula or None
         others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
@@ -278,6 +280,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         model._set_names(names)
         model._formula_parts = FormulaParts(re_formula, prepared.group_columns, tuple(vc_formula or ()))
         model._re_spec = re_spec
+        model._call = None if args else call
         return model
 
     @property
@@ -364,7 +367,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
 
     def __getstate__(self) -> dict[str, Any]:
         # what can be built again, factorizations above all, is not stored
-        built = (*_BUILT, "_re_spec")
+        built = (*_BUILT, "_re_spec", "_call")
         state = {k: v for k, v in self.__dict__.items() if k not in built}
         if hasattr(self.data, SPEC):
             # a formula's coding is restored from the data; without them it goes too
@@ -383,7 +386,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
-        for name in (*_BUILT, "_re_spec"):
+        for name in (*_BUILT, "_re_spec", "_call"):
             self.__dict__.pop(name, None)
         row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
         for owner in (self, self.data):

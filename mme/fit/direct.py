@@ -24,7 +24,7 @@ from .modes import search_modes
 from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
 from .record import Clock, Fit, FitRecord, assemble_fit
 
-__all__ = ["fit_direct"]
+__all__ = ["Outcome", "fit_direct", "search_minimum"]
 
 _MOVED = 1e-3  # relative change of a variance from which a limit is taken closer
 _ORTHOGONAL = "orthogonal factorizations of the rows (LAPACK)"
@@ -121,7 +121,7 @@ def _fit(
             bar.report(step, deviance=f"{deviance:.10g}", to_go=f"{decrement:.1e}")
 
         watch = note if bar.show else None
-        outcome = _search(design, objective, start, max_evaluations, tol, starts, watch, limit)
+        outcome = search_minimum(design, objective, start, max_evaluations, tol, starts, watch, limit)
     clock.lap("evaluations")
     minimum = outcome.best
     flat, flat_fixed = flat_directions(design, outcome.objective, outcome.space, minimum)
@@ -148,8 +148,20 @@ def _fit(
 
 
 @dataclass(frozen=True, eq=False)
-class _Outcome:
-    """The best minimum, of which objective, and what it took to find it."""
+class Outcome:
+    """The best minimum, of which objective, and what it took to find it.
+
+    Attributes
+    ----------
+    objective : Objective or CarefulObjective
+        That was minimised in the end.
+    space : Coordinates
+    best : Minimum
+    seen, starts : int
+        As `FitRecord.modes` and `FitRecord.starts`.
+    evaluations : int
+    solver : str
+    """
 
     objective: Objective | CarefulObjective
     space: Coordinates
@@ -160,21 +172,35 @@ class _Outcome:
     solver: str
 
 
-def _search(
+def search_minimum(
     design: Design,
     objective: Objective,
     start: np.ndarray,
     max_evaluations: int,
     tol: float,
     starts: int | None,
-    callback: Callable[[int, float, float], None] | None,
-    limit: bool,
-) -> _Outcome:
+    callback: Callable[[int, float, float], None] | None = None,
+    limit: bool = False,
+    space: Coordinates | None = None,
+) -> Outcome:
     """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
 
-    In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
+    Parameters
+    ----------
+    design : Design
+    objective : Objective
+    start : ndarray, shape (n_theta,)
+        In the equations' basis.
+    max_evaluations, tol, starts
+        As in `mme.fit.fit_design`.
+    callback : callable (iteration, deviance, decrement), optional
+    limit : bool
+        In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
+    space : Coordinates, optional
+        Of the design, where they are there already.
     """
-    space = Coordinates(term_specs(objective.eq, standard=True))
+    if space is None:
+        space = Coordinates(term_specs(objective.eq, standard=True))
     small = is_small(objective.eq)
     compiled = False  # until a first search had to be
 
@@ -204,7 +230,7 @@ def _search(
         first = search(objective, start, callback)
         compiled = first.compiled
         modes = search_modes(objective, first, space, partial(search, objective), starts)
-        outcome = _Outcome(
+        outcome = Outcome(
             objective,
             space,
             modes.best,
@@ -243,7 +269,7 @@ def _search(
         return outcome
     first = search(careful, start if best is None else best.theta)
     modes = search_modes(objective, first, space, partial(search, careful), starts)
-    return _Outcome(
+    return Outcome(
         careful,
         space,
         modes.best,
@@ -255,8 +281,8 @@ def _search(
 
 
 def _closer(
-    design: Design, objective: Objective, outcome: _Outcome, search: Callable[..., Minimum]
-) -> _Outcome:
+    design: Design, objective: Objective, outcome: Outcome, search: Callable[..., Minimum]
+) -> Outcome:
     """The limit of an exact fit with less residual variation, where the usual one hides a small term."""
     careful = CarefulObjective(design, objective, unexplained=CLOSER)
     best = search(careful, outcome.best.theta * np.sqrt(ADDED / CLOSER))

@@ -23,8 +23,11 @@ __all__ = [
     "bar_in",
     "bare",
     "column_in",
+    "enclosed",
     "names_in",
     "parse_formula",
+    "signed_terms",
+    "split_outside",
 ]
 
 _DEEPEST = 100  # Python's own parser reads no more nested parentheses
@@ -132,7 +135,7 @@ def parse_formula(formula: str) -> ParsedFormula:
     FormulaError
         Naming the formula, the part that cannot be read and what to write instead.
     """
-    sides = _split(formula, "~", formula)
+    sides = split_outside(formula, "~", formula)
     if len(sides) != 2:
         raise FormulaError(
             f"formula {formula!r} has {len(sides) - 1} '~'; write one, between the response and the terms: "
@@ -153,7 +156,7 @@ def parse_formula(formula: str) -> ParsedFormula:
     fixed: list[tuple[str, str]] = []
     offsets: list[str] = []
     bars: list[Bar] = []
-    for sign, term in _signed_terms(right, formula):
+    for sign, term in signed_terms(right, formula):
         _sort_term(sign, term, formula, fixed, offsets, bars)
     if not bars:
         raise FormulaError(
@@ -252,13 +255,13 @@ def _code(text: str, formula: str) -> Iterator[tuple[int, str, int]]:
         raise FormulaError(f"formula {formula!r}: unbalanced parentheses, {stack[-1]!r} is missing.")
 
 
-def _split(text: str, separators: str, formula: str) -> list[str]:
+def split_outside(text: str, separators: str, formula: str) -> list[str]:
     """Pieces between separators that stand outside all brackets and quotes."""
     cuts = [i for i, c, depth in _code(text, formula) if depth == 0 and c in separators]
     return [text[a + 1 : b] for a, b in zip([-1, *cuts], [*cuts, len(text)], strict=True)]
 
 
-def _signed_terms(text: str, formula: str) -> list[tuple[str, str]]:
+def signed_terms(text: str, formula: str) -> list[tuple[str, str]]:
     """Top-level terms with their signs; unary signs are folded in."""
     cuts = [i for i, c, depth in _code(text, formula) if depth == 0 and c in "+-"]
     pieces = [text[a + 1 : b].strip() for a, b in zip([-1, *cuts], [*cuts, len(text)], strict=True)]
@@ -276,7 +279,7 @@ def _signed_terms(text: str, formula: str) -> list[tuple[str, str]]:
     return terms
 
 
-def _enclosed(text: str, formula: str) -> bool:
+def enclosed(text: str, formula: str) -> bool:
     """Whether one pair of parentheses encloses the whole text."""
     if not text.startswith("("):
         return False
@@ -306,7 +309,7 @@ def _sort_term(
             f"formula {formula!r}: the bar in {term!r} needs parentheses around it; write '({term})' "
             "for the random term only."
         )
-    if not _enclosed(term, formula):
+    if not enclosed(term, formula):
         raise FormulaError(
             f"formula {formula!r}: {term!r} has a bar inside a function or another operator; "
             f"random terms are joined to the rest by '+' only.{bar_hint(term)}"
@@ -317,7 +320,7 @@ def _sort_term(
     if 1 in depths:
         bars.extend(_bars(inner, formula))
         return
-    for inner_sign, inner_term in _signed_terms(inner, formula):
+    for inner_sign, inner_term in signed_terms(inner, formula):
         _sort_term(inner_sign, inner_term, formula, fixed, offsets, bars)
 
 
@@ -369,7 +372,7 @@ def _bars(inner: str, formula: str) -> list[Bar]:
             f"formula {formula!r}: {text} has nothing before the bar; write (1 | {right}) "
             "for a random intercept."
         )
-    signed = _signed_terms(left, formula)
+    signed = signed_terms(left, formula)
     for _, term in signed:
         _check_fixed(term, formula)
     part = _part(signed)
@@ -383,12 +386,12 @@ def _bars(inner: str, formula: str) -> list[Bar]:
 def _groups(text: str, bar: str, formula: str) -> list[Group]:
     """``a/b/c`` -> ``c:(b:a)``, ``b:a``, ``a``, the most levels first, labelled as lme4 does."""
     groups: list[Group] = []
-    for piece in _split(text, "/", formula):
+    for piece in split_outside(text, "/", formula):
         piece = piece.strip()
         group = _interaction(piece, bar, formula)
         if groups:
             outer = groups[0]
-            whole = len(group.columns) == 1 or _enclosed(piece, formula)
+            whole = len(group.columns) == 1 or enclosed(piece, formula)
             own = _within(group) if whole else group.label
             label = _within(outer)
             columns = group.columns + outer.columns
@@ -401,8 +404,8 @@ def _groups(text: str, bar: str, formula: str) -> list[Group]:
 def _interaction(text: str, bar: str, formula: str) -> Group:
     labels: list[str] = []
     columns: list[str] = []
-    for piece in (p.strip() for p in _split(text, ":", formula)):
-        if _enclosed(piece, formula):
+    for piece in (p.strip() for p in split_outside(text, ":", formula)):
+        if enclosed(piece, formula):
             inner = _interaction(piece[1:-1].strip(), bar, formula)
             labels.append(_within(inner))
             columns.extend(inner.columns)

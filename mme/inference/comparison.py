@@ -18,7 +18,7 @@ from .mixtures import LOWER, Mixture, chi2_tail, is_known, likelihood_ratio
 from .null import null_mixture, null_spaces
 from .random_terms import check_maximum, n_parameters, term_names
 
-__all__ = ["Compared", "Ratio", "compare_models", "description"]
+__all__ = ["Compared", "Ratio", "compare_models", "description", "log_columns"]
 
 _WHAT = "compare()"
 _SAME = 1e-12  # relative difference of weights that is rounding
@@ -197,7 +197,7 @@ def _ratio(smaller: Compared, larger: Compared, names: Sequence[str]) -> Ratio:
     statistic = 2.0 * (larger.fitted.loglik - smaller.fitted.loglik)
     if smaller.fitted.reml:
         # log|X'V^-1 X| depends on the coding of X, which the ratio must not
-        shift = _log_columns(larger) - _log_columns(smaller)
+        shift = log_columns(larger) - log_columns(smaller)
         if abs(shift) > 1e-8 * max(1.0, abs(larger.fitted.loglik)):
             statistic += shift
             notes.append(
@@ -240,8 +240,8 @@ def _ratio(smaller: Compared, larger: Compared, names: Sequence[str]) -> Ratio:
     return Ratio(statistic, error, df, p, p_boundary, p_error, mixture, tuple(notes))
 
 
-def _log_columns(model: Compared) -> float:
-    """log|X'WX| with weights of mean one."""
+def log_columns(model: Compared) -> float:
+    """log|X'WX| with weights of mean one: what REML log-likelihoods know of the coding of X."""
     eq, weights = model.fitted.objective().eq, model.design.weights
     return eq.fixed.logdet - (0.0 if weights is None else eq.p * float(np.log(np.mean(weights))))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.equations.design import Design
-from ..engine.equations.equations import respond
+from ..engine.equations.respond import respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError, OptionError
 from ..fit.fit import equations_of, fit_design

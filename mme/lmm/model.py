@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Unpack
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 
+from ..engine.equations.respond import respond
+from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import OptionError
 from ..fit.checks import split_start
 from ..fit.fit import fit_design
 from ..fit.forecast import Preflight, preflight_design
 from ..fit.options import FitArguments, IterativeOptions
 from ..formula import ModelDesign, build_design
+from ..formula.update import update_formula
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
@@ -30,6 +34,9 @@ _OPTIONS = sorted(
 )
 
 
+_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context")
+
+
 class LinearMixedModel:
     """A linear mixed model: a design with labels, fitted as often as wanted.
 
@@ -39,10 +46,20 @@ class LinearMixedModel:
     ----------
     design : ModelDesign
         Usually made by `from_formula`.
+    call : mapping, optional
+        Arguments of `from_formula`, for `update`.
     """
 
-    def __init__(self, design: ModelDesign) -> None:
+    def __init__(self, design: ModelDesign, call: Mapping[str, Any] | None = None) -> None:
         self.model_design = design
+        self._call = None if call is None else dict(call)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the frame that the model was made from is the user's: it is not stored
+        state = dict(self.__dict__)
+        if state.get("_call") is not None:
+            state["_call"] = {k: v for k, v in state["_call"].items() if k not in ("data", "context")}
+        return state
 
     @classmethod
     def from_formula(
@@ -63,18 +80,15 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
-        return cls(
-            build_design(
-                formula,
-                data,
-                weights=weights,
-                offset=offset,
-                subset=subset,
-                missing=missing,
-                evaluate=evaluate,
-                context=context,
-            )
-        )
+        given: dict[str, Any] = {
+            "weights": weights,
+            "offset": offset,
+            "subset": subset,
+            "missing": missing,
+            "evaluate": evaluate,
+            "context": context,
+        }
+        return cls(build_design(formula, data, **given), {"data": data, **given})
 
     @property
     def formula(self) -> str:
@@ -127,7 +141,51 @@ class LinearMixedModel:
                 "The estimates are the best point found; try another start or more max_evaluations."
             )
         warn_of_fit(dropped, fit.record.warnings(), trouble)
-        return LinearMixedModelResults(self, fit)
+        kept = {k: v for k, v in options.items() if k != "equations"}
+        return LinearMixedModelResults(self, fit, {"solver": solver, **kept})
+
+    def refit(self, y: np.ndarray, results: LinearMixedModelResults) -> LinearMixedModelResults:
+        """The model of another response, fitted as results were.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n,)
+        results : LinearMixedModelResults
+            Of this model.
+        """
+        design = self.model_design.design.with_response(y)
+        call = None if self._call is None else {k: v for k, v in self._call.items() if k != "data"}
+        model = type(self)(replace(self.model_design, design=design), call)
+        with single_threaded_blas():
+            equations = respond(design, results.fit.objective.eq)
+        return model.fit(results.fit.reml, equations=equations, **results.options)
+
+    def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
+        """The model with something changed, fitted.
+
+        Parameters
+        ----------
+        formula : str or None
+            With ``.`` for what was there.
+        data : DataFrame or None
+        options : dict
+            Of `from_formula` and of `fit`.
+        """
+        if self._call is None:
+            raise OptionError(
+                "update() needs a model that was made by a formula; fit the changed one with lmer()."
+            )
+        call = {"context": 0, **self._call, **({} if data is None else {"data": data})}
+        if call.get("data") is None:
+            raise OptionError(
+                "the data of the model are not stored with it, and those of refit() have another response: "
+                "pass data=."
+            )
+        text = self.formula if formula is None else update_formula(self.formula, formula)
+        fitting: dict[str, Any] = {}
+        for name, value in options.items():
+            (call if name in _MODEL else fitting)[name] = value
+        return self.from_formula(text, call.pop("data"), **call).fit(**fitting)
 
     def preflight(self, solver: str = "auto") -> Preflight:
         """What `fit` would take in flops and bytes, which solver it would use and why.

@@ -5,9 +5,10 @@ Everything that costs more than a look-up is computed when first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..inference.variances import variance_covariance
 from ..report.artifact import Artifacts
-from ..report.confidence import BootstrapResult, bootstrap_result, confidence_intervals
+from ..report.confidence import confidence_intervals
 from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
@@ -41,6 +42,12 @@ class LabelledModel(Protocol):
     def formula(self) -> str:
         """The formula as given."""
 
+    def refit(self, y: np.ndarray, results: LinearMixedModelResults) -> LinearMixedModelResults:
+        """Results of another response."""
+
+    def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
+        """Results of the model with something changed."""
+
 
 class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     """A fitted linear mixed model.
@@ -49,6 +56,8 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     ----------
     model : LinearMixedModel
     fit : Fit
+    options : mapping, optional
+        With which it was fitted.
 
     Attributes
     ----------
@@ -57,9 +66,12 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         The plain arrays behind the labels.
     """
 
-    def __init__(self, model: LabelledModel, fit: Fit) -> None:
+    def __init__(
+        self, model: LabelledModel, fit: Fit, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.model = model
         self.fit = fit
+        self._options = dict(options)
 
     # -- the criterion ------------------------------------------------------------------------------------
 
@@ -214,23 +226,6 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             cache=self._small_sample,
         )
 
-    def bootstrap(self, n_boot: int = 500, seed: int = 0) -> BootstrapResult:
-        """Parametric bootstrap: responses drawn from the fitted model, each fitted again.
-
-        Parameters
-        ----------
-        n_boot : int
-            Responses.
-        seed : int
-
-        Returns
-        -------
-        BootstrapResult
-            ``draws`` (a row per fit, a column per parameter), ``conf_int(alpha, f)``, ``failures``,
-            ``singular``.
-        """
-        return bootstrap_result(self.fitted, n_boot, seed)
-
     # -- variances ----------------------------------------------------------------------------------------
 
     @property
@@ -366,6 +361,17 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             On the index of the data; NaN where a value is missing.
         """
         return self.get_prediction(data, random_effects, new_levels, offset=offset).predicted_mean
+
+    def _refitted(self, y: np.ndarray) -> LinearMixedModelResults:
+        return self.model.refit(y, self)
+
+    def _updated(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
+        return self.model.update(formula, data, {"reml": self.fit.reml, **self.options, **options})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """With which the search was made; none of results that were stored by earlier versions."""
+        return dict(self.__dict__.get("_options", {}))
 
     # -- how it went --------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,16 @@ import pandas as pd
 from ..engine.runtime.scipys import special
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
-from ..inference.bootstrap import Draws, check_draws, draw, percentiles
+from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha
-from ..inference.delta import vector
-from ..inference.parameters import Parameter, Values, check_option, choose, parameters_of
+from ..inference.parameters import Parameter, check_option, choose
 from ..inference.profile import Curve, profile_intervals, profiles
 from ..inference.variance_table import variance_order, variance_rows
 from .coefficients import coef_table
 
 __all__ = [
-    "BootstrapResult",
     "ProfileResult",
-    "bootstrap_result",
     "confidence_intervals",
-    "names_of",
-    "plain",
     "profile_result",
 ]
 
@@ -197,70 +192,3 @@ def profile_result(fitted: Fitted, parm: Any, alpha: float, points: int, reml: b
     chosen = choose(fitted.labels, parm, _kinds(reml))
     found = profiles(fitted, chosen, alpha, int(points), reml)
     return ProfileResult(found.curves, found.ends, alpha, found.notes)
-
-
-class BootstrapResult:
-    """Estimates from responses that were drawn from the fitted model.
-
-    Attributes
-    ----------
-    draws : pandas.DataFrame
-        A row per fit, a column per parameter: fixed effects, standard deviations, correlations (NaN beside a
-        variance of zero), sigma.
-    failures : int
-        Responses that could not be fitted, or whose fit did not converge.
-    singular : int
-        Fits with a singular covariance.
-    notes : tuple of str
-    """
-
-    def __init__(self, draws: Draws) -> None:
-        self._draws = draws
-        known = parameters_of(draws.labels)
-        values = draws.of(lambda v: np.array([v.value(p) for p in known]))
-        self.draws = pd.DataFrame(values, columns=pd.Index([p.name for p in known], dtype=object))
-        self.failures, self.singular, self.notes = draws.failures, draws.singular, draws.notes
-
-    def conf_int(self, alpha: float = 0.05, f: Callable[[Values], Any] | None = None) -> pd.DataFrame:
-        """Percentile intervals.
-
-        Parameters
-        ----------
-        alpha : float
-        f : callable, optional
-            A function of the parameters, as `delta` of the results takes it; by default the parameters
-            themselves.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns 0 and 1.
-        """
-        alpha = check_alpha(alpha)
-        if f is None:
-            values, index = self.draws.to_numpy(), self.draws.columns
-        else:
-            first = f(self._draws.values[0])
-            values = self._draws.of(lambda v: vector(plain(f(v))))
-            index = names_of(first, values.shape[1])
-        return pd.DataFrame(percentiles(values, alpha), index=index, columns=pd.RangeIndex(2))
-
-    def __repr__(self) -> str:
-        return f"<{' '.join(self.notes)}>"
-
-
-def bootstrap_result(fitted: Fitted, n_boot: int, seed: int) -> BootstrapResult:
-    """Draw and fit."""
-    return BootstrapResult(draw(fitted, *check_draws(n_boot, seed)))
-
-
-def names_of(value: Any, size: int) -> pd.Index:
-    """Labels of what a user's function gives."""
-    if isinstance(value, pd.Series):
-        return value.index
-    return pd.Index(list(value), dtype=object) if isinstance(value, Mapping) else pd.RangeIndex(size)
-
-
-def plain(value: Any) -> Any:
-    """What a user's function gives, without its labels."""
-    return list(value.values()) if isinstance(value, Mapping) else value

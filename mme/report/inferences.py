@@ -11,6 +11,7 @@ from .means import MeansTables
 from .modes import ModeTables
 from .names import HelpfulNames
 from .prediction import Predictions
+from .resampling import Resampling
 from .tidy import TidyTables
 
 __all__ = ["Inferences"]
@@ -24,6 +25,7 @@ class Inferences(
     Predictions,
     ModeTables,
     Diagnostics,
+    Resampling,
     TidyTables,
     MarginalEffects,
     HelpfulNames,

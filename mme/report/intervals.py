@@ -15,7 +15,8 @@ from ..inference.delta import Delta, delta_rule, joint_covariance
 from ..inference.explained import shares_of
 from ..inference.parameters import Values, check_option, estimates
 from ..inference.variance_table import variance_rows
-from .confidence import ProfileResult, names_of, plain, profile_result
+from .confidence import ProfileResult, profile_result
+from .labels import names_of, plain
 from .reported import Reported
 
 __all__ = ["Intervals"]

@@ -369,7 +369,7 @@ class LoadedResults(Inferences, Artifacts):
                     total = total + _contribution(term, modes, new_levels)
         return pd.Series(total, index=rows.index, name=self.response)
 
-    def get_prediction(  # type: ignore[override]  # there are no rows: less can be asked for
+    def get_prediction(  # there are no rows: less can be asked for
         self,
         data: Any = None,
         random_effects: bool | str | Sequence[str] = False,

@@ -57,9 +57,7 @@ def test_draws_are_seeded_and_named():
 def test_a_draw_is_a_fit_of_its_response():
     result = _sleep()
     draws = result.bootstrap(10, seed=1).draws
-    rng = np.random.default_rng(1)
-    for i in range(2):
-        y = simulate(result.fitted.design, result.fitted, rng)
+    for i, y in result.simulate(2, seed=1).items():
         again = mme.lmer("Reaction ~ Days + (Days | Subject)", load_data("sleepstudy").assign(Reaction=y))
         np.testing.assert_allclose(draws.iloc[i, :2], again.fe_params, rtol=1e-6)
         np.testing.assert_allclose(draws["sigma"].iloc[i], again.sigma, rtol=1e-6)
@@ -131,7 +129,7 @@ def test_percentiles_leave_out_what_has_no_value():
 def test_refusals():
     result = _sleep()
     with pytest.raises(OptionError, match="n_boot"):
-        result.bootstrap(1)
+        result.conf_int(method="boot", n_boot=1)
     with pytest.raises(OptionError, match="seed"):
         result.conf_int(method="boot", seed=-1)
     model = mme.MixedLM.from_formula("Reaction ~ Days", load_data("sleepstudy"), groups="Subject")

@@ -15,7 +15,7 @@ from support import inference_reference, load_data, unbalanced_reference
 import mme
 from mme.engine.covariance.factors import factor_psd
 from mme.engine.equations.design import RandomTerm
-from mme.engine.equations.equations import respond
+from mme.engine.equations.respond import respond
 from mme.exceptions import InferenceError
 from mme.fit import fit_design
 from mme.fit.fitted import Fitted, Labels, TermLabels

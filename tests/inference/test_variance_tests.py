@@ -14,8 +14,9 @@ from scipy import optimize, stats
 from support import HERE, load_data, mark_slow
 
 import mme
-from mme.engine.equations.equations import build_equations, respond
+from mme.engine.equations.equations import build_equations
 from mme.engine.equations.layout import layout_of
+from mme.engine.equations.respond import respond
 from mme.exceptions import InferenceError, MemoryEstimateError, OptionError
 from mme.fit import fit_design
 from mme.inference import rlrt

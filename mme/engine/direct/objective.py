@@ -18,6 +18,7 @@ from ..equations.border import Border, check_residual, response_scale, solve_bor
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
 from ..equations.layout import layout_of
+from ..equations.response import Response
 from ..search.chain import gradient_in_basis, in_theta
 from ..search.evaluation import Evaluation, Solution
 from .elimination import Elimination, apply_lam
@@ -100,6 +101,28 @@ class Objective:
         return {k: v for k, v in self.__dict__.items() if k not in built} | {"_state": None}
 
     # -- public -------------------------------------------------------------------------------------------
+
+    def respond(self, response: Response) -> None:
+        """Go over to another response; the analysis of S and the workspaces stay, and nothing is built.
+
+        Parameters
+        ----------
+        response : Response
+            Of the same design.
+
+        Raises
+        ------
+        PerfectFitError
+            The fixed effects explain it exactly.
+        """
+        self.eq = self.eq.with_response(response)
+        self.yy = response_scale(self.eq)
+        if "elimination" in self.__dict__:
+            self.elimination.eq = self.eq
+        if "small" in self.__dict__ and self.small is not None:
+            self.small.respond(self.eq, self.yy)
+        self._factorizations = 0
+        self._state = None
 
     @property
     def n_theta(self) -> int:

@@ -26,6 +26,8 @@ _FAILURES = {
     kernels.ROUGH: "rounding hides the deviance at this theta: variances are too large.",
 }
 
+_YY = 2  # place of the response's sum of squares among what is given
+
 
 def is_small(eq: Equations) -> bool:
     """Whether an evaluation costs less than the calls of numpy around it."""
@@ -68,6 +70,13 @@ class SmallLikelihood:
             eq.A1, eq.A1x, eq.Axx, self._F, self._half, self._numbers, self._Ri, self._b, self._ze,
             np.empty((n + k1 + 2, max(n, m, k1))), self._Q,
         )  # fmt: skip
+
+    def respond(self, eq: Equations, yy: float) -> None:
+        """Go over to the equations of another response on the same design."""
+        self._eq, self._exact, self.n_factorizations = eq, False, 0
+        entries, given, A1, _, _, *rest = self._arrays
+        given[_YY] = yy
+        self._arrays = (entries, given, A1, eq.A1x, eq.Axx, *rest)
 
     def evaluate(self, theta: np.ndarray, order: int) -> Evaluation:
         """As `mme.engine.direct.objective.Objective.evaluate`."""

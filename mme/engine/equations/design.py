@@ -8,6 +8,7 @@ sparse Z_t whose columns share one variance).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -194,6 +195,23 @@ class Design:
             raise DesignError("the model has no random term; use ordinary least squares instead.")
         for term in self.terms:
             _check_term(term, n, self.more_effects_than_rows)
+
+    def with_response(self, y: np.ndarray) -> Design:
+        """The design of another response, shape (n,); only that is validated."""
+        out = copy(self)
+        y = _as_float(y, "the response y")
+        if y.ndim != 1:
+            raise DataError(f"the response y must be one-dimensional; it has shape {y.shape}.")
+        if y.size != self.n:
+            raise DataError(f"the response y has {y.size} rows but the design has {self.n}.")
+        _check_finite("the response y", y)
+        _check_not_tiny("the response y", y[:, None])
+        if np.ptp(y) == 0 and self.offset is None:
+            raise DesignError(
+                f"the response is constant (every value is {y[0]:g}); there is no variance to explain."
+            )
+        object.__setattr__(out, "y", y)
+        return out
 
     @property
     def n(self) -> int:

@@ -30,7 +30,7 @@ from .response import Response
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["Equations", "build_equations", "dense_rows", "respond"]
+__all__ = ["Equations", "block_columns", "build_equations", "dense_rows", "rest_rows"]
 
 _ORDINARY = 1e6  # values of a single column from which on it is scaled
 _SCANS = 4  # pieces of a transposition, each of which looks at every entry
@@ -158,7 +158,7 @@ class Equations:
         Parameters
         ----------
         response : Response
-            From `respond`, or another one changed.
+            From `mme.engine.equations.respond`, or another one changed.
         """
         p = self.p
         Axx = self.Axx.copy()
@@ -265,10 +265,10 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     q2 = layout.q2
     columns, basis = [], []
     for block in layout.blocks:
-        z, R = _columns(design, block, root_w)
+        z, R = block_columns(design, block, root_w)
         columns.append(z)
         basis.append(R)
-    rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
+    rptr, ridx, rval = rest_rows(design, layout, root_w, columns)
     A2x = np.zeros((q2, p + 1))
     if q2:
         kc.rows_times(rptr, ridx.size // n, ridx, rval, xy, A2x)
@@ -288,43 +288,6 @@ def build_equations(design: Design, layout: Layout) -> Equations:
         layout, fixed, tuple(basis), n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos,
         gptr, gidx, gval, A2x, Axx, yy_total,
     )  # fmt: skip
-
-
-def respond(design: Design, equations: Equations) -> Equations:
-    """The equations of a design that differs in its response alone from that of `equations`.
-
-    Passes over the rows once more, but finds no cells and no cross-products of random effects again.
-
-    Parameters
-    ----------
-    design : Design
-        X, terms, weights as those of `equations`.
-    equations : Equations
-
-    Returns
-    -------
-    Equations
-    """
-    layout, n = equations.layout, design.n
-    root_w = None if design.weights is None else np.sqrt(design.weights)
-    y = design.y if design.offset is None else design.y - design.offset
-    xy, Axx, fixed, total = orthonormalise(design.X, y, root_w)
-    p = equations.p
-    r = np.ascontiguousarray(xy[:, p:])
-    columns = [_columns(design, block, root_w)[0] for block in layout.blocks]
-    Z2y = np.zeros((layout.q2, 1))
-    if layout.q2:
-        rptr, ridx, rval = _rest_rows(design, layout, root_w, columns)
-        kc.rows_times(rptr, ridx.size // n, ridx, rval, r, Z2y)
-    Z1y = np.zeros(equations.A1x.shape[:2])
-    if layout.has_lead:
-        codes, z = design.terms[layout.blocks[0].terms[0]].codes, columns[0]
-        assert codes is not None and z is not None
-        for c in range(layout.k1):
-            weight = r[:, 0] * z[:, c] if z.shape[0] else r[:, 0]
-            Z1y[:, c] = np.bincount(codes, weights=weight, minlength=layout.q1)
-    response = Response(Z1y, Z2y[:, 0], Axx[:p, p], fixed.b0, float(Axx[p, p]), total)
-    return equations.with_response(response)
 
 
 def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -354,7 +317,7 @@ def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.nda
             Z = np.asarray(scipy_module("sparse").csr_array(term.Z, dtype=np.float64).todense())
             parts.append(Z if root_w is None else Z * root_w[:, None])
             continue
-        columns = _columns(design, block, root_w)[0]
+        columns = block_columns(design, block, root_w)[0]
         assert columns is not None and term.codes is not None
         Z = np.zeros((n, block.q, block.k))
         Z[np.arange(n), term.codes] = columns if columns.shape[0] else 1.0
@@ -386,7 +349,9 @@ def _is_plain(design: Design, block: Block, root_w: np.ndarray | None) -> bool:
     return root_w is None and len(terms) == 1 and not terms[0].general and terms[0].columns is None
 
 
-def _columns(design: Design, block: Block, root_w: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
+def block_columns(
+    design: Design, block: Block, root_w: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray]:
     """A grouped block's columns in its basis, shape (n, k) C order, times the root weights; and the basis.
 
     Shape (0, 1) stands for a column of ones.
@@ -474,7 +439,7 @@ def _by_rows(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, np.nd
     return np.ascontiguousarray(Q * root), upper_inverse(T) / root
 
 
-def _rest_rows(
+def rest_rows(
     design: Design, layout: Layout, root_w: np.ndarray | None, columns: list[np.ndarray | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Z_2 by rows: pointers int64 (n+1,), columns int32, values float64.

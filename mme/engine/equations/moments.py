@@ -17,11 +17,12 @@ from ..kernels import cells as kc
 from ..runtime.parallel import cut, run
 from .design import Design
 from .equations import Equations
+from .response import Response
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["check_identified", "moment_start"]
+__all__ = ["Moments", "check_identified", "moment_start"]
 
 _LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
 _MOST = 0.98
@@ -57,71 +58,97 @@ def check_identified(design: Design, eq: Equations) -> None:
                 )
 
 
-def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
-    """Flat theta, in the equations' basis, from moments: uncorrelated there, every variance positive.
+class Moments:
+    """Starts from moments of many responses on one design: what they do not share is a vector.
 
     Parameters
     ----------
     eq : Equations
+        Its own response is not used.
     symmetric : scipy.sparse.csr_array, shape (q2, q2), optional
         Z_2'WZ_2, where it has been made already.
-
-    Returns
-    -------
-    theta : ndarray, shape (n_theta,)
     """
-    lay, p, response = eq.layout, eq.p, eq.response
-    components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
-    A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
-    k1 = lay.k1 if lay.has_lead else 0
-    m = len(components)
-    F = np.zeros((m + 1, m + 1))
-    rhs = np.zeros(m + 1)
-    a, w, H, HH, HwH = [], [], [], [], []
-    diag2 = np.zeros(0) if A22 is None else A22.diagonal()
-    for i, (block, c) in enumerate(components):
-        if i < k1:
-            size, moment, design = eq.A1[:, c, c], response.Z1y[:, c], eq.Z1Q[:, c]
-        else:
-            columns = _columns_of(eq, block, c)
-            size, moment, design = diag2[columns], response.Z2y[columns], eq.Z2Q[columns]
-        weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
-        a.append(size)
-        w.append(weight)
-        H.append(design)
-        HH.append(design.T @ design)
-        HwH.append((design * weight[:, None]).T @ design)
-        rhs[i] = weight @ (moment * moment)
-        F[i, m] = (size - np.einsum("lp,lp->l", design, design)) @ weight
-        F[m, i] = size.sum() - HH[i].trace()
-    for i in range(m):
-        for j in range(m):
-            if i >= k1 or j >= k1:
-                squares, HAH = _cross(eq, A22, components[i], components[j], w[i], H[i], H[j])
-                F[i, j] = squares - 2.0 * HAH
-            elif j <= i:
-                # both ways at once
-                cell = eq.A1[:, i, j]
-                within = (cell - 2.0 * np.einsum("lp,lp->l", H[i], H[j])) * cell
-                F[i, j], F[j, i] = within @ w[i], within @ w[j]
-    for i in range(m):
-        for j in range(m):
-            F[i, j] += np.vdot(HwH[i], HH[j])
-    rhs[m] = response.yy
-    F[m, m] = eq.n - p
-    variances = _solve(F, rhs)
-    theta = np.zeros(lay.n_theta)
-    for place in lay.places:
-        sd = np.zeros(place.k)
-        for c in range(place.k):
-            i = components.index((place.block, place.first + c))
-            mean = float(a[i].sum() / a[i].size)
-            ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
-            reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
-            reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
-            sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
-        theta[place.theta] = place.structure.theta(np.diag(sd))
-    return theta
+
+    def __init__(self, eq: Equations, symmetric: sp.csr_array | None = None) -> None:
+        lay, p = eq.layout, eq.p
+        self._layout = lay
+        self._components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
+        self._columns: list[slice | None] = []
+        components = self._components
+        A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
+        k1 = lay.k1 if lay.has_lead else 0
+        m = len(components)
+        F = np.zeros((m + 1, m + 1))
+        w, H, HH, HwH = [], [], [], []
+        self._means = []
+        diag2 = np.zeros(0) if A22 is None else A22.diagonal()
+        for i, (block, c) in enumerate(components):
+            if i < k1:
+                size, design = eq.A1[:, c, c], eq.Z1Q[:, c]
+                self._columns.append(None)
+            else:
+                columns = _columns_of(eq, block, c)
+                size, design = diag2[columns], eq.Z2Q[columns]
+                self._columns.append(columns)
+            weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
+            self._means.append(float(size.sum() / size.size))
+            w.append(weight)
+            H.append(design)
+            HH.append(design.T @ design)
+            HwH.append((design * weight[:, None]).T @ design)
+            F[i, m] = (size - np.einsum("lp,lp->l", design, design)) @ weight
+            F[m, i] = size.sum() - HH[i].trace()
+        for i in range(m):
+            for j in range(m):
+                if i >= k1 or j >= k1:
+                    squares, HAH = _cross(eq, A22, components[i], components[j], w[i], H[i], H[j])
+                    F[i, j] = squares - 2.0 * HAH
+                elif j <= i:
+                    # both ways at once
+                    cell = eq.A1[:, i, j]
+                    within = (cell - 2.0 * np.einsum("lp,lp->l", H[i], H[j])) * cell
+                    F[i, j], F[j, i] = within @ w[i], within @ w[j]
+        for i in range(m):
+            for j in range(m):
+                F[i, j] += np.vdot(HwH[i], HH[j])
+        F[m, m] = eq.n - p
+        self._F, self._weights = F, w
+
+    def start(self, response: Response) -> np.ndarray:
+        """Flat theta, in the equations' basis: uncorrelated there, every variance positive.
+
+        Parameters
+        ----------
+        response : Response
+
+        Returns
+        -------
+        theta : ndarray, shape (n_theta,)
+        """
+        lay, m = self._layout, len(self._components)
+        rhs = np.empty(m + 1)
+        for i, ((_, c), columns) in enumerate(zip(self._components, self._columns, strict=True)):
+            moment = response.Z1y[:, c] if columns is None else response.Z2y[columns]
+            rhs[i] = self._weights[i] @ (moment * moment)
+        rhs[m] = response.yy
+        variances = _solve(self._F, rhs)
+        theta = np.zeros(lay.n_theta)
+        for place in lay.places:
+            sd = np.zeros(place.k)
+            for c in range(place.k):
+                i = self._components.index((place.block, place.first + c))
+                mean = self._means[i]
+                ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
+                reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
+                reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
+                sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
+            theta[place.theta] = place.structure.theta(np.diag(sd))
+        return theta
+
+
+def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
+    """`Moments.start` of the equations' own response; parameters as of `Moments`."""
+    return Moments(eq, symmetric).start(eq.response)
 
 
 def _inverse(a: np.ndarray) -> np.ndarray:

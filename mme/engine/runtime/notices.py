@@ -76,9 +76,21 @@ class Progress:
     long : bool or None
         Whether the fit is predicted to take long: without `show`, False means no bar; None if nothing is
         predicted, and the bar appears after two seconds.
+    total : int, optional
+        Steps there are to do, where that is known.
+    unit : str
+        What a step is called.
     """
 
-    def __init__(self, show: bool | None, label: str = "mme", long: bool | None = None) -> None:
+    def __init__(
+        self,
+        show: bool | None,
+        label: str = "mme",
+        long: bool | None = None,
+        total: int | None = None,
+        unit: str = " step",
+    ) -> None:
+        self._total, self._unit = total, unit
         self.show = (_is_watched() and long is not False) if show is None else bool(show)
         self._at_once = show is True or bool(long)
         self._label = label
@@ -90,7 +102,7 @@ class Progress:
     def _open(self) -> None:
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(desc=self._label, unit=" step", leave=False, file=sys.stderr)
+        self._bar = tqdm(desc=self._label, total=self._total, unit=self._unit, leave=False, file=sys.stderr)
 
     def report(self, step: int, **numbers: object) -> None:
         """Show a step, and what there is to say of it."""
@@ -99,8 +111,9 @@ class Progress:
         if self._bar is None:
             self._open()
         assert self._bar is not None
-        self._bar.n = step
-        self._bar.set_postfix({name.replace("_", " "): value for name, value in numbers.items()})
+        self._bar.update(step - self._bar.n)
+        if numbers:
+            self._bar.set_postfix({name.replace("_", " "): value for name, value in numbers.items()})
 
     def close(self) -> None:
         """Remove the bar."""

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import statsmodels.base.model as base
 from statsmodels.iolib import summary2
-from statsmodels.tools.rng_qrng import check_random_state
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from ...engine.covariance.boundary import is_singular, zero_effects
@@ -34,9 +33,10 @@ from .blups import (
     group_covariances,
     random_effect_arrays,
 )
-from .intervals import FacadeIntervals, keep_own_labels
+from .intervals import keep_own_labels
 from .lazy import LazyDict
 from .profile import profile_variance
+from .resampling import FacadeResampling
 from .summary import restriction, summary_tables
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(FacadeResampling, base.LikelihoodModelResults, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
@@ -331,11 +331,6 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
 
     # -- tests, prediction, simulation -----------------------------------------------------------
 
-    @property
-    def _refit_options(self) -> dict[str, Any]:
-        """Solver of a refit to simulated data, and its settings: those of this fit."""
-        return {"solver": "direct"}
-
     def t_test(self, r_matrix: Any, cov_p: Any = None, use_t: bool | None = None) -> Any:
         """Tests of linear hypotheses R b = 0 about the fixed effects.
 
@@ -373,49 +368,6 @@ class MixedLMResults(FacadeIntervals, base.LikelihoodModelResults, base.ResultMi
             if isinstance(exog, pd.DataFrame):  # as the fit took its columns: patsy knows no Arrow types
                 exog = plain_frame(exog, formula_columns(str(self.model.formula), exog.columns), None)
         return super().predict(to_pandas(exog), transform, *args, **kwargs)
-
-    def bootstrap(
-        self,
-        nrep: int = 100,
-        method: str | None = None,
-        disp: Any = 0,
-        store: Any = 1,
-        rng: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Parametric bootstrap of the packed parameters (ratio scale).
-
-        Rows are not independent, so responses are simulated from the fitted model, never resampled.
-
-        Returns
-        -------
-        mean, std : ndarray, shape (k_fe + k_re2 + k_vc,)
-        results : ndarray, shape (nrep, k_fe + k_re2 + k_vc)
-        """
-        self.model.need_data()
-        rng = check_random_state(rng)
-        model = self.model
-        distribution = model.get_distribution(self.params, self.scale, None)
-        kwds = model._get_init_kwds()
-        draws = []
-        for _ in range(nrep):
-            again = model.__class__(distribution.rvs(rng=rng), model.exog, **kwds)
-            again.likelihood.share(self._likelihood)
-            with warnings.catch_warnings():
-                # simulated responses often put a small variance on its boundary; that is part of the answer
-                warnings.simplefilter("ignore", SingularMatrixWarning)
-                refit = again.fit(
-                    reml=self.reml,
-                    method=method,
-                    fe_pen=self.fe_pen,
-                    cov_pen=self.cov_pen,
-                    free=self.freepat,
-                    **self._refit_options,
-                )
-            draws.append(refit._results.params)
-        results = np.array(draws)
-        if store:
-            self.bootstrap_results = results
-        return results.mean(0), results.std(0), results
 
     def profile_re(
         self,

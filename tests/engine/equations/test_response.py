@@ -9,8 +9,9 @@ import problems
 import pytest
 
 from mme.engine.direct.objective import Objective
-from mme.engine.equations.equations import build_equations, respond
+from mme.engine.equations.equations import build_equations
 from mme.engine.equations.layout import layout_of
+from mme.engine.equations.respond import respond
 from mme.exceptions import PerfectFitError
 from mme.fit import fit_design
 
