@@ -17,6 +17,7 @@ from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.equations import Equations
+from ..engine.runtime.notices import Progress
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import MMEError
 from ..fit.fitted import Fitted
@@ -108,11 +109,16 @@ def by_refactoring(fitted: Fitted, design: Design, codes: np.ndarray, m: int) ->
     size = sum(term.structure.size(term.k) for term in design.terms)
     theta, sigma2 = np.full((m, size), np.nan), np.full(m, np.nan)
     reasons: dict[int, str] = {}
-    for j in range(m):
-        try:
-            theta[j], sigma2[j] = _refactored(fitted, design, codes != j)
-        except MMEError as error:
-            reasons[j] = str(error)
+    progress = Progress(None, "theta of deletions")
+    try:
+        for j in range(m):
+            progress.report(j, of=m)
+            try:
+                theta[j], sigma2[j] = _refactored(fitted, design, codes != j)
+            except MMEError as error:
+                reasons[j] = str(error)
+    finally:
+        progress.close()
     return Steps(theta, sigma2, None), reasons
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..exceptions import DataError, OptionError
+from ..exceptions import DataError, InferenceError, OptionError
 from ..fit.fitted import Fitted
 from ..inference.deletion import Steps, by_levels, by_refactoring, has_levels_alone
 from ..inference.influence import Deletions, check_estimate, of_cases, of_groups
@@ -55,6 +56,22 @@ class Influence:
             self.notes = (
                 f"Without {_listed(index[lost])} the remaining rows do not tell all fixed effects: NaN.",
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # numbers and labels; a step that was not taken before needs the data
+        light = replace(
+            self._fitted,
+            vcov_beta=_gone,
+            objective=_gone,
+            design=None,
+            record=None,
+            coding=None,
+            occurrences=None,
+            modes=None,
+            row_labels=None,
+            effect_labels=None,
+        )
+        return {**self.__dict__, "_fitted": light}
 
     def _frame(self, values: np.ndarray) -> pd.DataFrame:
         fitted = self._fitted
@@ -158,6 +175,10 @@ class Influence:
         return "\n".join(
             [f"Deletion of {what}, the largest of {len(self.frame):,}:", str(self.top()), *self.notes]
         )
+
+
+def _gone() -> Any:
+    raise InferenceError("this table holds no likelihood; ask the results for another one.")
 
 
 def influence_of(fitted: Fitted, by: Any) -> Influence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -293,6 +294,20 @@ def test_scaled_residuals_of_weights():
 
 
 # -- what cannot be given ------------------------------------------------------------------------------------
+
+
+def test_influence_travels(slopes):
+    for by in ("Subject", None):
+        before = slopes.influence(by)
+        again = pickle.loads(pickle.dumps(before))
+        pd.testing.assert_frame_equal(again.summary_frame(), before.summary_frame())
+        if by is None:
+            with pytest.raises(InferenceError, match="the data were removed"):
+                _ = again.theta
+        else:  # made with the deletions
+            pd.testing.assert_frame_equal(again.theta, before.theta)
+    _ = before.theta
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(before)).varcorr, before.varcorr)
 
 
 def test_bad_input(slopes, sleepstudy):
