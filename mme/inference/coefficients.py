@@ -74,6 +74,22 @@ class Basis:
         kept = self.kept
         return self.fitted.vcov_beta()[np.ix_(kept, kept)]
 
+    def variances(self, K: np.ndarray) -> np.ndarray:
+        """Variances of rows over the kept coefficients, K (q, rank), shape (q,)."""
+        if self.pieces is not None:
+            return self.pieces.variances(K, self.ddf == "kenward-roger")
+        return np.einsum("qa,ab,qb->q", K, self.covariance(), K)
+
+    def roots(self, K: np.ndarray) -> np.ndarray:
+        """Rows whose products are the covariances of rows over the kept coefficients, shape (q, rank)."""
+        if self.pieces is not None:
+            return self.pieces.roots(K, self.ddf == "kenward-roger")
+        C = self.covariance()
+        size = np.sqrt(np.maximum(np.diag(C), 0.0))  # units of the columns cost no digits
+        unit = np.where(size > 0.0, size, 1.0)
+        w, P = np.linalg.eigh(C / np.outer(unit, unit))
+        return (K * unit) @ (P * np.sqrt(np.maximum(w, 0.0)))
+
     def coefficients(self, alpha: float) -> Rows:
         """Every coefficient; NaN where it was dropped."""
         return self.rows(np.eye(self.kept.size), np.zeros(self.kept.size), alpha, self.kept)
@@ -87,7 +103,7 @@ class Basis:
         q = len(L)
         estimate, se, df = np.full(q, np.nan), np.full(q, np.nan), np.full(q, np.nan)
         estimate[ok] = K @ self.fitted.beta[self.kept]
-        variance = np.einsum("qa,ab,qb->q", K, self.covariance(), K)
+        variance = self.variances(K)
         se[ok] = np.sqrt(np.where(variance >= 0.0, variance, np.nan))
         if self.pieces is not None:
             df[ok] = self.pieces.degrees(K)
@@ -114,8 +130,7 @@ class Basis:
         difference = K @ self.fitted.beta[self.kept] - value
         if self.pieces is not None:
             return self.pieces.f_test(K, difference, self.ddf == "kenward-roger")
-        w, P = np.linalg.eigh(self.covariance())
-        _, t = independent((np.sqrt(np.maximum(w, 0.0)) * P).T @ K.T, difference)
+        _, t = independent(self.roots(K).T, difference)
         return FTest(float(np.mean(t * t)), t.size, self._denominator()) if t.size else nothing
 
     def _denominator(self) -> float:
