@@ -115,6 +115,22 @@ def test_text_has_its_own_value(sleepstudy):
         result.contrast("Days", value=3)
 
 
+def test_rows_that_contradict_one_another(sleepstudy):
+    result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    once = result.contrast("Days = 10")
+    for text in ("Days = 10, 2 * Days = 20", ["Days = 10", "Days = 10"]):
+        got = result.contrast(text)
+        assert got["df1"].item() == 1
+        np.testing.assert_allclose(got["F"], once["t"] ** 2)
+    for wrong in ("Days = 1, Days = 2", ["Days = 10", "2 * Days = 10"]):
+        for test in (result.contrast, result.f_test, result.wald_test):
+            with pytest.raises(OptionError, match="contradict one another"):
+                test(wrong)
+    with pytest.raises(OptionError, match="contradict one another"):
+        result.contrast([[0, 1], [0, 0]], value=[0, 1])
+    assert len(result.t_test("Days = 1, Days = 2").pvalue) == 2  # one by one
+
+
 # -- units and origins of columns ----------------------------------------------------------------------------
 
 
