@@ -388,8 +388,14 @@ class LinearMixedModelResults(Inferences, WaldTests):
         """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
         return asdict(self.fit.record)
 
-    def summary(self) -> TitledSummary:
+    def summary(self, ddf: str | None = None) -> TitledSummary:
         """Text tables: the model, fixed effects, variances and how the fit converged.
+
+        Parameters
+        ----------
+        ddf : str, optional
+            Degrees of freedom of the fixed effects, as in `coef_table`; "kenward-roger" adjusts the standard
+            errors too.  None: Satterthwaite's, where they take no longer than the fit.
 
         Returns
         -------
@@ -406,6 +412,7 @@ class LinearMixedModelResults(Inferences, WaldTests):
             dropped=labels.dropped,
             given=labels.given,
             cache=self._small_sample,
+            ddf=ddf,
         )
 
     def _repr_html_(self) -> str:
