@@ -17,7 +17,7 @@ from .degrees import FTest, SmallSample, independent, small_sample
 from .stochastic import StochasticSample, stochastic_sample
 from .tails import t_quantile, t_two_sided
 
-__all__ = ["Basis", "Rows", "check_alpha", "inference_basis", "longer_than_the_fit"]
+__all__ = ["Basis", "Rows", "check_alpha", "check_ddf", "inference_basis", "longer_than_the_fit"]
 
 _METHODS = ("satterthwaite", "kenward-roger", "normal", "residual")
 _INFORMATION = {"satterthwaite": "observed", "kenward-roger": "expected"}
@@ -176,7 +176,7 @@ def inference_basis(
     InferenceError
         Asked for by name, and this fit cannot give it.
     """
-    method = _one_of("ddf", ddf, _METHODS) if ddf is not None else "satterthwaite"
+    method = check_ddf(ddf) if ddf is not None else "satterthwaite"
     notes: list[str] = []
     if not fitted.converged:
         notes.append("The fit has not converged.")
@@ -228,6 +228,11 @@ def check_alpha(alpha: float) -> float:
             f"alpha={alpha!r} must lie between 0 and 1: it is one less the level, 0.05 for 95 % intervals."
         )
     return float(alpha)
+
+
+def check_ddf(ddf: object) -> str:
+    """The name of degrees of freedom."""
+    return _one_of("ddf", ddf, _METHODS)
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
