@@ -101,7 +101,7 @@ def _split(
     at = np.arange(piece.columns.start, piece.columns.stop)
     at = at.reshape([f.width for f in piece.factors], order="F").transpose([names.index(n) for n in order])
     widths = at.shape[sum(name in sizes for name in order) :]
-    at = at.reshape(matrix.shape[1], -1, order="F")
+    at = at.reshape(matrix.shape[1], prod(widths), order="F")  # no columns, of a factor with one level
     numeric = [name for name in order if name not in sizes]
     for column, index in zip(at.T, np.ndindex(*widths[::-1]), strict=True):
         key = tuple(sorted(zip(numeric, index[::-1], strict=True)))
