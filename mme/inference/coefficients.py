@@ -197,8 +197,10 @@ def inference_basis(
             "ddf='kenward-roger' is defined for REML, and this is an ML fit. Fit with reml=True, or use "
             "ddf='satterthwaite'."
         )
-    pieces_of = small_sample if fitted.exact else stochastic_sample
-    pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
+    pieces = None if cache is None else cache.get(chosen)
+    if pieces is None:  # else nothing of the likelihood is asked for: the data may have been removed since
+        pieces_of = small_sample if fitted.exact else stochastic_sample
+        pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
     at_boundary = pieces.parameters.singular
     if at_boundary:
         names = ", ".join(fitted.labels.terms[t].group for t in at_boundary)
