@@ -17,7 +17,7 @@ from .degrees import FTest, SmallSample, independent, small_sample
 from .stochastic import StochasticSample, stochastic_sample
 from .tails import t_quantile, t_two_sided
 
-__all__ = ["Basis", "Rows", "check_alpha", "inference_basis", "longer_than_the_fit"]
+__all__ = ["Basis", "Rows", "check_alpha", "check_ddf", "inference_basis", "longer_than_the_fit"]
 
 _METHODS = ("satterthwaite", "kenward-roger", "normal", "residual")
 _INFORMATION = {"satterthwaite": "observed", "kenward-roger": "expected"}
@@ -74,6 +74,22 @@ class Basis:
         kept = self.kept
         return self.fitted.vcov_beta()[np.ix_(kept, kept)]
 
+    def variances(self, K: np.ndarray) -> np.ndarray:
+        """Variances of rows over the kept coefficients, K (q, rank), shape (q,)."""
+        if self.pieces is not None:
+            return self.pieces.variances(K, self.ddf == "kenward-roger")
+        return np.einsum("qa,ab,qb->q", K, self.covariance(), K)
+
+    def roots(self, K: np.ndarray) -> np.ndarray:
+        """Rows whose products are the covariances of rows over the kept coefficients, shape (q, rank)."""
+        if self.pieces is not None:
+            return self.pieces.roots(K, self.ddf == "kenward-roger")
+        C = self.covariance()
+        size = np.sqrt(np.maximum(np.diag(C), 0.0))  # units of the columns cost no digits
+        unit = np.where(size > 0.0, size, 1.0)
+        w, P = np.linalg.eigh(C / np.outer(unit, unit))
+        return (K * unit) @ (P * np.sqrt(np.maximum(w, 0.0)))
+
     def coefficients(self, alpha: float) -> Rows:
         """Every coefficient; NaN where it was dropped."""
         return self.rows(np.eye(self.kept.size), np.zeros(self.kept.size), alpha, self.kept)
@@ -87,7 +103,7 @@ class Basis:
         q = len(L)
         estimate, se, df = np.full(q, np.nan), np.full(q, np.nan), np.full(q, np.nan)
         estimate[ok] = K @ self.fitted.beta[self.kept]
-        variance = np.einsum("qa,ab,qb->q", K, self.covariance(), K)
+        variance = self.variances(K)
         se[ok] = np.sqrt(np.where(variance >= 0.0, variance, np.nan))
         if self.pieces is not None:
             df[ok] = self.pieces.degrees(K)
@@ -114,8 +130,7 @@ class Basis:
         difference = K @ self.fitted.beta[self.kept] - value
         if self.pieces is not None:
             return self.pieces.f_test(K, difference, self.ddf == "kenward-roger")
-        w, P = np.linalg.eigh(self.covariance())
-        _, t = independent((np.sqrt(np.maximum(w, 0.0)) * P).T @ K.T, difference)
+        _, t = independent(self.roots(K).T, difference)
         return FTest(float(np.mean(t * t)), t.size, self._denominator()) if t.size else nothing
 
     def _denominator(self) -> float:
@@ -161,7 +176,7 @@ def inference_basis(
     InferenceError
         Asked for by name, and this fit cannot give it.
     """
-    method = _one_of("ddf", ddf, _METHODS) if ddf is not None else "satterthwaite"
+    method = check_ddf(ddf) if ddf is not None else "satterthwaite"
     notes: list[str] = []
     if not fitted.converged:
         notes.append("The fit has not converged.")
@@ -182,8 +197,10 @@ def inference_basis(
             "ddf='kenward-roger' is defined for REML, and this is an ML fit. Fit with reml=True, or use "
             "ddf='satterthwaite'."
         )
-    pieces_of = small_sample if fitted.exact else stochastic_sample
-    pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
+    pieces = None if cache is None else cache.get(chosen)
+    if pieces is None:  # else nothing of the likelihood is asked for: the data may have been removed since
+        pieces_of = small_sample if fitted.exact else stochastic_sample
+        pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
     at_boundary = pieces.parameters.singular
     if at_boundary:
         names = ", ".join(fitted.labels.terms[t].group for t in at_boundary)
@@ -213,6 +230,11 @@ def check_alpha(alpha: float) -> float:
             f"alpha={alpha!r} must lie between 0 and 1: it is one less the level, 0.05 for 95 % intervals."
         )
     return float(alpha)
+
+
+def check_ddf(ddf: object) -> str:
+    """The name of degrees of freedom."""
+    return _one_of("ddf", ddf, _METHODS)
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:

@@ -96,6 +96,26 @@ class SmallSample:
         A = adjustment(self.half, self.inner, self.parameters.covariance)
         return self.sigma2 * self.unit.T @ (np.eye(self.unit.shape[0]) + A) @ self.unit
 
+    def variances(self, L: np.ndarray, adjusted: bool) -> np.ndarray:
+        """Variances of the rows L b, L (q, rank), shape (q,); columns far from zero cost no digits."""
+        u = self.unit @ L.T
+        size = np.sum(u * u, axis=0)
+        if adjusted:
+            A = adjustment(self.half, self.inner, self.parameters.covariance)
+            size = size + np.einsum("xq,xy,yq->q", u, A, u)
+        return self.sigma2 * size
+
+    def roots(self, L: np.ndarray, adjusted: bool) -> np.ndarray:
+        """Rows K (q, rank) with K K' the covariance of the rows L b."""
+        u = self.unit @ L.T
+        if adjusted:
+            A = adjustment(self.half, self.inner, self.parameters.covariance)
+            if not np.all(np.isfinite(A)):
+                return np.full(u.T.shape, np.nan)
+            w, P = np.linalg.eigh(np.eye(len(u)) + A)
+            u = (P * np.sqrt(np.maximum(w, 0.0))).T @ u
+        return np.sqrt(self.sigma2) * u.T
+
     def degrees(self, L: np.ndarray) -> np.ndarray:
         """Degrees of freedom of every row of L (q, rank), shape (q,); NaN where the data do not tell them."""
         return satterthwaite(self.unit @ L.T, self.half, self.sigma2, self.parameters)

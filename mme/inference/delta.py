@@ -121,7 +121,8 @@ def vector(value: object) -> np.ndarray:
         It is no number, and no vector of numbers.
     """
     try:
-        out = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        # None would become NaN
+        out = np.zeros((0, 0)) if value is None else np.atleast_1d(np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError):
         out = np.zeros((0, 0))
     if out.ndim != 1 or out.size == 0:

@@ -46,10 +46,10 @@ class StochasticSample(SmallSample):
 
     def variance_errors(self, L: np.ndarray, adjusted: bool) -> np.ndarray:
         """Monte Carlo errors of the variances of the rows of L (q, rank), shape (q,)."""
-        here = _variances(self, L, adjusted)
-        total = sum(((_variances(m, L, adjusted) - here) ** 2 for m in self.moved), np.zeros(len(L)))
+        here = self.variances(L, adjusted)
+        total = sum(((m.variances(L, adjusted) - here) ** 2 for m in self.moved), np.zeros(len(L)))
         if adjusted:
-            left_out = [_variances(self._with(c), L, True) for c in self.jackknife]
+            left_out = [self._with(c).variances(L, True) for c in self.jackknife]
             total = total + _jackknife(left_out, len(L))
         return np.sqrt(total)
 
@@ -129,10 +129,6 @@ def _left_out(
         covariance(fitted, point, replace(second, traces=second.traces + (mean - each) / (n - 1)))
         for each in own
     )
-
-
-def _variances(sample: SmallSample, L: np.ndarray, adjusted: bool) -> np.ndarray:
-    return np.einsum("qa,ab,qb->q", L, sample.covariance(adjusted), L)
 
 
 def _jackknife(values: list[np.ndarray], q: int) -> np.ndarray:

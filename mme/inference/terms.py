@@ -101,7 +101,7 @@ def _split(
     at = np.arange(piece.columns.start, piece.columns.stop)
     at = at.reshape([f.width for f in piece.factors], order="F").transpose([names.index(n) for n in order])
     widths = at.shape[sum(name in sizes for name in order) :]
-    at = at.reshape(matrix.shape[1], -1, order="F")
+    at = at.reshape(matrix.shape[1], prod(widths), order="F")  # no columns, of a factor with one level
     numeric = [name for name in order if name not in sizes]
     for column, index in zip(at.T, np.ndindex(*widths[::-1]), strict=True):
         key = tuple(sorted(zip(numeric, index[::-1], strict=True)))
@@ -244,26 +244,27 @@ def _within(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     scaled = rows / np.where(size > 0.0, size, 1.0)
     scaled = np.linalg.qr(scaled.T)[0].T
     outside = np.setdiff1d(np.arange(rows.shape[1]), columns)
-    kept = _left_null(scaled[:, outside])
+    kept = _left_null(scaled[:, outside], 1.0)
     return (kept @ scaled)[:, columns] * size[columns]
 
 
-def _left_null(M: np.ndarray) -> np.ndarray:
-    """Orthonormal rows H with H M = 0."""
+def _left_null(M: np.ndarray, size: float) -> np.ndarray:
+    """Orthonormal rows H with H M = 0; `size` is that of what M is part of: all of M may be rounding."""
     if M.shape[1] == 0 or M.shape[0] == 0:
         return np.eye(M.shape[0])
     U, s, _ = np.linalg.svd(M, full_matrices=True)
-    rank = int(np.sum(s > _ZERO * max(s[0], 1e-300))) if s.size else 0
+    rank = int(np.sum(s > _ZERO * max(size, 1e-300)))
     return U[:, rank:].T
 
 
 def _hypothesis(functions: np.ndarray, own: np.ndarray, other: np.ndarray, contained: bool) -> np.ndarray:
     """Combinations of functions over cells that are a term's type III rows; shape (q, functions)."""
-    H = _left_null(functions[:, other])
+    size = float(np.linalg.norm(functions))
+    H = _left_null(functions[:, other], size)
     if contained:
         E = H @ functions
-        alone = _left_null(E[:, own])
-        H = _left_null(E @ E.T @ alone.T) @ H
+        alone = _left_null(E[:, own], size)
+        H = _left_null(E @ E.T @ alone.T, size * size) @ H
     return H
 
 

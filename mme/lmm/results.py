@@ -390,13 +390,16 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
         return asdict(self.fit.record)
 
-    def summary(self, correlation: bool = False) -> TitledSummary:
+    def summary(self, correlation: bool = False, ddf: str | None = None) -> TitledSummary:
         """Tables: the model, fixed effects, variances, scaled residuals and how the fit converged.
 
         Parameters
         ----------
         correlation : bool
             Whether to show the correlations of the fixed effects, too.
+        ddf : str, optional
+            Degrees of freedom of the fixed effects, as in `coef_table`; "kenward-roger" adjusts the standard
+            errors too.  None: Satterthwaite's, where they take no longer than the fit.
 
         Returns
         -------
@@ -415,6 +418,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             quantiles=np.quantile(scaled_residuals(self.resid, self.fitted), (0.0, 0.25, 0.5, 0.75, 1.0)),
             correlation=correlation,
             cache=self._small_sample,
+            ddf=ddf,
         )
 
     def _repr_html_(self) -> str:

@@ -12,7 +12,7 @@ from ..fit.fitted import Fitted
 from ..inference.coefficients import Basis, Rows, check_alpha, inference_basis
 from ..inference.robust import sandwich_basis
 from ..inference.tails import f_tail
-from .hypotheses import hypothesis
+from .hypotheses import check_together, hypothesis
 from .reported import Reported
 
 __all__ = ["CoefficientTables", "coef_table", "contrast_table"]
@@ -130,7 +130,8 @@ class CoefficientTables(Reported):
         Raises
         ------
         OptionError
-            As `coef_table`; L of the wrong length, or a name that is no coefficient's.
+            As `coef_table`; L of the wrong length, a name that is no coefficient's, rows that contradict one
+            another.
         InferenceError
             As `coef_table`.
 
@@ -188,6 +189,7 @@ def contrast_table(
     basis = _basis(fitted, ddf, information, cache, cov_type, cluster)
     if len(matrix) == 1:
         return _described(_frame(basis.rows(matrix, against, alpha), pd.RangeIndex(1)), basis, alpha)
+    check_together(matrix, against)
     test = basis.f_test(matrix, against)
     p = f_tail(test.F, test.df1, test.df2)
     frame = pd.DataFrame({"F": [test.F], "df1": [test.df1], "df2": [test.df2], "p": [p]})

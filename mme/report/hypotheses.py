@@ -12,7 +12,9 @@ import pandas as pd
 
 from ..exceptions import OptionError
 
-__all__ = ["hypothesis"]
+__all__ = ["check_together", "hypothesis"]
+
+_CONTRADICTS = 1e-8  # relative
 
 
 def hypothesis(L: Any, value: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +57,31 @@ def hypothesis(L: Any, value: Any, names: Sequence[str]) -> tuple[np.ndarray, np
     if written and np.any(against != 0.0):
         raise OptionError(f"value={value!r} beside text, which has its own: write {_example(L, value)!r}.")
     return matrix, own if written else against
+
+
+def check_together(matrix: np.ndarray, value: np.ndarray) -> None:
+    """Refuse rows that cannot hold together, as ``"A = 1, A = 2"``.
+
+    Raises
+    ------
+    OptionError
+        Dependent rows with values that contradict one another.
+    """
+    size = np.linalg.norm(matrix, axis=1)
+    if np.any(size == 0.0):
+        empty = (size == 0.0) & (value != 0.0)
+        matrix, value, size = matrix[size > 0.0], value[size > 0.0], size[size > 0.0]
+    else:
+        empty = np.zeros(1, dtype=bool)
+    U, s, _ = np.linalg.svd(matrix / size[:, None], full_matrices=True)
+    between = U[:, int(np.sum(s > 1e-10)) :]
+    against = value / size
+    gap = np.abs(between.T @ against)
+    if empty.any() or np.any(gap > _CONTRADICTS * np.abs(against).max(initial=0.0)):
+        raise OptionError(
+            "the rows of the hypothesis contradict one another: what some of them say follows from others "
+            "with another value. Test them one by one."
+        )
 
 
 def _named(row: Any) -> bool:

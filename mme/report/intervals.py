@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.runtime.scipys import special
+from ..exceptions import OptionError
 from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha
 from ..inference.delta import Delta, delta_rule, joint_covariance
@@ -199,6 +200,10 @@ class Intervals(Reported):
         effect size     1.767  0.455  0.876  2.659
         """
         alpha = check_alpha(alpha)
+        if not callable(f):
+            raise OptionError(
+                f"f={f!r} must be a function of the parameters, such as lambda p: p['sigma'] ** 2."
+            )
         joint = joint_covariance(self.fitted, "delta()")
         first = f(joint.values(joint.at))
         delta = delta_rule(joint, lambda values: plain(f(values)))

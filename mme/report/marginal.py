@@ -264,8 +264,7 @@ class MarginalMeans:
             adjust = "sidak"
         K = np.zeros((len(self), 0))
         if adjust == "mvt":
-            w, Q = np.linalg.eigh(self._basis.covariance())
-            K = self._rows[:, self._basis.kept] @ (Q * np.sqrt(np.maximum(w, 0.0)))
+            K = self._basis.roots(self._rows[:, self._basis.kept])
         for _, at in self._groups(self.by):
             means = round((1 + np.sqrt(1 + 8 * at.size)) / 2) if self._pairwise else 0
             family = Family(rows.df[at], K[at], means)

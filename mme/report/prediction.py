@@ -15,7 +15,7 @@ from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
 from ..formula.coding import Coding, NewTerm
 from ..formula.newdata import NewRows
-from ..inference.coefficients import check_alpha, inference_basis
+from ..inference.coefficients import check_alpha, check_ddf, inference_basis
 from ..inference.prediction import PredictedRows, linear_predictor, prediction_error, prior_variances
 from ..inference.tails import t_quantile
 from .reported import Reported
@@ -95,8 +95,8 @@ class Predictions(Reported):
         >>> new = pd.DataFrame({"Days": [5, 12], "Subject": [308, 999]})
         >>> result.get_prediction(new).summary_frame()[["mean", "mean_se"]].round(2)
              mean  mean_se
-        0  351.99     7.53
-        1  377.01    74.49
+        0  351.99     8.06
+        1  377.01    79.05
         """
         return predict(
             self.fitted,
@@ -248,6 +248,8 @@ def predict(
         raise OptionError(f"new_levels={new_levels!r} is not known. Known: {', '.join(_NEW)}.")
     if variances not in (None, "estimated", "given"):
         raise OptionError(f"variances={variances!r} is not known. Known: estimated, given.")
+    if ddf is not None:
+        check_ddf(ddf)
     used = _terms_used(fitted, random_effects)
     rows, left_out, index, own_offset, own_weights, missing = _rows(fitted, data, used, offset, weights)
     known = np.ones(len(rows.x), dtype=bool)
@@ -289,6 +291,10 @@ def _terms_used(fitted: Fitted, random_effects: bool | str | Sequence[str]) -> l
     labels = fitted.labels.terms
     if isinstance(random_effects, bool | np.bool_):
         return [bool(random_effects)] * len(labels)
+    if not isinstance(random_effects, str | Sequence):
+        raise OptionError(
+            f"random_effects={random_effects!r} must be True, False, or names of terms or grouping factors."
+        )
     names = [random_effects] if isinstance(random_effects, str) else list(random_effects)
     factors = _factors(fitted)
     known = list(dict.fromkeys([*(term.group for term in labels), *factors]))
@@ -342,7 +348,10 @@ def _weights(coding: Coding, rows: NewRows, given: Any) -> np.ndarray | None:
     """Weights of new observations: one each where the fit's are not among the new rows."""
     if given is None and ("weights" in coding.given or coding.named.get("weights") not in rows.data.columns):
         return None
-    return coding.weights(rows, given)
+    weights = coding.weights(rows, given)
+    if weights is not None and (bad := int(np.sum((weights <= 0.0) | np.isinf(weights)))):
+        raise DataError(f"weights of new rows must be positive and finite; {bad} are not.")
+    return weights
 
 
 def _coded(terms: Sequence[NewTerm], used: Sequence[bool]) -> list[Any]:

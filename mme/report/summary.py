@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..fit.fitted import Fitted
 from ..fit.record import FitRecord
-from ..inference.coefficients import Rows, inference_basis, longer_than_the_fit
+from ..inference.coefficients import Basis, Rows, inference_basis, longer_than_the_fit
 from .estimates import FixedEffects, fixed_effects, variance_components
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .tables import TitledSummary
 
 __all__ = ["convergence_lines", "in_words", "lmm_summary"]
+
+_NAMES = {
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger": "Kenward-Roger",
+    "normal": "normal distribution",
+    "residual": "n - rank(X)",
+}
 
 
 def lmm_summary(
@@ -33,6 +40,7 @@ def lmm_summary(
     quantiles: np.ndarray | None = None,
     correlation: bool = False,
     cache: MutableMapping[str, Any] | None = None,
+    ddf: str | None = None,
 ) -> TitledSummary:
     """Summary of a linear mixed model.
 
@@ -53,6 +61,8 @@ def lmm_summary(
         Whether to show the correlations of the fixed effects.
     cache : mapping, optional
         What tables of coefficients computed before.
+    ddf : str, optional
+        As in `coef_table`; None: Satterthwaite's, where they take no longer than the fit.
 
     Returns
     -------
@@ -79,7 +89,7 @@ def lmm_summary(
         ncols=2,
     )
     fixed = fixed_effects(fitted)
-    tests, said = _tests(fitted, cache)
+    tests, said = _tests(fitted, cache, ddf)
     if fixed.names:
         out.add_df(_fixed_table(fixed, tests), index=False, align="lrrr" if tests is None else "lrrrrr")
     variances = _variance_table(variance_components(fitted))
@@ -184,8 +194,12 @@ def monte_carlo_lines(errors: MonteCarlo) -> list[str]:
     ]
 
 
-def _tests(fitted: Fitted, cache: MutableMapping[str, Any] | None) -> tuple[Rows | None, list[str]]:
-    """Satterthwaite's tests, where they take no longer than the fit; and what to say of them."""
+def _tests(
+    fitted: Fitted, cache: MutableMapping[str, Any] | None, ddf: str | None
+) -> tuple[Rows | None, list[str]]:
+    """The tests asked for, or Satterthwaite's where they take no longer than the fit; what to say of them."""
+    if ddf is not None:
+        return _said(inference_basis(fitted, ddf, cache=cache))
     if fitted.restriction:
         return None, [f"No degrees of freedom: the fit has {fitted.restriction}."]
     if not (cache and "observed" in cache):
@@ -196,9 +210,14 @@ def _tests(fitted: Fitted, cache: MutableMapping[str, Any] | None) -> tuple[Rows
             return None, [
                 f"Degrees of freedom take longer than the fit, about {seconds:.2g} s: coef_table() has them."
             ]
-    basis = inference_basis(fitted, "satterthwaite", cache=cache)
+    return _said(inference_basis(fitted, "satterthwaite", cache=cache))
+
+
+def _said(basis: Basis) -> tuple[Rows, list[str]]:
+    """Tests of the coefficients, and what to say of them."""
     notes = [note for note in basis.notes if note.startswith("Singular") or note.startswith("The data")]
-    return basis.coefficients(0.05), [" ".join(["Degrees of freedom: Satterthwaite.", *notes])]
+    name = _NAMES[basis.ddf]
+    return basis.coefficients(0.05), [" ".join([f"Degrees of freedom: {name}.", *notes])]
 
 
 def _fixed_table(fixed: FixedEffects, tests: Rows | None) -> pd.DataFrame:
@@ -207,11 +226,11 @@ def _fixed_table(fixed: FixedEffects, tests: Rows | None) -> pd.DataFrame:
     columns = {
         "Fixed effect": [str(name) for name in fixed.names],
         "Coef.": [f"{value:.6g}" for value in fixed.estimate],
-        "Std.Err.": [f"{value:.5g}" for value in fixed.se],
+        "Std.Err.": [f"{value:.5g}" for value in (fixed if tests is None else tests).se],
     }
     if tests is not None:
         columns["df"] = [f"{value:.1f}" for value in tests.df]
-    columns["t"] = [f"{value:.3f}" for value in fixed.statistic]
+    columns["t"] = [f"{value:.3f}" for value in (fixed.statistic if tests is None else tests.t)]
     if tests is not None:
         columns["P>|t|"] = [f"{value:.4f}" if not value < 1e-4 else f"{value:.1e}" for value in tests.p]
     return pd.DataFrame(columns)

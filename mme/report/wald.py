@@ -13,7 +13,7 @@ from ..inference.coefficients import Basis, inference_basis
 from ..inference.degrees import FTest
 from ..inference.tails import f_tail
 from .coefficients import CoefficientTables
-from .hypotheses import hypothesis
+from .hypotheses import check_together, hypothesis
 
 if TYPE_CHECKING:
     from statsmodels.stats.contrast import ContrastResults, WaldTestResults
@@ -80,6 +80,7 @@ class WaldTests(CoefficientTables):
             ``fvalue``, ``pvalue``, ``df_num``, ``df_denom``.
         """
         basis, R, q = self._asked(r_matrix, None, "", ddf, information)
+        check_together(R, q)
         return _contrast(basis, basis.f_test(R, q))
 
     def wald_test(
@@ -92,6 +93,7 @@ class WaldTests(CoefficientTables):
     ) -> ContrastResults:
         """The test of the rows R b = q together: F, or with ``use_f=False`` chi-square; see `f_test`."""
         basis, R, q = self._asked(r_matrix, use_f, "use_f", ddf, information)
+        check_together(R, q)
         return _contrast(basis, basis.f_test(R, q))
 
     def wald_test_terms(

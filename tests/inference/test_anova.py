@@ -265,6 +265,35 @@ def test_dropped_columns(sleepstudy):
     assert np.isnan(result.anova(3).loc["Days", "F value"])
 
 
+@pytest.mark.filterwarnings("ignore::mme.exceptions.RankDeficientWarning")
+def test_rounding_of_an_intercept_that_is_not_told_takes_no_degree():
+    """A column that depends on the intercept, another one on covariates: a's own differences are told."""
+    for seed in range(6):
+        data = make_data()
+        z2 = 2.0 * data.z + 3.0
+        other = np.random.default_rng(seed).normal(size=len(data))
+        data = data.assign(z2=z2, other=other, both=other + data.z)
+        result = mme.lmer("y ~ z + z2 + other + both + a + (1 | g)", data)
+        plain = mme.lmer("y ~ z + other + a + (1 | g)", data)
+        got, expected = result.anova(3).loc["a"], plain.anova(3).loc["a"]
+        assert got["NumDF"] == expected["NumDF"] == 2
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("formula", "same"), [("one + a + z", "a + z"), ("one * a + z", "a + z"), ("a + one:z", "a + z")]
+)
+def test_a_factor_with_one_level_has_no_test_and_the_others_have_theirs(formula, same):
+    data = make_data().assign(one="only")
+    result = mme.lmer(f"y ~ {formula} + (1 | g)", data)
+    plain = mme.lmer(f"y ~ {same} + (1 | g)", data)
+    for kind in (1, 2, 3):
+        got, expected = result.anova(kind), plain.anova(kind)
+        np.testing.assert_allclose(got.loc["a"], expected.loc["a"], rtol=1e-6)
+        for term in {"one", "one:a"} & set(got.index):
+            assert got.loc[term, "NumDF"] == 0 and np.isnan(got.loc[term, "F value"])
+
+
 def test_empty_cells_have_fewer_degrees():
     data = make_data(empty=True)
     with pytest.warns(RankDeficientWarning):

@@ -113,3 +113,64 @@ def test_text_has_its_own_value(sleepstudy):
     result = mme.lmer("Reaction ~ Days + (1 | Subject)", sleepstudy)
     with pytest.raises(OptionError, match=r"value=3 beside text.*'Days = 3'"):
         result.contrast("Days", value=3)
+
+
+def test_rows_that_contradict_one_another(sleepstudy):
+    result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    once = result.contrast("Days = 10")
+    for text in ("Days = 10, 2 * Days = 20", ["Days = 10", "Days = 10"]):
+        got = result.contrast(text)
+        assert got["df1"].item() == 1
+        np.testing.assert_allclose(got["F"], once["t"] ** 2)
+    for wrong in ("Days = 1, Days = 2", ["Days = 10", "2 * Days = 10"]):
+        for test in (result.contrast, result.f_test, result.wald_test):
+            with pytest.raises(OptionError, match="contradict one another"):
+                test(wrong)
+    with pytest.raises(OptionError, match="contradict one another"):
+        result.contrast([[0, 1], [0, 0]], value=[0, 1])
+    assert len(result.t_test("Days = 1, Days = 2").pvalue) == 2  # one by one
+
+
+# -- units and origins of columns ----------------------------------------------------------------------------
+
+
+def _crossed_factors(seed=0):
+    rng = np.random.default_rng(seed)
+    n = 90
+    data = pd.DataFrame({"g": rng.integers(0, 9, n), "x": rng.normal(size=n)})
+    data["a"] = rng.choice(list("pqr"), n)
+    data["y"] = data.x + rng.normal(size=9)[data.g] + rng.normal(size=n)
+    return data
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_a_column_far_from_zero_costs_no_digits(ddf):
+    """At 1e8 its square leaves nothing of a variance that is made from the covariance of the coefficients."""
+    data = _crossed_factors()
+    plain, far = (mme.lmer("y ~ x + a + (1 | g)", d) for d in (data, data.assign(x=data.x + 1e8)))
+    got, expected = (r.emmeans("a", ddf=ddf).frame for r in (far, plain))
+    np.testing.assert_allclose(got[["se", "df"]], expected[["se", "df"]], rtol=1e-5)
+    new = data.iloc[:4]
+    expected = plain.get_prediction(new, random_effects=False, ddf=ddf)
+    got = far.get_prediction(new.assign(x=new.x + 1e8), random_effects=False, ddf=ddf)
+    np.testing.assert_allclose(got.se_mean, expected.se_mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("door", ["lmer", "mixedlm"])
+@pytest.mark.parametrize("scale", [1e-8, 1e-10, 1e8])
+def test_units_of_another_column_do_not_matter(door, scale):
+    data = _crossed_factors()
+    rows = ["a[T.q] = 0", "a[T.r] = 0"]
+
+    def fitted(frame):
+        if door == "lmer":
+            return mme.lmer("y ~ x + a + (1 | g)", frame)
+        return mme.MixedLM.from_formula("y ~ x + a", frame, groups="g").fit()
+
+    plain, scaled = fitted(data), fitted(data.assign(x=data.x * scale))
+    for ddf in ("normal", "residual"):
+        np.testing.assert_allclose(
+            scaled.contrast(rows, ddf=ddf)["F"], plain.contrast(rows, ddf=ddf)["F"], rtol=1e-6
+        )
+    got, expected = (r.emmeans("a", pairs=True, adjust="mvt").frame["p"] for r in (scaled, plain))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)

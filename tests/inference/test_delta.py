@@ -90,6 +90,10 @@ def test_refusals():
         result.delta(lambda p: "text")
     with pytest.raises(OptionError, match="must return a number"):
         result.delta(lambda p: [])
+    with pytest.raises(OptionError, match="must return a number"):
+        result.delta(lambda p: None)
+    with pytest.raises(OptionError, match="f=3 must be a function of the parameters"):
+        result.delta(3)
     with pytest.raises(OptionError, match="alpha"):
         result.delta(lambda p: p["Days"], alpha=0)
     with pytest.raises(InferenceError, match="factorization"):

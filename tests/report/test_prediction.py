@@ -311,7 +311,13 @@ def test_bad_input():
     with pytest.raises(OptionError, match="variances='all' is not known"):
         result.get_prediction(new, variances="all")
     with pytest.raises(OptionError, match="Did you mean 'satterthwaite'"):
-        result.get_prediction(new, ddf="satterthwait").summary_frame()
+        result.get_prediction(new, ddf="satterthwait")
+    for given in (None, 1):
+        with pytest.raises(OptionError, match=f"random_effects={given} must be True, False, or names"):
+            result.get_prediction(new, random_effects=given)
+    for wrong in (-1.0, 0.0, np.inf):
+        with pytest.raises(DataError, match="weights of new rows must be positive and finite; 1 are not"):
+            result.get_prediction(new, weights=np.where(np.arange(len(new)) == 0, wrong, 1.0))
     with pytest.raises(InferenceError, match="random_effects=False"):
         result.get_prediction(new, ddf="kenward-roger").summary_frame()
     with pytest.raises(DataError, match="no column 'sample'"):

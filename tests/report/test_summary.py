@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from handmade import SLOPE, THETA, results_at
 
 import mme
+from mme.exceptions import OptionError
 
 
 def test_summary_shows_estimates_and_convergence(sleepstudy):
@@ -36,6 +38,19 @@ def test_summary_has_satterthwaites_degrees_of_freedom(sleepstudy):
     assert row.split() == ["Days", "10.4673", "1.5458", "17.0", "6.771", "3.3e-06"]
     assert "P>|t|" in text
     assert "Degrees of freedom: Satterthwaite." in text
+
+
+def test_summary_with_degrees_of_freedom_asked_for(sleepstudy):
+    result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy.iloc[:150])
+    for ddf, name in (("kenward-roger", "Kenward-Roger"), ("residual", "n - rank(X)"), ("normal", "normal")):
+        text = str(result.summary(ddf=ddf))
+        row = next(line for line in text.splitlines() if line.startswith("Days")).split()
+        table = result.coef_table(ddf).loc["Days"]
+        expected = [f"{table.se:.5g}", f"{table.df:.1f}", f"{table.t:.3f}"]
+        assert row[2:5] == expected
+        assert f"Degrees of freedom: {name}" in text
+    with pytest.raises(OptionError, match="Did you mean 'kenward-roger'"):
+        result.summary(ddf="kr")
 
 
 def test_summary_takes_no_longer_than_the_fit(sleepstudy, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...exceptions import EXPLAINED, PerfectFitError
@@ -65,7 +67,7 @@ class SmallLikelihood:
         self._numbers = np.zeros(kernels.N_NUMBERS)
         self._Ri, self._b, self._ze = np.empty((n - 1, n - 1)), np.empty(n - 1), np.empty((q1, k1))
         self._Q, self._information = np.zeros((k1, k1)), np.zeros((m, m))
-        self._arrays = (
+        self._arrays: Any = (
             entries.T.copy(), np.array([nu, reml, yy, eq.fixed.logdet, eq.log_w], dtype=np.float64),
             eq.A1, eq.A1x, eq.Axx, self._F, self._half, self._numbers, self._Ri, self._b, self._ze,
             np.empty((n + k1 + 2, max(n, m, k1))), self._Q,

@@ -33,6 +33,7 @@ from .blups import (
     group_covariances,
     random_effect_arrays,
 )
+from .hypotheses import HypothesisTests
 from .intervals import keep_own_labels
 from .lazy import LazyDict
 from .profile import profile_variance
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["MixedLMResults", "MixedLMResultsWrapper"]
 
 
-class MixedLMResults(FacadeResampling, base.LikelihoodModelResults, base.ResultMixin):
+class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
     """Results of fitting a `MixedLM`.
 
     Attributes
@@ -330,31 +331,6 @@ class MixedLMResults(FacadeResampling, base.LikelihoodModelResults, base.ResultM
         return self.model.endog - self.fittedvalues
 
     # -- tests, prediction, simulation -----------------------------------------------------------
-
-    def t_test(self, r_matrix: Any, cov_p: Any = None, use_t: bool | None = None) -> Any:
-        """Tests of linear hypotheses R b = 0 about the fixed effects.
-
-        Parameters
-        ----------
-        r_matrix : array_like, shape (k_fe,) or (m, k_fe); or str
-            Restrictions; strings may name any parameter.
-        cov_p : array_like, optional
-            Covariance to use in place of `cov_params()`.
-        use_t : bool, optional
-
-        Returns
-        -------
-        ContrastResults
-        """
-        if isinstance(r_matrix, str | tuple) or (
-            isinstance(r_matrix, list) and r_matrix and isinstance(r_matrix[0], str)
-        ):
-            return super().t_test(r_matrix, cov_p=cov_p, use_t=use_t)
-        R = np.atleast_2d(np.asarray(r_matrix, dtype=np.float64))
-        if R.shape[1] != self.k_fe:
-            raise ValueError(f"r_matrix for t-test should have {self.k_fe:d} columns")
-        R = np.hstack([R, np.zeros((R.shape[0], self.k_re2 + self.k_vc))])
-        return super().t_test(R, cov_p=cov_p, use_t=use_t)
 
     def predict(self, exog: Any = None, transform: bool = True, *args: Any, **kwargs: Any) -> Any:
         """Mean response from the fixed effects alone; see `MixedLM.predict`."""

@@ -125,6 +125,18 @@ def test_a_formula_survives_pickling(engine, term, monkeypatch):
     assert_allclose(copy.deepcopy(fit).predict(data.head(4)), fit.predict(data.head(4)))
 
 
+def test_tables_asked_for_before_survive_remove_data():
+    fit = mme.mixedlm("Reaction ~ Days", load_data("sleepstudy"), groups="Subject", re_formula="~Days").fit()
+    tables = {ddf: fit.coef_table(ddf) for ddf in ("satterthwaite", "kenward-roger")}
+    test, text = fit.contrast("Days = 10"), str(fit.summary(ddf="kenward-roger"))
+    fit.remove_data()
+    for light in (fit, pickle.loads(pickle.dumps(fit))):
+        for ddf, table in tables.items():
+            pd.testing.assert_frame_equal(light.coef_table(ddf), table)
+        pd.testing.assert_frame_equal(light.contrast("Days = 10"), test)
+        assert str(light.summary(ddf="kenward-roger")) == text
+
+
 def test_results_show_themselves():
     data = load_data("sleepstudy")
     model = mme.mixedlm("Reaction ~ Days", data, groups="Subject")
