@@ -10,7 +10,7 @@ from support import HERE
 ROOT = HERE.parent
 
 
-@pytest.mark.parametrize("page", ["intervals"])
+@pytest.mark.parametrize("page", ["intervals", "bootstrap"])
 def test_python_blocks_run(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)

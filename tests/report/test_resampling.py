@@ -345,6 +345,8 @@ def test_one_bootstrap_for_both_doors():
     ours, theirs = _sleep().bootstrap(10, seed=3), _facade().bootstrap(n=10, seed=3)
     np.testing.assert_allclose(theirs.draws, ours.draws, rtol=1e-4, atol=1e-4)
     assert isinstance(_facade().bootstrap(nrep=5, rng=1), tuple)
+    for result, draws in ((_sleep(), ours.draws), (_facade(), theirs.draws)):
+        pd.testing.assert_frame_equal(result.bootstrap(n_boot=10, seed=3).draws, draws)
     with pytest.raises(OptionError, match="no argument 'nsim'"):
         _facade().bootstrap(nsim=10)
     with pytest.raises(OptionError, match="statsmodels' call"):

@@ -22,7 +22,7 @@ from .intervals import FacadeIntervals
 __all__ = ["FacadeResampling"]
 
 _MODEL = ("re_formula", "vc_formula", "groups", "subset", "missing", "use_sparse", "use_sqrt", "eval_env")
-_OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress")
+_OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress", "n_boot")
 _TOL = 1e-10  # of a refit, as of a fit
 
 
@@ -91,7 +91,8 @@ class FacadeResampling(FacadeIntervals):
                     "method= and rng= belong to statsmodels' call of bootstrap(); with "
                     f"{', '.join(chosen)}= the draws are those of seed=."
                 )
-            return bootstrap_result(self.fitted, **{"n": nrep, **chosen})
+            number = chosen.pop("n_boot", nrep)
+            return bootstrap_result(self.fitted, **{"n": number, **chosen})
         self.model.need_data()
         rng = check_random_state(rng)
         distribution = self.model.get_distribution(self.params, self.scale, None)
