@@ -199,6 +199,15 @@ def test_update_of_the_other_door():
     arrays = mme.MixedLM(data["Reaction"], np.ones(180), data["Subject"]).fit()
     with pytest.raises(OptionError, match="from_formula"):
         arrays.update(". ~ . + Days")
+    free = mme.MixedLMParams.from_components(np.ones(2), cov_re=np.eye(2))
+    held = _facade(free=free)
+    with pytest.raises(OptionError, match="free= of this fit"):
+        held.update(". ~ . + np.square(Days)")
+    np.testing.assert_allclose(held.update().params, held.params)
+    lasso = held.model.fit_regularized(alpha=1.0)
+    for call in (lasso.update, lambda: lasso.refit(data["Reaction"])):
+        with pytest.raises(InferenceError, match="regularized"):
+            call()
 
 
 # -- bootstrap -----------------------------------------------------------------------------------------------

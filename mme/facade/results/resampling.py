@@ -172,6 +172,17 @@ class FacadeResampling(FacadeIntervals):
             raise OptionError(
                 "update() needs a model of from_formula() with its data; build the changed one anew."
             )
+        if self.regularized:
+            raise InferenceError(
+                "update() of a regularized fit is not there: build the model anew and call fit_regularized()."
+            )
+        changed = formula is not None or bool(options.keys() & {"re_formula", "vc_formula"})
+        for name, held in (("free", self.freepat), ("fe_pen", self.fe_pen), ("cov_pen", self.cov_pen)):
+            if changed and held is not None and name not in options:
+                raise OptionError(
+                    f"update(): {name}= of this fit is about its own parameters; pass {name}= for the "
+                    f"changed model, or {name}=None."
+                )
         arguments = {**call, **({} if data is None else {"data": data})}
         if arguments.get("data") is None:
             raise OptionError(
