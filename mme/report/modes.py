@@ -64,7 +64,7 @@ class ModeTables(Reported):
         >>> result.ranef_table(levels=[308])[["effect", "blup", "se", "reliability"]].round(2)
                 effect  blup     se  reliability
         0  (Intercept)  2.26  12.07         0.72
-        1         Days  9.20   2.30         0.81
+        1         Days  9.20   2.30         0.80
         """
         return ranef_table(self.fitted, term, levels, alpha, variances)
 

@@ -140,6 +140,7 @@ class Resampling(Reported):
         first: int = 0,
         backend: str = "threads",
         progress: bool | None = None,
+        n_boot: int | None = None,
     ) -> BootstrapResult:
         """Bootstrap: responses drawn from the fit, each fitted again.
 
@@ -167,6 +168,8 @@ class Resampling(Reported):
             seconds to begin, and a script needs ``if __name__ == "__main__":`` around what starts them.
         progress : bool, optional
             A bar; None: on a terminal, once it has taken a while.
+        n_boot : int, optional
+            `n`, by the name that `conf_int` has for it.
 
         Returns
         -------
@@ -182,7 +185,7 @@ class Resampling(Reported):
             The data were removed; the estimate is no maximum of a likelihood; "cluster" with crossed factors.
         """
         return bootstrap_result(
-            self.fitted, n, seed, workers,
+            self.fitted, n if n_boot is None else n_boot, seed, workers,
             statistic=statistic, kind=kind, first=first, backend=backend, progress=progress,
         )  # fmt: skip
 

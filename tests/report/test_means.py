@@ -490,7 +490,7 @@ def test_an_intercept_alone():
 def test_a_table_is_light(crossed):
     means = crossed.emmeans(["a", "b"])
     before = means.frame
-    assert len(pickle.dumps(means)) < 60_000 < len(pickle.dumps(crossed))
+    assert len(pickle.dumps(means)) < 40_000 < len(pickle.dumps(crossed))  # the rows are not in it
     again = pickle.loads(pickle.dumps(means))
     pd.testing.assert_frame_equal(again.frame, before)
     pd.testing.assert_frame_equal(again.pairs("holm").frame, means.pairs("holm").frame)

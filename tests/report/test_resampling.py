@@ -199,6 +199,15 @@ def test_update_of_the_other_door():
     arrays = mme.MixedLM(data["Reaction"], np.ones(180), data["Subject"]).fit()
     with pytest.raises(OptionError, match="from_formula"):
         arrays.update(". ~ . + Days")
+    free = mme.MixedLMParams.from_components(np.ones(2), cov_re=np.eye(2))
+    held = _facade(free=free)
+    with pytest.raises(OptionError, match="free= of this fit"):
+        held.update(". ~ . + np.square(Days)")
+    np.testing.assert_allclose(held.update().params, held.params)
+    lasso = held.model.fit_regularized(alpha=1.0)
+    for call in (lasso.update, lambda: lasso.refit(data["Reaction"])):
+        with pytest.raises(InferenceError, match="regularized"):
+            call()
 
 
 # -- bootstrap -----------------------------------------------------------------------------------------------
@@ -345,6 +354,8 @@ def test_one_bootstrap_for_both_doors():
     ours, theirs = _sleep().bootstrap(10, seed=3), _facade().bootstrap(n=10, seed=3)
     np.testing.assert_allclose(theirs.draws, ours.draws, rtol=1e-4, atol=1e-4)
     assert isinstance(_facade().bootstrap(nrep=5, rng=1), tuple)
+    for result, draws in ((_sleep(), ours.draws), (_facade(), theirs.draws)):
+        pd.testing.assert_frame_equal(result.bootstrap(n_boot=10, seed=3).draws, draws)
     with pytest.raises(OptionError, match="no argument 'nsim'"):
         _facade().bootstrap(nsim=10)
     with pytest.raises(OptionError, match="statsmodels' call"):

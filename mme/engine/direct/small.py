@@ -135,7 +135,8 @@ class SmallLikelihood:
             self._numbers[kernels.LOGDET] = level_factors(
                 0, eq.layout.q1, eq.A1, lam1, lam1 @ lam1.T, self._W, self._F, self._half
             )
-        status = kernels.evaluate_lead(order, not known, *self._arrays, information)
+        evaluate: Any = kernels.evaluate_lead
+        status = evaluate(order, not known, *self._arrays, information)
         if status == kernels.PERFECT:
             raise PerfectFitError(EXPLAINED)
         if status != kernels.DONE:

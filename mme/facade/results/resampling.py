@@ -22,7 +22,7 @@ from .intervals import FacadeIntervals
 __all__ = ["FacadeResampling"]
 
 _MODEL = ("re_formula", "vc_formula", "groups", "subset", "missing", "use_sparse", "use_sqrt", "eval_env")
-_OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress")
+_OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress", "n_boot")
 _TOL = 1e-10  # of a refit, as of a fit
 
 
@@ -91,7 +91,8 @@ class FacadeResampling(FacadeIntervals):
                     "method= and rng= belong to statsmodels' call of bootstrap(); with "
                     f"{', '.join(chosen)}= the draws are those of seed=."
                 )
-            return bootstrap_result(self.fitted, **{"n": nrep, **chosen})
+            number = chosen.pop("n_boot", nrep)
+            return bootstrap_result(self.fitted, **{"n": number, **chosen})
         self.model.need_data()
         rng = check_random_state(rng)
         distribution = self.model.get_distribution(self.params, self.scale, None)
@@ -171,6 +172,17 @@ class FacadeResampling(FacadeIntervals):
             raise OptionError(
                 "update() needs a model of from_formula() with its data; build the changed one anew."
             )
+        if self.regularized:
+            raise InferenceError(
+                "update() of a regularized fit is not there: build the model anew and call fit_regularized()."
+            )
+        changed = formula is not None or bool(options.keys() & {"re_formula", "vc_formula"})
+        for name, held in (("free", self.freepat), ("fe_pen", self.fe_pen), ("cov_pen", self.cov_pen)):
+            if changed and held is not None and name not in options:
+                raise OptionError(
+                    f"update(): {name}= of this fit is about its own parameters; pass {name}= for the "
+                    f"changed model, or {name}=None."
+                )
         arguments = {**call, **({} if data is None else {"data": data})}
         if arguments.get("data") is None:
             raise OptionError(
