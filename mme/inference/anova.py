@@ -79,7 +79,12 @@ def term_rows(
     space = estimable_rows(fitted, cache)
     if type == 3:
         rows = _type_three(coding, space)
-        return [(term, rows[number]) for number, term in shown]
+        if len(shown) > 1:
+            return [(term, rows[number]) for number, term in shown]
+    if len(shown) == 1:
+        type = (
+            1  # all types are one hypothesis; Fai and Cornelius' F depends on its rows, lmerTest's are these
+        )
     kept = np.flatnonzero(~np.isnan(fitted.beta))
     R = triangle(fitted, what, cache)
     own = {number: np.flatnonzero(_inside(kept, term.columns)) for number, term in enumerate(terms)}

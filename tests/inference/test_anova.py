@@ -67,6 +67,19 @@ def test_anova_of_lmertest_and_pbkrtest(name):
         np.testing.assert_allclose(table["Sum Sq"], table["Mean Sq"] * table["NumDF"])
 
 
+def test_of_one_term_all_types_are_one_test():
+    """lmerTest 3.1 (anova of types 1 to 3: df 4.94608, F 35.0122); other rows would give other df."""
+    data = load_data("Machines")
+    at = np.arange(len(data))
+    data = data[(at % 7 != 1) & (at % 5 != 3)]
+    result = mme.lmer("score ~ Machine + (Machine | Worker)", data)
+    for kind in (1, 2, 3):
+        row = result.anova(kind).loc["Machine"]
+        np.testing.assert_allclose(row[["DenDF", "F value"]], [4.946080425, 35.01215059], rtol=1e-3)
+        np.testing.assert_allclose(row["Pr(>F)"], 0.001202979, rtol=2e-3)
+        np.testing.assert_allclose(result.anova(kind), result.anova(1), rtol=1e-12)
+
+
 # -- the hypotheses -----------------------------------------------------------------------------------------
 
 
