@@ -17,6 +17,6 @@ _MODULES = sorted(p.stem for p in (_ROOT / "mme" / "report").glob("*.py") if ">>
 @pytest.mark.parametrize("name", [f"mme.report.{stem}" for stem in _MODULES] + ["mme.lmm.model"])
 def test_examples(name, monkeypatch):
     monkeypatch.chdir(_ROOT)  # they read mme/data
-    found = doctest.testmod(importlib.import_module(name))
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 0
     assert found.failed == 0

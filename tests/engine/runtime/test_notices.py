@@ -71,6 +71,8 @@ def functions() -> list:
     for module in pkgutil.walk_packages(mme.__path__, "mme."):
         if module.name == "mme.__main__":
             continue
+        if module.name == "mme.report.adapter":  # imports what an extra installs, and has no kernels
+            continue
         for value in vars(importlib.import_module(module.name)).values():
             function = getattr(value, "py_func", None)
             if function is not None:
