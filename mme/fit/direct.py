@@ -174,7 +174,7 @@ def _search(
     In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     """
     space = Coordinates(term_specs(objective.eq, standard=True))
-    small = is_small(objective.eq)
+    small = design.has_rows and is_small(objective.eq)
 
     def search(
         target: Objective | CarefulObjective,
