@@ -16,11 +16,13 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
+    from .lmm.products import CrossProducts
     from .report.comparison import compare
 
     __version__: str
 
 __all__ = [
+    "CrossProducts",
     "LinearMixedModel",
     "MixedLM",
     "MixedLMParams",
@@ -37,6 +39,7 @@ __all__ = [
 
 # statsmodels' models take long to import; they are fetched when first named
 _LATE = {
+    "CrossProducts": "lmm.products",
     "MixedLM": "facade.model",
     "MixedLMParams": "facade.design.params",
     "VCSpec": "facade.design.components",

@@ -22,6 +22,7 @@ ROOMS = [
     "report",
     "inference",
     "fit",
+    "stream",  # what a formula asks of rows that come in chunks; the engine adds them up
     "formula",
     "engine.direct",
     "engine.iterative",
@@ -68,7 +69,13 @@ PANDAS = {
     "facade.releases",
     "facade.results.results",
     "facade.results.summary",
+    "lmm.products",
     "lmm.results",
+    "stream.products",
+    "stream.recipe",
+    "stream.sources",
+    "stream.survey",
+    "stream.tables",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Unpack
 
 import numpy as np
 
+from ..engine.equations.equations import Equations
 from ..exceptions import OptionError
 from ..fit.checks import split_start
 from ..fit.fit import fit_design
@@ -17,6 +18,9 @@ from ..formula import ModelDesign, build_design
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
+from ..stream.products import collect
+from ..stream.sources import is_source, source_of
+from ..stream.survey import Request
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -39,10 +43,13 @@ class LinearMixedModel:
     ----------
     design : ModelDesign
         Usually made by `from_formula`.
+    equations : Equations, optional
+        Of a design without rows.
     """
 
-    def __init__(self, design: ModelDesign) -> None:
+    def __init__(self, design: ModelDesign, equations: Equations | None = None) -> None:
         self.model_design = design
+        self.equations = equations
 
     @classmethod
     def from_formula(
@@ -63,6 +70,9 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
+        if is_source(data):
+            request = Request(formula, weights, offset, subset, missing, evaluate, context)
+            return cls(*collect(request, source_of(data, request)).model_design())
         return cls(
             build_design(
                 formula,
@@ -118,6 +128,8 @@ class LinearMixedModel:
         """
         _check_options(reml, options)
         theta0 = None if start is None else split_start(start, self.model_design.design.terms)
+        if self.equations is not None:
+            options["equations"] = self.equations
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         dropped = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
         trouble = ""
@@ -142,7 +154,7 @@ class LinearMixedModel:
         mme.fit.forecast.Preflight
             Prints as a table.
         """
-        return preflight_design(self.model_design.design, solver)
+        return preflight_design(self.model_design.design, solver, self.equations)
 
     def __repr__(self) -> str:
         design = self.model_design.design
@@ -151,9 +163,10 @@ class LinearMixedModel:
 
 def lmer(
     formula: str,
-    data: object,
+    data: object = None,
     reml: bool = True,
     *,
+    chunks: object = None,
     weights: object = None,
     offset: object = None,
     subset: object = None,
@@ -177,6 +190,12 @@ def lmer(
         blanks in backticks or ``Q("...")``, ``offset(z)``; every factor, ordered ones too, has treatment
         contrasts.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+        Or a source of rows that need not fit in memory: the path of a Parquet file or of a folder of them, a
+        pattern (``"2024-*.parquet"``), a pyarrow Dataset, a list of frames. It is read twice, `weights`,
+        `offset` and `subset` are then names and an expression, and the results hold no rows.
+    chunks : callable, optional
+        In place of `data`: returns an iterator of frames, from the beginning whenever it is called, such as
+        ``lambda: pandas.read_csv(path, chunksize=100_000)``.
     reml : bool
         Restricted (True) or full maximum likelihood.
     weights : array_like, shape (n,), or str, optional
@@ -245,6 +264,15 @@ def lmer(
     >>> round(results.loglik, 4)
     -871.8141
     """
+    if chunks is not None:
+        if data is not None:
+            raise OptionError("give data or chunks, not both.")
+        if not callable(chunks):
+            raise OptionError(
+                f"chunks must be a callable that returns an iterator of frames, not {type(chunks).__name__}: "
+                "a fit reads its rows twice."
+            )
+        data = chunks
     model = LinearMixedModel.from_formula(
         formula,
         data,

@@ -12,7 +12,7 @@ resembles the data's own loses no digits.  `equations_of_sums` turns the sums in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -427,6 +427,23 @@ class Sums:
             self.basis, self.groups, self.n, self.log_w, self.xr.copy(), self.plain.copy(), self.total,
             self.low, self.high, blocks, pairs,
         )  # fmt: skip
+
+    def renumbered(self, order: Sequence[int]) -> Sums:
+        """The same with the terms in another order: number order[t] becomes t."""
+        new = {old: t for t, old in enumerate(order)}
+        basis = replace(self.basis, terms=tuple(self.basis.terms[old] for old in order))
+        return replace(self, basis=basis, groups=tuple(tuple(new[t] for t in g) for g in self.groups))
+
+    def kept(self, places: Sequence[np.ndarray], n_levels: Sequence[int]) -> Sums:
+        """A copy without the levels, which have no rows, that are at -1."""
+        blocks = [
+            BlockSums(b.D[at >= 0], b.B[at >= 0], b.counts[at >= 0])
+            for b, at in zip(self.blocks, places, strict=True)
+        ]
+        pairs = {
+            (a, b): pair.placed(places[a], places[b], n_levels[b]) for (a, b), pair in self.pairs.items()
+        }
+        return replace(self, blocks=blocks, pairs=pairs)
 
     def rebased(self, basis: Basis) -> Sums:
         """A copy in another basis of the same columns."""
