@@ -15,6 +15,8 @@ from ..formula.levels import GroupCoding
 
 __all__ = ["LevelTable", "Levels", "joined_columns"]
 
+_SPAN = 1 << 26  # range of whole numbers up to which levels are ticked off, a byte each
+_LARGEST = 1 << 62
 _PENDING = 1_000_000  # rows of levels that may wait to be sorted out
 
 
@@ -82,11 +84,15 @@ class Levels:
         self.columns = columns
         self._parts: list[pd.DataFrame] = []
         self._waiting = 0
+        self._seen = np.zeros(0, dtype=bool)
+        self._low, self._dtype = 0, np.dtype(np.int64)
 
     def add(self, rows: pd.DataFrame) -> None:
         """Rows without missing values."""
         if len(self.columns) == 1:
             name = self.columns[0]
+            if self._mark(rows[name]):
+                return
             found = pd.DataFrame({name: rows[name].unique()})
         else:
             found = rows[list(self.columns)].drop_duplicates()
@@ -95,7 +101,34 @@ class Levels:
         if self._waiting > max(_PENDING, 2 * len(self._parts[0])):
             self._settle()
 
+    def _mark(self, values: pd.Series) -> bool:
+        """Tick whole numbers of a modest range off; whether that was done."""
+        if not isinstance(values.dtype, np.dtype) or values.dtype.kind != "i" or self._parts:
+            return False
+        if self._seen.size and self._dtype != values.dtype:
+            return False
+        array = values.to_numpy().astype(np.int64, copy=False)
+        low, high = int(array.min()), int(array.max())
+        if self._seen.size:
+            low, high = min(low, self._low), max(high, self._low + self._seen.size - 1)
+        if high - low >= _SPAN or max(-low, high) > _LARGEST:
+            return False
+        if high - low >= self._seen.size:
+            # with room on both sides for what later chunks have
+            room = min((high - low) // 2, _SPAN - 1 - (high - low)) // 2
+            seen = np.zeros(high - low + 1 + 2 * room, dtype=bool)
+            if self._seen.size:
+                start = self._low - low + room
+                seen[start : start + self._seen.size] = self._seen
+            self._seen, self._low, self._dtype = seen, low - room, values.dtype
+        self._seen[array - self._low] = True
+        return True
+
     def _settle(self) -> pd.DataFrame:
+        if self._seen.size:
+            ticked = (np.flatnonzero(self._seen) + self._low).astype(self._dtype)
+            self._parts.append(pd.DataFrame({self.columns[0]: ticked}))
+            self._seen = np.zeros(0, dtype=bool)
         if len(self._parts) > 1:
             both = {name: joined_columns([p[name] for p in self._parts], name) for name in self.columns}
             self._parts = [pd.DataFrame(both).drop_duplicates(ignore_index=True)]

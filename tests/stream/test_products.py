@@ -19,6 +19,7 @@ from mme.exceptions import (
     OptionError,
     RankDeficientWarning,
 )
+from mme.stream.tables import Levels, LevelTable
 
 FORMULAS = {
     "intercept": "y ~ x + (1 | g)",
@@ -309,3 +310,28 @@ def test_no_warning_is_added(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mme.lmer("y ~ x + (1 | g)", pieces(data, 100))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int64"])
+def test_levels_are_found_in_any_order(kind):
+    """Whole numbers are ticked off in a range that grows on both sides, or hashed."""
+    rng = np.random.default_rng(4)
+    for spread in (100, 10**6, 10**12, 2**62):
+        if kind == "int8" and spread > 100:
+            continue
+        levels = Levels(("g",))
+        values = np.concatenate([rng.integers(-spread, spread, 50) // s for s in (50, 7, 2, 1)]).astype(kind)
+        for i in range(0, 200, 10):
+            levels.add(pd.DataFrame({"g": values[i : i + 10]}))
+        table = levels.table()
+        assert table.rows.g.tolist() == sorted(set(values.tolist()))
+        assert table.rows.g.dtype == kind and table.factor.levels.tolist() == table.rows.g.tolist()
+
+
+def test_codes_of_many_rows_are_those_of_few():
+    rng = np.random.default_rng(6)
+    known = LevelTable.of(pd.DataFrame({"g": np.unique(rng.integers(-500, 5000, 2000))}))
+    values = pd.Series(rng.integers(-600, 5100, 5000))
+    many = known.coding.codes([values], None)
+    few = np.concatenate([known.coding.codes([values[i : i + 100]], None) for i in range(0, 5000, 100)])
+    assert np.array_equal(many, few) and (many < 0).any() and (many >= 0).any()

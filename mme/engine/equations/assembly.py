@@ -69,8 +69,8 @@ def equations_of_sums(
     layout = arrange(terms, sums.groups)
     order = [sums.groups.index(block.terms) for block in layout.blocks]
     basis = tuple(bases[i] for i in order)
-    D = [turns[i].T @ sums.blocks[i].D @ turns[i] for i in order]
-    B = [turns[i].T @ (sums.blocks[i].B @ xy_map) for i in order]
+    turned_blocks = [sums.blocks[i].turned(turns[i], xy_map) for i in order]
+    D, B = [b.D for b in turned_blocks], [b.B for b in turned_blocks]
     m = Axx.shape[0]
     ptr, idx, val = _cells(sums, layout, order, turns)
     tptr, tlev, tpos = by_column(ptr, idx, layout.q2, positions=val is not None)

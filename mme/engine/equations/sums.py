@@ -13,19 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from ...exceptions import DataError, DesignError
 from ..kernels.sums import add_levels
 from ..runtime.arrays import frozen
-from ..runtime.parallel import run
+from ..runtime.parallel import n_threads, run
 from .fixed import gram_schmidt, upper_inverse
 
 __all__ = ["Basis", "BlockSums", "Columns", "PairSums", "Sums", "sample_basis", "standard_columns"]
 
 _ORDINARY = 1e6
 _DEPENDENT = 1e-8  # norm of a column's residual on the earlier ones, relative to its own
+_MANY = 50_000  # rows of a chunk from which its sums are worth several threads
 _PENDING = 1_000_000  # pairs of levels that may wait to be sorted in
 
 
@@ -174,28 +176,47 @@ class BlockSums:
 
     Attributes
     ----------
-    D : ndarray, shape (q, k, k)
-        z'Wz of the standardised columns.
-    B : ndarray, shape (q, k, p + 1)
-        z'W[x r].
-    counts : ndarray of int64, shape (q,)
-        Rows.
+    table : ndarray, shape (q, 1 + k * k + k * m)
+        Of every level the number of rows, z'Wz of its standardised columns and z'W[x r].
+    k, m : int
     """
 
-    D: np.ndarray
-    B: np.ndarray
-    counts: np.ndarray
+    table: np.ndarray
+    k: int
+    m: int
 
     @classmethod
     def zero(cls, q: int, k: int, m: int) -> BlockSums:
         """Of no rows."""
-        return cls(np.zeros((q, k, k)), np.zeros((q, k, m)), np.zeros(q, np.int64))
+        return cls(np.zeros((q, 1 + k * k + k * m)), k, m)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows, int64, shape (q,)."""
+        return self.table[:, 0].astype(np.int64)
+
+    @property
+    def D(self) -> np.ndarray:
+        """z'Wz, shape (q, k, k)."""
+        return self.table[:, 1 : 1 + self.k * self.k].reshape(-1, self.k, self.k)
+
+    @property
+    def B(self) -> np.ndarray:
+        """z'W[x r], shape (q, k, m)."""
+        return self.table[:, 1 + self.k * self.k :].reshape(-1, self.k, self.m)
 
     def placed(self, places: np.ndarray, q: int) -> BlockSums:
         """With level l at places[l] among q."""
-        out = BlockSums.zero(q, self.D.shape[1], self.B.shape[2])
-        out.D[places], out.B[places], out.counts[places] = self.D, self.B, self.counts
+        out = BlockSums.zero(q, self.k, self.m)
+        out.table[places] = self.table
         return out
+
+    def turned(self, left: np.ndarray, right: np.ndarray) -> BlockSums:
+        """With z and [x r] in another basis."""
+        q = len(self.table)
+        D = (left.T @ self.D @ left).reshape(q, -1)
+        B = (left.T @ self.B @ right).reshape(q, -1)
+        return BlockSums(np.hstack([self.table[:, :1], D, B]), self.k, right.shape[1])
 
 
 @dataclass(eq=False)
@@ -362,16 +383,16 @@ class Sums:
         self.xr += xr.T @ xr
         z = [self._block_columns(group, columns, root, n) for group in self.groups]
         codes = [np.ascontiguousarray(c, dtype=np.int32) for c in codes]
-        # every block's sums are its own: one thread each
-        run(lambda i, a, b: self._add_block(a, codes, z, xr), [(i, i + 1) for i in range(len(z))])
+        # each level's sums are one thread's, in the order of the rows
+        work = [(i, *piece) for i, block in enumerate(self.blocks) for piece in _pieces(len(block.table), n)]
+
+        def add_piece(_: int, start: int, stop: int) -> None:
+            for i, first, last in work[start:stop]:
+                add_levels(first, last, codes[i], z[i], xr, self.blocks[i].table)
+
+        run(add_piece, [(at, at + 1) for at in range(len(work))])
         for (a, b), pair in self.pairs.items():
             pair.add(codes[a].astype(np.int64) * pair.q + codes[b], _products(z[a], z[b], n))
-
-    def _add_block(
-        self, i: int, codes: Sequence[np.ndarray], z: Sequence[np.ndarray], xr: np.ndarray
-    ) -> None:
-        block = self.blocks[i]
-        add_levels(codes[i], z[i], xr, block.D, block.B, block.counts)
 
     def _block_columns(
         self, group: Sequence[int], columns: Sequence[np.ndarray | None], root: np.ndarray | None, n: int
@@ -407,9 +428,7 @@ class Sums:
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         for i, (own, theirs) in enumerate(zip(self.blocks, other.blocks, strict=True)):
             at = slice(None) if places is None else places[i]
-            own.D[at] += theirs.D
-            own.B[at] += theirs.B
-            own.counts[at] += theirs.counts
+            own.table[at] += theirs.table
         for (a, b), pair in self.pairs.items():
             more = other.pairs[a, b].settle()
             if places is not None:
@@ -436,10 +455,7 @@ class Sums:
 
     def kept(self, places: Sequence[np.ndarray], n_levels: Sequence[int]) -> Sums:
         """A copy without the levels, which have no rows, that are at -1."""
-        blocks = [
-            BlockSums(b.D[at >= 0], b.B[at >= 0], b.counts[at >= 0])
-            for b, at in zip(self.blocks, places, strict=True)
-        ]
+        blocks = [replace(b, table=b.table[at >= 0]) for b, at in zip(self.blocks, places, strict=True)]
         pairs = {
             (a, b): pair.placed(places[a], places[b], n_levels[b]) for (a, b), pair in self.pairs.items()
         }
@@ -461,10 +477,7 @@ class Sums:
                 mine, other = own.terms[t], basis.terms[t]
                 parts.append(np.eye(1) if mine is None or other is None else mine.inverse @ other.matrix)
             turns.append(block_diagonal(parts))
-        blocks = [
-            BlockSums(t.T @ block.D @ t, t.T @ block.B @ C, block.counts.copy())
-            for t, block in zip(turns, self.blocks, strict=True)
-        ]
+        blocks = [block.turned(t, C) for t, block in zip(turns, self.blocks, strict=True)]
         pairs = {}
         for (a, b), pair in self.pairs.items():
             pair.settle()
@@ -473,6 +486,13 @@ class Sums:
             basis, self.groups, self.n, self.log_w, C.T @ self.xr @ C,
             C[:p, :p].T @ self.plain @ C[:p, :p], self.total, self.low, self.high, blocks, pairs,
         )  # fmt: skip
+
+
+def _pieces(q: int, n: int) -> list[tuple[int, int]]:
+    """Levels for the threads: every thread looks at all rows, so there are as many ranges as threads."""
+    pieces = min(n_threads(), q) if n >= _MANY else 1
+    edges = [q * i // pieces for i in range(pieces + 1)]
+    return list(pairwise(edges))
 
 
 def turned(values: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -3,32 +3,37 @@
 import numpy as np
 
 from . import kernel
+from .prefetch import AHEAD, prefetch
 
 
 @kernel
-def add_levels(
-    codes: np.ndarray, z: np.ndarray, xy: np.ndarray, D: np.ndarray, B: np.ndarray, counts: np.ndarray
-) -> None:
-    """D[l] += z z' (k, k), B[l] += z xy' (k, m), counts[l] += 1 for every row's level l.
+def add_levels(l0: int, l1: int, codes: np.ndarray, z: np.ndarray, xy: np.ndarray, table: np.ndarray) -> None:
+    """table[l] += [1, z z' (k, k), z xy' (k, m)] for the rows of the levels l0 <= l < l1.
 
-    Columns of ones are not given: z has shape (0, 1).
+    What belongs to a level stands together, as levels come in an order that only the data know. A column of
+    ones is not given: z has shape (0, 1).
     """
-    k = D.shape[1]
+    k = z.shape[1]
     m = xy.shape[1]
-    if z.shape[0] == 0:
-        for i in range(codes.size):
-            l = codes[i]  # noqa: E741
-            counts[l] += 1
-            D[l, 0, 0] += 1.0
-            for b in range(m):
-                B[l, 0, b] += xy[i, b]
-        return
+    last = codes.size - 1
     for i in range(codes.size):
+        prefetch(table, np.int64(codes[min(i + AHEAD, last)]))
         l = codes[i]  # noqa: E741
-        counts[l] += 1
-        for a in range(k):
-            v = z[i, a]
-            for b in range(k):
-                D[l, a, b] += v * z[i, b]
+        if l < l0 or l >= l1:
+            continue
+        row = table[l]
+        row[0] += 1.0
+        e = 1
+        if z.shape[0] == 0:
+            row[1] += 1.0
             for b in range(m):
-                B[l, a, b] += v * xy[i, b]
+                row[2 + b] += xy[i, b]
+            continue
+        for a in range(k):
+            for b in range(k):
+                row[e] += z[i, a] * z[i, b]
+                e += 1
+        for a in range(k):
+            for b in range(m):
+                row[e] += z[i, a] * xy[i, b]
+                e += 1
