@@ -74,6 +74,7 @@ PANDAS = {
     "stream.products",
     "stream.recipe",
     "stream.sources",
+    "stream.storage",
     "stream.survey",
     "stream.tables",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 
@@ -11,6 +12,7 @@ from ..exceptions import DataError
 from ..fit.options import FitArguments
 from ..stream.products import Products, collect
 from ..stream.sources import is_source, source_of
+from ..stream.storage import read, write
 from ..stream.survey import Request
 from .model import LinearMixedModel
 
@@ -152,6 +154,44 @@ class CrossProducts:
             ``predict(rows)`` takes any.
         """
         return self.model().fit(reml, **options)
+
+    def save(self, path: str | os.PathLike[str], min_rows: int = 0) -> None:
+        """Write to a file (Arrow IPC): sums, names of columns, levels; no rows.
+
+        Parameters
+        ----------
+        path : str or path
+        min_rows : int
+            Refuse levels with fewer rows: see `check_cells`.
+
+        Raises
+        ------
+        DataError
+            Small cells; a formula with variables or functions of the caller.
+        """
+        self.check_cells(min_rows)
+        write(self._products, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], evaluate: str = "safe") -> CrossProducts:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+        evaluate : {"safe", "full"}
+            Formulas are code: "safe" reads the files of others, "full" is needed where the file's formula has
+            more than `evaluate="safe"` of `lmer` allows.
+
+        Returns
+        -------
+        CrossProducts
+
+        Raises
+        ------
+        DataError, FormulaError
+        """
+        return cls(read(path, evaluate))
 
     def __repr__(self) -> str:
         return f"<CrossProducts {self.formula!r}, {self.nobs} rows>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,12 @@ from ..formula.columns import INTERCEPT, Columns, EngineColumns
 from ..formula.frame import ModelFrame
 from ..formula.matrix import MatrixBuilder
 from ..formula.scope import Scope
-from .survey import Request, Survey
+from .survey import Request, Survey, categorical_names, model_columns
 from .tables import LevelTable, joined_columns
 
-__all__ = ["CodedChunk", "Recipe"]
+__all__ = ["CodedChunk", "Range", "Recipe"]
+
+Range: TypeAlias = tuple[float, float, float]  # mean, least, greatest
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,8 @@ class Recipe:
         Levels of grouping factors, and of columns coded by levels.
     kinds : dict of str to str
         What the columns hold.
+    ranges : dict of str to (float, float, float)
+        Mean, least and greatest value of columns of numbers, of some of the rows.
     """
 
     request: Request
@@ -62,6 +67,7 @@ class Recipe:
     response: Columns
     tables: dict[tuple[str, ...], LevelTable]
     kinds: dict[str, str]
+    ranges: dict[str, Range]
 
     @classmethod
     def of(cls, survey: Survey, known: Mapping[str, object] | None = None) -> Recipe:
@@ -72,10 +78,49 @@ class Recipe:
         FormulaError
             Something that depends on all rows at once.
         """
-        request, tables = survey.request, survey.tables(known)
+        ranges = {name: (r[0] / survey.n, r[1], r[2]) for name, r in survey.ranges.items()}
+        tables = survey.tables(known)
+        return cls.made(survey.request, survey.sample(), tables, dict(survey.kinds), ranges)
+
+    @classmethod
+    def restored(
+        cls,
+        request: Request,
+        tables: dict[tuple[str, ...], LevelTable],
+        kinds: dict[str, str],
+        ranges: dict[str, Range],
+    ) -> Recipe:
+        """Without any rows: from one in which every number is its column's mean.
+
+        Raises
+        ------
+        FormulaError
+            The formula cannot be evaluated there.
+        """
+        known = {name: table.rows[name] for table in tables.values() for name in table.columns}
+        row = {
+            name: known[name].iloc[:1].array
+            if name in known
+            else [ranges[name][0] if kind == "numbers" else False]
+            for name, kind in kinds.items()
+        }
+        return cls.made(request, pd.DataFrame(row), tables, kinds, ranges)
+
+    @classmethod
+    def made(
+        cls,
+        request: Request,
+        sample: pd.DataFrame,
+        tables: dict[tuple[str, ...], LevelTable],
+        kinds: dict[str, str],
+        ranges: dict[str, Range],
+    ) -> Recipe:
+        """From rows, levels, kinds of the columns, and the mean and range of numbers."""
         parsed, formula = request.parsed, request.formula
         frame = ModelFrame(
-            _prototype(survey.sample(), tables), None, Scope(request.context, request.evaluate)
+            _prototype(sample, tables, _coded_by_levels(request, kinds)),
+            None,
+            Scope(request.context, request.evaluate),
         )
         builder = MatrixBuilder(frame, formula)
         _, response = builder.coded_response(parsed.response, probed=True)
@@ -89,9 +134,9 @@ class Recipe:
         used = [response, fixed, *offsets, *(part.columns for part in parts if part.columns is not None)]
         for columns in used:
             _refuse_states(columns, formula)
-        variables = tuple(_ranged(v, survey) for v in describe(fixed, frame))
+        variables = tuple(_ranged(v, ranges) for v in describe(fixed, frame))
         coding = Coding(formula, fixed, random, variables, offsets=tuple(offsets), named=request.given)
-        return cls(request, coding, response, tables, dict(survey.kinds))
+        return cls(request, coding, response, tables, kinds, ranges)
 
     @property
     def codings(self) -> list[Columns]:
@@ -180,18 +225,23 @@ class Recipe:
         )
 
 
-def _prototype(sample: pd.DataFrame, tables: Mapping[tuple[str, ...], LevelTable]) -> pd.DataFrame:
-    """The sample, and rows in which every level of every single column occurs."""
-    single = {key[0]: table for key, table in tables.items() if len(key) == 1}
+def _coded_by_levels(request: Request, kinds: Mapping[str, str]) -> set[str]:
+    """Columns left of the bars that are coded by levels."""
+    asked = categorical_names(request.formula)
+    columns = model_columns(request.parsed, list(kinds))
+    return {name for name in columns if kinds[name] != "numbers" or name in asked}
+
+
+def _prototype(
+    sample: pd.DataFrame, tables: Mapping[tuple[str, ...], LevelTable], coded: set[str]
+) -> pd.DataFrame:
+    """The sample, and rows in which every level of the columns that are coded by levels occurs."""
+    single = {key[0]: table for key, table in tables.items() if len(key) == 1 and key[0] in coded}
     parts = [sample]
     for name, table in single.items():
-        if table.n_levels > len(sample) and not isinstance(sample[name].dtype, pd.CategoricalDtype):
-            # a grouping factor of many levels; its own table codes it
-            few = table.rows[name].iloc[: len(sample)]
-        else:
-            few = table.rows[name]
+        few = table.rows[name]
         more = sample.iloc[np.arange(len(few)) % len(sample)].reset_index(drop=True)
-        more[name] = few.reset_index(drop=True)
+        more[name] = few.array
         parts.append(more)
     out = pd.DataFrame({n: joined_columns([p[n] for p in parts], n) for n in sample.columns})
     for name, table in single.items():
@@ -218,9 +268,9 @@ def _refuse_states(columns: Columns, formula: str) -> None:
         )
 
 
-def _ranged(variable: Variable, survey: Survey) -> Variable:
+def _ranged(variable: Variable, ranges: Mapping[str, Range]) -> Variable:
     """With the mean and the range of all rows."""
-    found = survey.ranges.get(variable.name)
-    if found is None or np.isnan(variable.mean):
+    if variable.name not in ranges or np.isnan(variable.mean):
         return variable
-    return replace(variable, mean=float(found[0]) / survey.n, low=float(found[1]), high=float(found[2]))
+    mean, low, high = map(float, ranges[variable.name])
+    return replace(variable, mean=mean, low=low, high=high)

@@ -16,7 +16,7 @@ from ..formula.parse import ParsedFormula, names_in, parse_formula
 from ..formula.scope import Scope
 from .tables import Levels, LevelTable, joined_columns
 
-__all__ = ["Request", "Survey", "categorical_names"]
+__all__ = ["Request", "Survey", "categorical_names", "model_columns"]
 
 _SAMPLE = 16_384  # rows; every 4th of them is kept where there would be more
 _CODED = re.compile(r"\b(?:C|factor)\(\s*(?:`([^`]+)`|Q\(\s*[\"']([^\"']+)[\"']\s*\)|([^\W\d][\w.]*))")
@@ -113,7 +113,7 @@ def categorical_names(text: str) -> set[str]:
     return {next(name for name in match if name) for match in _CODED.findall(text)}
 
 
-def _model_columns(parsed: ParsedFormula, names: list[str]) -> set[str]:
+def model_columns(parsed: ParsedFormula, names: list[str]) -> set[str]:
     """Columns in the fixed part, and in what random terms have on the left of their bars."""
     texts = [term for _, term in parsed.fixed.terms]
     for bar in parsed.bars:
@@ -162,7 +162,7 @@ class Survey:
             return
         frame, self.used = found
         if not self.n:
-            self._columns = _model_columns(self.request.parsed, self.used)
+            self._columns = model_columns(self.request.parsed, self.used)
         self.given += len(frame.data)
         self.dropped += frame.dropped
         if frame.n == 0:

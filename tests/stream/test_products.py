@@ -335,3 +335,50 @@ def test_codes_of_many_rows_are_those_of_few():
     many = known.coding.codes([values], None)
     few = np.concatenate([known.coding.codes([values[i : i + 100]], None) for i in range(0, 5000, 100)])
     assert np.array_equal(many, few) and (many < 0).any() and (many >= 0).any()
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_saved_and_loaded(data, name, tmp_path):
+    """The same numbers to the bit, and sums that go on."""
+    pytest.importorskip("pyarrow", reason="pyarrow (extra 'test') is not installed")
+    levels = {"h": range(3, 9)} if name == "functions" else None
+    first, second = (mme.CrossProducts.of(FORMULAS[name], p, levels) for p in (data[:400], data[400:]))
+    first.save(tmp_path / "first.arrow")
+    loaded = mme.CrossProducts.load(tmp_path / "first.arrow")
+    assert loaded.fit().deviance == first.fit().deviance
+    assert loaded.nobs == 400 and sorted(tmp_path.iterdir()) == [tmp_path / "first.arrow"]
+    both = loaded + second
+    close(mme.lmer(FORMULAS[name], data), both.fit())
+    both.save(tmp_path / "first.arrow")
+    again = mme.CrossProducts.load(tmp_path / "first.arrow").fit()
+    assert again.deviance == both.fit().deviance
+    assert np.allclose(again.predict(data[:50]), both.fit().predict(data[:50]), rtol=1e-12)
+    assert str(again.fitted.coding().variables) == str(both.fit().fitted.coding().variables)
+
+
+def test_what_cannot_be_saved_or_loaded(data, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow (extra 'test') is not installed")
+
+    def double(x):
+        return 2.0 * x
+
+    path = tmp_path / "sums.arrow"
+    with pytest.raises(FormulaError, match="double"):
+        mme.CrossProducts.of("y ~ double(x) + (1 | g)", data).save(path)
+    plain = mme.CrossProducts.of("y ~ x + (1 | g)", data)
+    with pytest.raises(DataError, match="levels with fewer than 1000 rows"):
+        plain.save(path, min_rows=1000)
+    assert not path.exists()
+    with pytest.raises(DataError, match="there is no file"):
+        mme.CrossProducts.load(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="is no file of cross-products"):
+        mme.CrossProducts.load(path)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("a", pa.int64())])):
+        pass
+    with pytest.raises(DataError, match="is no file of cross-products that this version"):
+        mme.CrossProducts.load(path)
+    mme.CrossProducts.of("y ~ x.clip(0) + (1 | g)", data).save(path)
+    with pytest.raises(FormulaError, match="evaluate='safe' accepts"):
+        mme.CrossProducts.load(path)
+    assert mme.CrossProducts.load(path, evaluate="full").nobs == 700
