@@ -49,6 +49,8 @@ LAZY = {
     ("engine.runtime.warm", "engine.kernels.dispatchers"): "Numba takes long to import",
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
+    ("lmm.model", "stream.products"): "what chunks need is not loaded for one frame",
+    ("lmm.model", "stream.survey"): "what chunks need is not loaded for one frame",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",
     ("facade.install", "facade.model"): "statsmodels' models take long to import; install() is asked for",
     ("facade.install", "facade.design.params"): "as above",

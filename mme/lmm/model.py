@@ -18,9 +18,7 @@ from ..formula import ModelDesign, build_design
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
-from ..stream.products import collect
 from ..stream.sources import is_source, source_of
-from ..stream.survey import Request
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -71,6 +69,10 @@ class LinearMixedModel:
         LinearMixedModel
         """
         if is_source(data):
+            # not loaded for one frame
+            from ..stream.products import collect
+            from ..stream.survey import Request
+
             request = Request(formula, weights, offset, subset, missing, evaluate, context)
             return cls(*collect(request, source_of(data, request)).model_design())
         return cls(

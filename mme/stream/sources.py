@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..exceptions import DataError
-from .survey import Request
+
+if TYPE_CHECKING:
+    from .survey import Request
 
 __all__ = ["Source", "is_source", "source_of"]
 
@@ -42,7 +43,7 @@ def is_source(data: object) -> bool:
         text = os.fspath(data)
         return isinstance(text, str) and (
             text.lower().endswith((".parquet", ".parq", ".pq"))
-            or (glob.has_magic(text) and "parq" in text.lower())
+            or (_is_pattern(text) and "parq" in text.lower())
             or (os.path.isdir(text) and any(Path(text).rglob("*.parquet")))
         )
     kind = type(data)
@@ -51,6 +52,10 @@ def is_source(data: object) -> bool:
     if isinstance(data, list | tuple):
         return bool(data) and all(_is_frame(part) for part in data)
     return (callable(data) and not isinstance(data, type)) or isinstance(data, Iterator)
+
+
+def _is_pattern(path: str) -> bool:
+    return not set(path).isdisjoint("*?[")
 
 
 def _is_frame(value: object) -> bool:
@@ -104,7 +109,9 @@ def _dataset(path: str) -> Any:
         raise DataError(
             "Parquet files are read with pyarrow, which is not installed: pip install pyarrow."
         ) from error
-    if glob.has_magic(path) and not os.path.exists(path):
+    if _is_pattern(path) and not os.path.exists(path):
+        import glob  # not among what is loaded anyway
+
         files: list[str] | str = sorted(map(str, glob.glob(path, recursive=True)))
         if not files:
             raise DataError(f"no file matches {path!r}.")
