@@ -12,7 +12,8 @@ import pandas as pd
 
 from ..engine.covariance.structure import structure_of
 from ..engine.equations.sums import Basis, Sums, sample_basis
-from ..exceptions import DataError, FormulaError
+from ..engine.runtime.memory import available_memory
+from ..exceptions import DataError, FormulaError, MemoryEstimateError
 from ..formula.build import expand_bars, make_unique
 from ..formula.codes import Factor
 from ..formula.coding import Coding, TermCoding, Variable, describe
@@ -184,7 +185,26 @@ class Recipe:
         return sample_basis(coded.X, y, self.ones_first, terms)
 
     def zero(self, basis: Basis) -> Sums:
-        """Sums of no rows."""
+        """Sums of no rows.
+
+        Raises
+        ------
+        MemoryEstimateError
+            More levels than fit in memory.
+        """
+        m = basis.b.size + 1
+        need = 0
+        for group, q in zip(self.groups, self.n_levels, strict=True):
+            k = sum(len(self.coding.random_terms[t].column_names) for t in group)
+            need += 8 * q * (1 + k * k + k * m)
+        have = available_memory()
+        # the equations are made beside the sums
+        if 2 * need > have:
+            raise MemoryEstimateError(
+                f"the sums of {sum(self.n_levels):,} levels of grouping factors, and equations of them, "
+                f"would take {2 * need / 2**30:,.1f} GiB; {have / 2**30:,.1f} GiB are available. Use fewer "
+                "columns, or a machine with more memory."
+            )
         return Sums.zero(basis, self.groups, self.n_levels)
 
     def code(self, chunk: object) -> CodedChunk | None:

@@ -15,6 +15,7 @@ from mme.exceptions import (
     DesignError,
     FormulaError,
     InferenceError,
+    MemoryEstimateError,
     MissingDataWarning,
     OptionError,
     RankDeficientWarning,
@@ -165,6 +166,7 @@ def test_what_results_without_rows_can_say(data):
     assert np.allclose(part.bse_re, whole.bse_re, rtol=1e-3)
     assert str(part.summary()).splitlines()[2:6] == str(whole.summary()).splitlines()[2:6]
     assert part.model.preflight().solver == "direct"
+    assert mme.preflight(formula, pieces(data, 111)).columns == mme.preflight(formula, data).columns
     for name in ("fittedvalues", "resid", "fitted_fixed"):
         with pytest.raises(InferenceError, match=r"rows were streamed and not kept.*results.predict\(rows\)"):
             getattr(part, name)
@@ -398,3 +400,9 @@ def test_what_cannot_be_saved_or_loaded(data, tmp_path):
     with pytest.raises(FormulaError, match="evaluate='safe' accepts"):
         mme.CrossProducts.load(path)
     assert mme.CrossProducts.load(path, evaluate="full").nobs == 700
+
+
+def test_more_levels_than_memory_are_refused(data, monkeypatch):
+    monkeypatch.setattr("mme.stream.recipe.available_memory", lambda: 1000.0)
+    with pytest.raises(MemoryEstimateError, match=r"the sums of 40 levels .* would take .* GiB"):
+        mme.lmer("y ~ x + (x | g)", pieces(data, 100))
