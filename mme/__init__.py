@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
+    from .lmm.products import CrossProducts
     from .report.artifact import save
     from .report.comparison import compare
     from .report.loaded import load
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     __version__: str
 
 __all__ = [
+    "CrossProducts",
     "LinearMixedModel",
     "MixedLM",
     "MixedLMParams",
@@ -48,6 +50,7 @@ __all__ = [
 
 # statsmodels' models take long to import; they are fetched when first named
 _LATE = {
+    "CrossProducts": "lmm.products",
     "MixedLM": "facade.model",
     "MixedLMParams": "facade.design.params",
     "VCSpec": "facade.design.components",

@@ -23,6 +23,7 @@ ROOMS = [
     "plot",
     "inference",
     "fit",
+    "stream",  # what a formula asks of rows that come in chunks; the engine adds them up
     "formula",
     "engine.direct",
     "engine.iterative",
@@ -49,6 +50,8 @@ LAZY = {
     ("engine.runtime.warm", "engine.kernels.dispatchers"): "Numba takes long to import",
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
+    ("lmm.model", "stream.products"): "what chunks need is not loaded for one frame",
+    ("lmm.model", "stream.survey"): "what chunks need is not loaded for one frame",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",
     ("report.effects", "report.adapter"): "the package marginaleffects is an extra",
     ("facade.install", "facade.model"): "statsmodels' models take long to import; install() is asked for",
@@ -71,7 +74,14 @@ PANDAS = {
     "facade.results.blups",
     "facade.results.results",
     "facade.results.summary",
+    "lmm.products",
     "lmm.results",
+    "stream.products",
+    "stream.recipe",
+    "stream.sources",
+    "stream.storage",
+    "stream.survey",
+    "stream.tables",
 }
 
 

@@ -110,7 +110,6 @@ def test_the_names_in_the_tables_are_no_options_here():
         ("scores.csv", r"string 'scores.csv'; read the file first: data = pandas.read_csv\('scores.csv'\)"),
         (Path("scores.csv.gz"), "path 'scores.csv.gz'.*pandas.read_csv"),
         (Path("a") / "scores.tsv", r"read_csv\('a/scores.tsv', sep='\\t'\)"),
-        (Path("scores.parquet"), "pandas.read_parquet"),
         (Path("scores.feather"), "pandas.read_feather"),
         (Path("scores.xlsx"), "pandas.read_excel"),
         ("scores.dta", "pandas.read_stata"),
@@ -125,6 +124,15 @@ def test_names_of_files(data, words):
             fit(FORMULA, data)
     with pytest.raises(DataError, match=words):
         mme.mixedlm("Reaction ~ Days", data, groups="Subject")
+
+
+def test_names_of_parquet_files():
+    """lmer reads them, chunk by chunk; MixedLM takes frames."""
+    for fit in (mme.lmer, mme.preflight):
+        with pytest.raises(DataError, match=r"there is no file 'scores\.parquet'"):
+            fit(FORMULA, Path("scores.parquet"))
+    with pytest.raises(DataError, match=r"pandas\.read_parquet"):
+        mme.mixedlm("Reaction ~ Days", Path("scores.parquet"), groups="Subject")
 
 
 def _query(module: str, method: str) -> object:

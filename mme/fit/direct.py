@@ -201,7 +201,7 @@ def search_minimum(
     """
     if space is None:
         space = Coordinates(term_specs(objective.eq, standard=True))
-    small = is_small(objective.eq)
+    small = design.has_rows and is_small(objective.eq)
     compiled = False  # until a first search had to be
 
     def search(

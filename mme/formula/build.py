@@ -21,7 +21,15 @@ from .occurrences import Occurrences
 from .parse import Bar, ParsedFormula, names_in, parse_formula
 from .scope import Scope
 
-__all__ = ["ModelDesign", "build_design", "make_unique"]
+__all__ = [
+    "ModelDesign",
+    "TermPart",
+    "build_design",
+    "expand_bars",
+    "lme4_order",
+    "make_unique",
+    "used_columns",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +116,7 @@ def build_design(
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
     parsed = parse_formula(formula)
     frame = ModelFrame(data, subset, Scope(context, evaluate))
-    used = _used_columns(parsed, frame)
+    used = used_columns(parsed, frame)
     extra: dict[str, np.ndarray] = {}
     by_name: dict[str, str] = {}
     for label, value in (("weights", weights), ("offset", offset)):
@@ -135,8 +143,9 @@ def build_design(
     if offsets:
         vectors["offset"] = vectors.get("offset", 0.0) + sum_offsets([values for values, _ in offsets])
 
-    labels, factors, parts = _expand(parsed.bars, builder, frame)
-    order = _lme4_order([factor.n_levels for factor in factors])
+    labels, factors, parts = expand_bars(parsed.bars, builder, frame)
+    _check_partitions(formula, labels, factors, parts)
+    order = lme4_order([factor.n_levels for factor in factors])
     labels = [labels[t] for t in order]
     factors = [factors[t] for t in order]
     terms = []
@@ -195,7 +204,7 @@ def make_unique(labels: Sequence[str]) -> list[str]:
     return out
 
 
-def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
+def used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
     """Every column the formula mentions; names that are neither columns nor variables raise."""
     used: list[str] = []
     unknown: list[str] = []
@@ -224,7 +233,7 @@ def _used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class _TermPart:
+class TermPart:
     """What one random term has per level: an intercept alone, or columns and how they were coded."""
 
     group: tuple[str, ...]
@@ -236,18 +245,18 @@ class _TermPart:
         return (INTERCEPT,) if self.columns is None else self.columns.labels
 
 
-def _expand(
+def expand_bars(
     bars: Sequence[Bar], builder: MatrixBuilder, frame: ModelFrame
-) -> tuple[list[str], list[Factor], list[_TermPart]]:
+) -> tuple[list[str], list[Factor], list[TermPart]]:
     """Label, factor and columns of every term, ``||`` taken apart, in the order of the formula."""
     labels: list[str] = []
     factors: list[Factor] = []
-    parts: list[_TermPart] = []
+    parts: list[TermPart] = []
     owner: dict[tuple[frozenset[str], str], str] = {}
     crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
-            made = _TermPart(bar.group.columns, *(builder.matrix(part) if part.terms else ()))
+            made = TermPart(bar.group.columns, *(builder.matrix(part) if part.terms else ()))
             for name in made.column_names:
                 earlier = owner.setdefault((frozenset(bar.group.columns), name), bar.text)
                 if earlier is not bar.text:
@@ -260,7 +269,6 @@ def _expand(
             labels.append(f"`{label}`" if len(bar.group.columns) == 1 and label in crossed else label)
             factors.append(frame.factor(bar.group.columns))
             parts.append(made)
-    _check_partitions(builder.formula, labels, factors, parts)
     return labels, factors, parts
 
 
@@ -268,7 +276,7 @@ def _check_partitions(
     formula: str,
     labels: Sequence[str],
     factors: Sequence[Factor],
-    parts: Sequence[_TermPart],
+    parts: Sequence[TermPart],
 ) -> None:
     """Refuse one grouping under two names with an effect in common: the likelihood is flat there."""
     for (i, a), (j, b) in combinations(enumerate(factors), 2):
@@ -297,7 +305,7 @@ def _dependent(a: np.ndarray | None, b: np.ndarray | None, n: int) -> bool:
     return bool(ranks[0] < ranks[1] + ranks[2])
 
 
-def _lme4_order(n_levels: Sequence[int]) -> list[int]:
+def lme4_order(n_levels: Sequence[int]) -> list[int]:
     """Order of the terms in lme4's mkReTrms: as written unless the number of levels increases somewhere."""
     if all(a >= b for a, b in pairwise(n_levels)):
         return list(range(len(n_levels)))

@@ -14,6 +14,8 @@ from .codes import Factor, Held, code_type, labels_of, unhashable
 
 __all__ = ["GroupCoding", "categorical_type"]
 
+_FEW = 1000  # values that are hashed as fast
+
 
 @dataclass(frozen=True, eq=False)
 class GroupCoding:
@@ -134,7 +136,8 @@ def _positions(values: pd.Series, levels: pd.Index, name: str) -> np.ndarray:
         if levels.dtype == bool and pd.api.types.is_numeric_dtype(index.dtype):
             levels, index = levels.astype(np.int64), index.astype(np.float64)
         try:
-            codes = levels.get_indexer(index)
+            near = _by_counting(index, levels)
+            codes = levels.get_indexer(index) if near is None else near
         except TypeError as error:
             raise unhashable(values, name) from error
     if codes.size and codes.max() < 0 and _is_text(pd.Index(values)) != _is_text(levels):
@@ -145,6 +148,22 @@ def _positions(values: pd.Series, levels: pd.Index, name: str) -> np.ndarray:
             "convert it, or all levels would be new ones."
         )
     return codes
+
+
+def _by_counting(values: pd.Index, levels: pd.Index) -> np.ndarray | None:
+    """Positions of whole numbers among levels of a modest range; None where hashing is the way."""
+    if levels.dtype != np.int64 or values.dtype != np.int64 or not levels.size or len(values) < _FEW:
+        return None
+    known, array = levels.to_numpy(), values.to_numpy()
+    low, high = int(known.min()), int(known.max())
+    if high - low > 4 * (known.size + len(values)):
+        return None
+    table = np.full(high - low + 1, -1, dtype=code_type(known.size))
+    table[known - low] = np.arange(known.size, dtype=table.dtype)
+    outside = (array < low) | (array > high)
+    if outside.any():
+        return np.where(outside, -1, table[np.where(outside, low, array) - low])
+    return table[array - low]
 
 
 def _is_text(values: pd.Index) -> bool:

@@ -81,17 +81,21 @@ class MatrixBuilder:
 
     def response(self, text: str) -> np.ndarray:
         """The response, shape (n,): a column or the value of a Python expression."""
+        return self.coded_response(text)[0]
+
+    def coded_response(self, text: str, probed: bool = False) -> tuple[np.ndarray, Columns]:
+        """The response, shape (n,), and how it was coded; `probed`: whether other rows can be coded alike."""
         name = bare(text)
         if name not in self.frame.names:
-            return self._expression(text, "response")[0]
+            return self._expression(text, "response", probed)
         values = self.frame.numeric(name)
         if values is None:
             raise not_numeric(self.frame.raw(name), name)
-        return values
+        return values, PlainColumns(False, (name,))
 
     def offset(self, text: str) -> tuple[np.ndarray, EngineColumns]:
         """The argument of an ``offset()`` term, shape (n,), and how it was coded."""
-        return self._expression(text, "offset")
+        return self._expression(text, "offset", True)
 
     def _plain(self, part: Part) -> list[str] | None:
         """Column names if the part is nothing but an intercept and numeric columns."""
@@ -133,7 +137,7 @@ class MatrixBuilder:
         check_finite(values, labels, self.formula)
         return values, columns.probed(data, values)
 
-    def _expression(self, text: str, what: str) -> tuple[np.ndarray, EngineColumns]:
+    def _expression(self, text: str, what: str, probed: bool) -> tuple[np.ndarray, EngineColumns]:
         names, _ = names_in(text, self.frame.names)
         fragment = "0 + {" + self._quoted(text) + "}"
         data = self.frame.clean(names)
@@ -161,7 +165,7 @@ class MatrixBuilder:
         )
         columns = replace(columns, labels=(text,))
         check_finite(values, columns.labels, self.formula)
-        return values[:, 0], columns.probed(data, values) if what == "offset" else columns
+        return values[:, 0], columns.probed(data, values) if probed else columns
 
     def _check_tokens(self, text: str) -> None:
         """Under evaluate="safe", before formulaic parses the text: parsing may evaluate functions' names."""

@@ -145,8 +145,7 @@ class Basis:
             raise InferenceError(
                 "combinations of dropped columns need the design, and the data were removed."
             )
-        X = self.fitted.design.X
-        aliases = np.linalg.lstsq(X[:, kept], X[:, ~kept], rcond=None)[0]
+        aliases = self.fitted.design.aliases(kept)
         gap = np.abs(L[:, kept] @ aliases - L[:, ~kept]).max(axis=1)
         return gap <= _ESTIMABLE * np.maximum(1.0, np.abs(L).max(axis=1))
 

@@ -113,8 +113,7 @@ def aliases(fitted: Fitted, cache: MutableMapping[str, Any] | None = None) -> np
             raise InferenceError(
                 "combinations of dropped columns need the design, and the data were removed."
             )
-        X = fitted.design.X
-        cache["aliases"] = np.linalg.lstsq(X[:, kept], X[:, ~kept], rcond=None)[0]
+        cache["aliases"] = fitted.design.aliases(kept)
     return cache["aliases"]
 
 
@@ -133,7 +132,5 @@ def triangle(fitted: Fitted, what: str, cache: MutableMapping[str, Any] | None =
     if "triangle" not in cache:
         if fitted.design is None:
             raise InferenceError(f"{what} needs the design, and the data were removed.")
-        kept = ~np.isnan(fitted.beta)
-        X = fitted.design.X
-        cache["triangle"] = np.linalg.qr(X if kept.all() else X[:, kept], mode="r")
+        cache["triangle"] = fitted.design.triangle(~np.isnan(fitted.beta))
     return cache["triangle"]

@@ -196,7 +196,7 @@ def reference_grid(
 
 def _two_valued(coding: Coding, fitted: Fitted) -> dict[str, np.ndarray]:
     """Numeric variables that are columns of X with two values, and whether each row has the greater one."""
-    if fitted.design is None:
+    if fitted.design is None or not fitted.design.has_rows:
         return {}
     names = [v.name for v in coding.variables]
     columns = {

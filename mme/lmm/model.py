@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from ..engine.equations.equations import Equations
 from ..engine.equations.respond import respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import OptionError
@@ -21,6 +22,7 @@ from ..formula.update import update_formula
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
+from ..stream.sources import is_source, source_of
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -48,11 +50,19 @@ class LinearMixedModel:
         Usually made by `from_formula`.
     call : mapping, optional
         Arguments of `from_formula`, for `update`.
+    equations : Equations, optional
+        Of a design without rows.
     """
 
-    def __init__(self, design: ModelDesign, call: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        design: ModelDesign,
+        call: Mapping[str, Any] | None = None,
+        equations: Equations | None = None,
+    ) -> None:
         self.model_design = design
         self._call = None if call is None else dict(call)
+        self.equations = equations
 
     def __getstate__(self) -> dict[str, Any]:
         # the frame that the model was made from is the user's: it is not stored
@@ -80,6 +90,14 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
+        if is_source(data):
+            # not loaded for one frame
+            from ..stream.products import collect
+            from ..stream.survey import Request
+
+            request = Request(formula, weights, offset, subset, missing, evaluate, context)
+            design, equations = collect(request, source_of(data, request)).model_design()
+            return cls(design, equations=equations)
         given: dict[str, Any] = {
             "weights": weights,
             "offset": offset,
@@ -132,6 +150,8 @@ class LinearMixedModel:
         """
         _check_options(reml, options)
         theta0 = None if start is None else split_start(start, self.model_design.design.terms)
+        if self.equations is not None:
+            options["equations"] = self.equations
         fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         dropped = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
         trouble = ""
@@ -200,7 +220,7 @@ class LinearMixedModel:
         mme.fit.forecast.Preflight
             Prints as a table.
         """
-        return preflight_design(self.model_design.design, solver)
+        return preflight_design(self.model_design.design, solver, self.equations)
 
     def __repr__(self) -> str:
         design = self.model_design.design
@@ -209,9 +229,10 @@ class LinearMixedModel:
 
 def lmer(
     formula: str,
-    data: object,
+    data: object = None,
     reml: bool = True,
     *,
+    chunks: object = None,
     weights: object = None,
     offset: object = None,
     subset: object = None,
@@ -235,6 +256,12 @@ def lmer(
         blanks in backticks or ``Q("...")``, ``offset(z)``; every factor, ordered ones too, has treatment
         contrasts.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
+        Or a source of rows that need not fit in memory: the path of a Parquet file or of a folder of them, a
+        pattern (``"2024-*.parquet"``), a pyarrow Dataset, a list of frames. It is read twice, `weights`,
+        `offset` and `subset` are then names and an expression, and the results hold no rows.
+    chunks : callable, optional
+        In place of `data`: returns an iterator of frames, from the beginning whenever it is called, such as
+        ``lambda: pandas.read_csv(path, chunksize=100_000)``.
     reml : bool
         Restricted (True) or full maximum likelihood.
     weights : array_like, shape (n,), or str, optional
@@ -303,6 +330,15 @@ def lmer(
     >>> round(results.loglik, 4)
     -871.8141
     """
+    if chunks is not None:
+        if data is not None:
+            raise OptionError("give data or chunks, not both.")
+        if not callable(chunks):
+            raise OptionError(
+                f"chunks must be a callable that returns an iterator of frames, not {type(chunks).__name__}: "
+                "a fit reads its rows twice."
+            )
+        data = chunks
     model = LinearMixedModel.from_formula(
         formula,
         data,

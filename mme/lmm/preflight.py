@@ -8,6 +8,8 @@ from typing import Protocol
 from ..fit.forecast import Preflight, preflight_design
 from ..fit.options import check_solver
 from ..formula import build_design
+from ..stream.sources import is_source
+from .model import LinearMixedModel
 
 __all__ = ["preflight"]
 
@@ -57,5 +59,9 @@ def preflight(
     check_solver(solver)
     if data is None:
         raise TypeError("preflight() of a formula needs data.")
+    if is_source(data):
+        source: Callable = LinearMixedModel.from_formula
+        forecast: Preflight = source(formula, data, **options).preflight(solver)
+        return forecast
     build: Callable = build_design
     return preflight_design(build(formula, data, **options).design, solver)

@@ -37,8 +37,7 @@ class KeptColumns:
             return beta
         full = np.where(np.isnan(beta), 0.0, beta)
         if self._aliases is None:
-            X = self._design.X
-            self._aliases = np.linalg.lstsq(X[:, self.kept], X[:, ~self.kept], rcond=None)[0]
+            self._aliases = self._design.aliases(self.kept)
         return full[self.kept] + self._aliases @ full[~self.kept]
 
 

@@ -21,7 +21,7 @@ from ..runtime.finite import count_non_finite
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["Design", "RandomTerm"]
+__all__ = ["Design", "RandomTerm", "check_effects", "check_levels"]
 
 _LARGEST = 1e35  # the average information has (x y)**4
 _SMALLEST = 1e-150  # of the largest value of a column: squares underflow
@@ -223,6 +223,19 @@ class Design:
         """Number of fixed-effects columns, dependent ones included."""
         return self.X.shape[1]
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows are here: sums over a stream of them are not."""
+        return True
+
+    def aliases(self, kept: np.ndarray) -> np.ndarray:
+        """The other columns of X as combinations of the kept ones, shape (rank, p - rank)."""
+        return np.linalg.lstsq(self.X[:, kept], self.X[:, ~kept], rcond=None)[0]
+
+    def triangle(self, kept: np.ndarray) -> np.ndarray:
+        """R of X = QR, of the kept columns, shape (rank, rank)."""
+        return np.asarray(np.linalg.qr(self.X if kept.all() else self.X[:, kept], mode="r"))
+
 
 def _as_float(values: object, label: str) -> np.ndarray:
     try:
@@ -302,15 +315,7 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= term.n_levels:
         raise DataError(f"{label}: codes run from {low} to {high}, outside 0..{term.n_levels - 1}.")
-    if term.n_levels < 2:
-        raise DesignError(
-            f"{label} has 1 level; a variance needs at least 2. Drop the term or check its grouping factor."
-        )
-    if term.n_levels >= n and (term.k == 1 or more_effects_than_rows):
-        raise DesignError(
-            f"{label} has {term.n_levels} levels in {n} rows; with one row per level its variance "
-            "cannot be told from the residual. Drop the term or check its grouping factor."
-        )
+    check_levels(term, n, more_effects_than_rows)
     if term.columns is not None:
         columns = np.asarray(term.columns)
         if columns.ndim != 2 or columns.dtype.kind != "f":
@@ -327,6 +332,36 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         ]
         if zero:
             raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
+    check_effects(term, n, more_effects_than_rows)
+
+
+def check_levels(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
+    """Refuse a grouped term with one level, or with a level for every row.
+
+    Raises
+    ------
+    DesignError
+    """
+    label = f"random term '{term.name}'"
+    if term.n_levels < 2:
+        raise DesignError(
+            f"{label} has 1 level; a variance needs at least 2. Drop the term or check its grouping factor."
+        )
+    if term.n_levels >= n and (term.k == 1 or more_effects_than_rows):
+        raise DesignError(
+            f"{label} has {term.n_levels} levels in {n} rows; with one row per level its variance "
+            "cannot be told from the residual. Drop the term or check its grouping factor."
+        )
+
+
+def check_effects(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
+    """Refuse a term with more effects than rows.
+
+    Raises
+    ------
+    NotEnoughDataError
+    """
+    label = f"random term '{term.name}'"
     if term.n_effects > n and not more_effects_than_rows:
         raise NotEnoughDataError(
             f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for "

@@ -30,7 +30,7 @@ from .response import Response
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-__all__ = ["Equations", "block_columns", "build_equations", "dense_rows", "rest_rows"]
+__all__ = ["Equations", "block_columns", "build_equations", "by_column", "dense_rows", "rest_rows"]
 
 _ORDINARY = 1e6  # values of a single column from which on it is scaled
 _SCANS = 4  # pieces of a transposition, each of which looks at every entry
@@ -105,7 +105,7 @@ class Equations:
         """Positions of the cells by column, shape (nnz,)."""
         if self.positions is not None:
             return self.positions
-        positions = _transpose(self.ptr, self.idx, self.layout.q2)[2]
+        positions = by_column(self.ptr, self.idx, self.layout.q2)[2]
         assert positions is not None
         return positions
 
@@ -282,7 +282,7 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     else:
         A1, A1x = np.zeros((0, 1, 1)), np.zeros((0, 1, p + 1))
         ptr, idx, val = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 1))
-    tptr, tlev, tpos = _transpose(ptr, idx, q2, positions=val is not None)
+    tptr, tlev, tpos = by_column(ptr, idx, q2, positions=val is not None)
     log_w = 0.0 if design.weights is None else float(np.sum(np.log(design.weights)))
     return Equations(
         layout, fixed, tuple(basis), n, p, log_w, A1, A1x, ptr, idx, val, tptr, tlev, tpos,
@@ -325,7 +325,7 @@ def dense_rows(design: Design, equations: Equations) -> tuple[np.ndarray, np.nda
     return np.hstack(parts), xy[:, :-1], xy[:, -1].copy()
 
 
-def _transpose(
+def by_column(
     ptr: np.ndarray, idx: np.ndarray, q2: int, width: int = 0, positions: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Entries by column: pointers, rows, positions (None unless wanted)."""
@@ -543,7 +543,7 @@ def _gram(
         else:
             diagonal = np.diff(kc.column_pointers(ridx, q2)).astype(np.float64)
         return np.arange(q2 + 1, dtype=np.int64), np.arange(q2, dtype=np.int32), diagonal
-    tptr, tlev, tpos = _transpose(rptr, ridx, q2, width, positions=rval.size > 0)
+    tptr, tlev, tpos = by_column(rptr, ridx, q2, width, positions=rval.size > 0)
     if tpos is None:
         tpos = np.zeros(0, np.int32)
     n_levels = lstart.size - 1

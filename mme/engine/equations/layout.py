@@ -7,14 +7,15 @@ all other blocks, level by level, are the *rest*.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..covariance.structure import Structure
-from .design import Design
+from .design import Design, RandomTerm
 
-__all__ = ["Block", "Layout", "TermPlace", "layout_of"]
+__all__ = ["Block", "Layout", "TermPlace", "arrange", "layout_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,21 +124,37 @@ def layout_of(design: Design) -> Layout:
                 break
         else:
             groups.append([t])
-    blocks = [Block(tuple(g), design.terms[g[0]].n_levels, sum(design.terms[t].k for t in g)) for g in groups]
-    grouped = [b for b in blocks if not design.terms[b.terms[0]].general]
+    return arrange(design.terms, groups)
+
+
+def arrange(terms: Sequence[RandomTerm], groups: Sequence[Sequence[int]]) -> Layout:
+    """`layout_of` terms of which it is known which share their codes.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    groups : sequence of sequences of int
+        Numbers of the terms of every block.
+
+    Returns
+    -------
+    Layout
+    """
+    blocks = [Block(tuple(g), terms[g[0]].n_levels, sum(terms[t].k for t in g)) for g in groups]
+    grouped = [b for b in blocks if not terms[b.terms[0]].general]
     if grouped:
         lead = max(grouped, key=lambda b: b.q * b.k)
         blocks = [lead] + [b for b in blocks if b is not lead]
     places: list[TermPlace] = []
     start = 0
-    for t, term in enumerate(design.terms):
+    for t, term in enumerate(terms):
         index = next(i for i, b in enumerate(blocks) if t in b.terms)
         before = blocks[index].terms[: blocks[index].terms.index(t)]
         size = term.structure.size(term.k)
         places.append(
             TermPlace(
                 index,
-                sum(design.terms[s].k for s in before),
+                sum(terms[s].k for s in before),
                 term.k,
                 term.structure,
                 term.structure.entries(term.k),

@@ -1,0 +1,1 @@
+"""Rows that come in chunks: their levels found, their columns coded, their cross-products added up."""
