@@ -406,3 +406,14 @@ def test_more_levels_than_memory_are_refused(data, monkeypatch):
     monkeypatch.setattr("mme.stream.recipe.available_memory", lambda: 1000.0)
     with pytest.raises(MemoryEstimateError, match=r"the sums of 40 levels .* would take .* GiB"):
         mme.lmer("y ~ x + (x | g)", pieces(data, 100))
+
+
+def test_first_sums_unlike_the_others_are_refused(data):
+    """In the basis of the first chunk the others have lost their digits; one pass over both has not."""
+    x = np.r_[1e-3 * np.random.default_rng(1).normal(size=100), 1e3 + data.x[100:]]
+    odd, formula = data.assign(x=x), "y ~ x + I(x**2) + (1 | g)"
+    close(mme.lmer(formula, odd), mme.lmer(formula, pieces(odd, 100)))
+    with pytest.raises(
+        DataError, match=r"are unlike the others\. Begin with a chunk that resembles the data"
+    ):
+        sum(mme.CrossProducts.of(formula, part) for part in pieces(odd, 100)).fit()

@@ -120,7 +120,7 @@ def test_a_sample_unlike_the_rows_is_refused_by_name():
     codes = rng.integers(0, q, n).astype(np.int32)
     codes[:q] = np.arange(q)
     design = Design(rng.normal(size=n), np.column_stack([np.ones(n), x, x**2]), (RandomTerm("g", codes, q),))
-    with pytest.raises(UnlikeSample, match="Begin with a chunk that resembles the data"):
+    with pytest.raises(UnlikeSample, match=r"are unlike the others\. Begin with a chunk"):
         assembled(design, chunked(design, basis_of(design, slice(0, 40)), [40]))
 
 
