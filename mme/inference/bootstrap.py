@@ -10,11 +10,10 @@ import os
 import queue
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from multiprocessing import get_context
 from typing import Any, Protocol
 
 import numpy as np
@@ -323,6 +322,10 @@ def _pool(
     pool: Executor
     if backend == "processes":
         threads = max(1, n_threads() // workers)
+        # not loaded where nobody asks for processes
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
         pool = ProcessPoolExecutor(
             workers, get_context("spawn"), initializer=_begin, initargs=(list(jobs), threads)
         )
