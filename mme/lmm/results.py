@@ -406,7 +406,9 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         TitledSummary
             A summary of statsmodels: ``as_text()``, ``as_html()``, ``as_latex()``.
         """
-        labels = self.model.model_design
+        labels, quantiles = self.model.model_design, None
+        if self._design.has_rows:
+            quantiles = np.quantile(scaled_residuals(self.resid, self.fitted), (0.0, 0.25, 0.5, 0.75, 1.0))
         return lmm_summary(
             self.fitted,
             formula=self.formula,
@@ -415,7 +417,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             n_params=self.n_params,
             dropped=labels.dropped,
             given=labels.given,
-            quantiles=np.quantile(scaled_residuals(self.resid, self.fitted), (0.0, 0.25, 0.5, 0.75, 1.0)),
+            quantiles=quantiles,
             correlation=correlation,
             cache=self._small_sample,
             ddf=ddf,
