@@ -8,6 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from mme.engine.covariance.factors import n_theta
+from mme.engine.direct.objective import Objective
+from mme.engine.direct.point import KeptColumns, Point
 from mme.engine.equations.design import Design, RandomTerm
 
 __all__ = ["PROBLEMS", "build", "thetas"]
@@ -398,3 +400,34 @@ def thetas(design: Design) -> dict[str, np.ndarray]:
             point = [free if j == t else v for j, v in enumerate(parts)]
             points[f"{term.name} {label}"] = np.concatenate(point)
     return points
+
+
+# crossed and partly nested ones, vector terms, general terms, weights, wide and empty X
+SOLVED = [
+    "scalar",
+    "vector3",
+    "diagonal3",
+    "same_codes_vector",
+    "nested3",
+    "nested_vector",
+    "crossed2",
+    "crossed3",
+    "crossed_vectors",
+    "crossed_vector_scalar",
+    "multi_membership",
+    "only_general",
+    "weighted",
+    "wide_x",
+    "no_fixed_effects",
+]
+SOLVED_SLOWLY = {"crossed_vector_scalar", "crossed_vectors", "nested_vector"}
+
+
+def factored(name: str, which: str = "interior") -> tuple[Design, Objective, np.ndarray, list, Point]:
+    """A problem, its objective, a theta of `thetas`, its factors, and the likelihood there in the basis."""
+    design = build(name)
+    objective = Objective(design)
+    theta = thetas(design)[which]
+    lams = [place.structure.lam(theta[place.theta], place.k) for place in objective.eq.layout.places]
+    kept = KeptColumns(design, objective.eq.fixed.kept)
+    return design, objective, theta, lams, Point(objective, design, kept, lams, standard=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,12 +31,16 @@ __all__ = [
     "PlainColumns",
     "check_whole",
     "functions",
+    "levels_in",
+    "patsy_levels",
     "patsy_terms",
     "probes",
     "read_formula",
+    "refuse_unseen_in",
     "structure_levels",
     "structure_terms",
     "transforms",
+    "two_rows",
 ]
 
 INTERCEPT = "(Intercept)"
@@ -262,10 +266,7 @@ class EngineColumns:
         return structure_pieces(self.spec, self.labels)
 
     def levels(self, name: str) -> list | None:
-        for expr, levels in structure_levels(self.spec):
-            if column_in(expr, self.kinds) == name:
-                return levels
-        return None
+        return levels_in(structure_levels(self.spec), self.kinds, name)
 
     def matrix(self, rows: NewRows) -> np.ndarray:
         if self.whole:
@@ -275,14 +276,8 @@ class EngineColumns:
                 "and splines keep what they need of the data; anything else is better made a column."
             )
         data = rows.typed(self.kinds)
-        for expr, levels in structure_levels(self.spec):
-            name = column_in(expr, self.kinds)
-            if name is not None:
-                refuse_unseen(name, data[name], levels)
-        if len(data) == 1:
-            # products with matrices sum in another order where there is one row
-            return self._evaluate(data.iloc[[0, 0]].reset_index(drop=True), rows.context)[:1]
-        return self._evaluate(data, rows.context)
+        refuse_unseen_in(structure_levels(self.spec), self.kinds, data)
+        return self._evaluate(two_rows(data), rows.context)[: len(data)]
 
     def _evaluate(self, data: pd.DataFrame, given: Mapping[str, object] | None = None) -> np.ndarray:
         kept = self.captured.values(self.formula, given)
@@ -439,3 +434,32 @@ def functions() -> dict[str, object]:
         "expm1": np.expm1,
         "factor": transforms()["C"],
     }
+
+
+def patsy_levels(spec: Any) -> list[tuple[str, list]]:
+    """Levels of the categorical factors of a patsy.DesignInfo, by their text."""
+    infos = spec.factor_infos.items()
+    return [(factor.name(), list(info.categories)) for factor, info in infos if info.type == "categorical"]
+
+
+def levels_in(factors: Sequence[tuple[str, list]], kinds: Mapping[str, Any], name: str) -> list | None:
+    """Levels of the factor that is this column; None where none is."""
+    for factor, levels in factors:
+        if column_in(factor, kinds) == name:
+            return levels
+    return None
+
+
+def refuse_unseen_in(
+    factors: Sequence[tuple[str, list]], kinds: Mapping[str, Any], data: pd.DataFrame
+) -> None:
+    """Raise DataError where a column of the data has levels that the fit did not have."""
+    for factor, levels in factors:
+        name = column_in(factor, kinds)
+        if name is not None:
+            refuse_unseen(name, data[name], levels)
+
+
+def two_rows(data: pd.DataFrame) -> pd.DataFrame:
+    """One row twice: products with matrices sum in another order where there is one row."""
+    return data.iloc[[0, 0]].reset_index(drop=True) if len(data) == 1 else data

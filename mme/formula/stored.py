@@ -11,11 +11,21 @@ import pandas as pd
 from ..exceptions import DataError, FormulaError
 from .captured import Captured
 from .coding import Coding, TermCoding, Variable
-from .columns import Columns, EngineColumns, FixedTerm, PlainColumns, check_whole, patsy_terms
+from .columns import (
+    Columns,
+    EngineColumns,
+    FixedTerm,
+    PlainColumns,
+    check_whole,
+    levels_in,
+    patsy_levels,
+    patsy_terms,
+    refuse_unseen_in,
+    two_rows,
+)
 from .evaluate import check_finite, evaluate, real_values
 from .levels import GroupCoding
-from .newdata import NewRows, refuse_unseen
-from .parse import column_in
+from .newdata import NewRows
 from .pieces import Piece, patsy_pieces
 from .plain import Writer
 from .safe import is_elementwise
@@ -59,31 +69,20 @@ class PatsyColumns:
         return patsy_pieces(self.spec)
 
     def _factors(self) -> list[tuple[str, list]]:
-        return [
-            (factor.name(), list(info.categories))
-            for factor, info in self.spec.factor_infos.items()
-            if info.type == "categorical"
-        ]
+        return patsy_levels(self.spec)
 
     def levels(self, name: str) -> list | None:
-        for factor, levels in self._factors():
-            if column_in(factor, self.kinds) == name:
-                return levels
-        return None
+        return levels_in(self._factors(), self.kinds, name)
 
     def matrix(self, rows: NewRows) -> np.ndarray:
         from patsy import PatsyError, build_design_matrices
 
         check_whole(self.formula, self.whole)
         data = rows.typed(self.kinds)
-        for factor, levels in self._factors():
-            name = column_in(factor, self.kinds)
-            if name is not None:
-                refuse_unseen(name, data[name], levels)
+        refuse_unseen_in(self._factors(), self.kinds, data)
         texts = [name for name, dtype in data.dtypes.items() if isinstance(dtype, pd.StringDtype)]
         data = data.astype(dict.fromkeys(texts, object)) if texts else data
-        # products with matrices sum in another order where there is one row
-        given = data.iloc[[0, 0]].reset_index(drop=True) if len(data) == 1 else data
+        given = two_rows(data)
         text = self.formula
         try:
             made = evaluate(lambda: build_design_matrices([self.spec], given, NA_action="raise"), text, text)

@@ -17,14 +17,18 @@ from ...formula.coding import Coding, TermCoding, describe
 from ...formula.columns import (
     FixedTerm,
     check_whole,
+    levels_in,
+    patsy_levels,
     patsy_terms,
     probes,
+    refuse_unseen_in,
     structure_levels,
     structure_terms,
+    two_rows,
 )
 from ...formula.frame import ModelFrame, is_object
 from ...formula.levels import GroupCoding, categorical_type
-from ...formula.newdata import NewRows, refuse_unseen
+from ...formula.newdata import NewRows
 from ...formula.parse import column_in, names_in
 from ...formula.pieces import Piece, patsy_pieces, structure_pieces
 from ..releases import FormulaManager
@@ -122,20 +126,13 @@ class SpecColumns:
         return patsy_pieces(self.spec)
 
     def levels(self, name: str) -> list | None:
-        for factor, levels in self._factors():
-            if column_in(factor, self.kinds) == name:
-                return levels
-        return None
+        return levels_in(self._factors(), self.kinds, name)
 
     def matrix(self, rows: NewRows) -> np.ndarray:
         check_whole(self.formula, self.whole)
         data = rows.typed(self.kinds)
-        for factor, levels in self._factors():
-            name = column_in(factor, self.kinds)
-            if name is not None:
-                refuse_unseen(name, data[name], levels)
-        # products with matrices sum in another order where there is one row
-        given = data.iloc[[0, 0]].reset_index(drop=True) if len(data) == 1 else data
+        refuse_unseen_in(self._factors(), self.kinds, data)
+        given = two_rows(data)
         with naming("formula", self.formula, given, list(self.kinds)):
             matrix = FormulaManager().get_matrices(
                 self.spec, given, eval_env=dict(rows.context or {}), pandas=True, prediction=True
@@ -145,11 +142,7 @@ class SpecColumns:
     def _factors(self) -> list[tuple[str, list]]:
         if hasattr(self.spec, "structure"):
             return structure_levels(self.spec)
-        return [
-            (factor.name(), list(info.categories))
-            for factor, info in self.spec.factor_infos.items()
-            if info.type == "categorical"
-        ]
+        return patsy_levels(self.spec)
 
 
 def coding_of_formulas(

@@ -6,35 +6,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from oracle import dense_z
-from problems import build, thetas
+from problems import SOLVED, SOLVED_SLOWLY, build, factored, thetas
 from scipy.linalg import block_diag
 from support import mark_slow
 
-from mme.engine.direct.objective import Objective
-from mme.engine.direct.point import KeptColumns, Point
 from mme.engine.equations import prediction
 from mme.engine.equations.points import points_of
 from mme.engine.equations.prediction import prediction_variances
 from mme.engine.iterative.objective import IterativeObjective
-
-STRUCTURES = [
-    "scalar",
-    "vector3",
-    "diagonal3",
-    "same_codes_vector",
-    "nested3",
-    "nested_vector",
-    "crossed2",
-    "crossed3",
-    "crossed_vectors",
-    "crossed_vector_scalar",
-    "multi_membership",
-    "only_general",
-    "weighted",
-    "wide_x",
-    "no_fixed_effects",
-]
-LARGE = {"crossed_vector_scalar", "crossed_vectors", "nested_vector"}
 
 
 def _rows(design, rng, n=60):
@@ -80,21 +59,9 @@ def _oracle(design, lams, X, x, z):
     return fixed + np.einsum("na,ab,nb->n", z, D - D @ Z.T @ Vi @ Z @ D, z)
 
 
-def _models(name, which="interior"):
-    design = build(name)
-    objective = Objective(design)
-    theta, lams, start = thetas(design)[which], [], 0
-    for place in objective.eq.layout.places:
-        size = len(place.entries)
-        lams.append(place.structure.lam(theta[start : start + size], place.k))
-        start += size
-    exact = Point(objective, design, KeptColumns(design, objective.eq.fixed.kept), lams, standard=True)
-    return design, objective, theta, lams, exact
-
-
-@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name in LARGE))
+@pytest.mark.parametrize("name", mark_slow(SOLVED, lambda name: name in SOLVED_SLOWLY))
 def test_variances_are_those_of_the_dense_inverse(name, monkeypatch):
-    design, objective, theta, lams, exact = _models(name)
+    design, objective, theta, lams, exact = factored(name)
     rng = np.random.default_rng(7)
     eq, terms = objective.eq, _rows(design, rng)
     X = design.X[:, eq.fixed.kept]
@@ -122,7 +89,7 @@ def test_singular_covariances(which):
     name = "vector2"
     design = build(name)
     which = next(label for label in thetas(design) if label == which or label.endswith("rank one"))
-    design, objective, _, lams, exact = _models(name, which)
+    design, objective, _, lams, exact = factored(name, which)
     rng = np.random.default_rng(8)
     terms = _rows(design, rng)
     x = design.X[rng.integers(0, design.n, 60)]

@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from problems import build, thetas
+from problems import SOLVED, SOLVED_SLOWLY, build, factored, thetas
 from support import mark_slow
 
-from mme.engine.direct.objective import Objective
-from mme.engine.direct.point import KeptColumns, Point
 from mme.engine.iterative import marginal
 from mme.engine.iterative.objective import IterativeObjective
 
-STRUCTURES = [
-    "scalar",
-    "vector3",
-    "nested3",
-    "nested_vector",
-    "crossed2",
-    "crossed3",
-    "crossed_vectors",
-    "crossed_vector_scalar",
-    "multi_membership",
-    "only_general",
-    "weighted",
-    "wide_x",
-    "no_fixed_effects",
-]
-LARGE = {"crossed_vector_scalar", "crossed_vectors", "nested_vector"}
 
-
-def _points(name: str, probes: int = 16, which: str = "interior"):
-    design = build(name)
-    objective = Objective(design)
-    theta = thetas(design)[which]
-    lams, start = [], 0
-    for place in objective.eq.layout.places:
-        size = len(place.entries)
-        lams.append(place.structure.lam(theta[start : start + size], place.k))
-        start += size
-    exact = Point(objective, design, KeptColumns(design, objective.eq.fixed.kept), lams, standard=True)
+def _points(name: str, probes: int = 16):
+    _, objective, theta, _, exact = factored(name)
     return exact, IterativeObjective(objective.eq, seed=3).at(theta, probes)
 
 
-@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name in LARGE))
+@pytest.mark.parametrize("name", mark_slow(SOLVED, lambda name: name in SOLVED_SLOWLY))
 def test_products_are_those_of_a_factorization(name):
     exact, mine = _points(name)
     np.testing.assert_allclose(mine.r2(), exact.r2(), rtol=1e-9)
@@ -61,7 +34,7 @@ def test_products_are_those_of_a_factorization(name):
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max(initial=0.0))
 
 
-@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name in LARGE))
+@pytest.mark.parametrize("name", mark_slow(SOLVED, lambda name: name in SOLVED_SLOWLY))
 def test_few_levels_are_summed_exactly(name, monkeypatch):
     monkeypatch.setattr(marginal, "_FEW", 10_000)
     exact, mine = _points(name)
@@ -75,7 +48,7 @@ def test_few_levels_are_summed_exactly(name, monkeypatch):
         np.testing.assert_allclose(got[pair], gram, atol=1e-5 * np.abs(gram).max(), err_msg=f"{pair}")
 
 
-@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name in LARGE))
+@pytest.mark.parametrize("name", mark_slow(SOLVED, lambda name: name in SOLVED_SLOWLY))
 def test_probes_have_the_exact_expectation(name, monkeypatch):
     monkeypatch.setattr(marginal, "_FEW", 0)
     exact, mine = _points(name, probes=400)
