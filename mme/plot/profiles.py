@@ -27,7 +27,7 @@ def profile(
     parm, alpha
         As in `results.profile`.
     absolute : bool
-        |zeta|, on which intervals are horizontal.
+        The absolute value of zeta, on which intervals are horizontal.
     ax : Axes or array of Axes, optional
         One per parameter.
 
