@@ -2,8 +2,8 @@
 Which random effects? Comparing covariances
 ===========================================
 
-Six workers used three machines three times each. Workers differ; do they differ by machine? From one variance to a covariance for each pair
-of machines.
+Six workers used three machines three times each. Workers differ; do they differ by machine? From one
+variance to a covariance for each pair of machines.
 """
 
 import matplotlib.pyplot as plt
@@ -18,8 +18,9 @@ full = mme.lmer("score ~ Machine + (0 + Machine | Worker)", machines)
 mme.compare(workers, nested, full)
 
 # %%
-# The likelihood ratio is large: workers do not differ alike on all machines. Whether a variance is there at all is tested exactly where
-# the model has one, by simulation of the likelihood ratio's distribution, and never by a chi-square, whose p would be twice as large.
+# The likelihood ratio is large: workers do not differ alike on all machines. Whether a variance is there at
+# all is tested exactly where the model has one, by simulation of the likelihood ratio's distribution, and
+# never by a chi-square, whose p would be twice as large.
 
 workers.test_variance()
 

@@ -2,8 +2,9 @@
 A split plot: means, contrasts and tests of terms
 =================================================
 
-Three varieties of oats on the plots of six blocks, four amounts of nitrogen on the subplots (Yates 1935). Varieties are compared between
-plots, amounts within them: two errors, and different degrees of freedom for them.
+Three varieties of oats on the plots of six blocks, four amounts of nitrogen on the subplots (Yates 1935).
+Varieties are compared between plots, amounts within them: two errors, and different degrees of freedom for
+them.
 """
 
 import matplotlib.pyplot as plt

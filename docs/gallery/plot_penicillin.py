@@ -2,8 +2,8 @@
 Crossed factors: testing penicillin
 ===================================
 
-Six samples of penicillin were tested on each of 24 plates; the diameter of the zone without growth tells the potency. Samples and plates are
-crossed: every sample is on every plate.
+Six samples of penicillin were tested on each of 24 plates; the diameter of the zone without growth tells
+the potency. Samples and plates are crossed: every sample is on every plate.
 """
 
 import matplotlib.pyplot as plt
@@ -18,8 +18,8 @@ print(result.summary())
 # %%
 # Where the variance is
 # ---------------------
-# Standard deviations with intervals, and the share of each in the whole: what two measurements on one plate, or of one sample, have in
-# common.
+# Standard deviations with intervals, and the share of each in the whole: what two measurements on one
+# plate, or of one sample, have in common.
 
 result.variance_table()
 
@@ -30,7 +30,8 @@ result.icc(by_term=True)
 # %%
 # The samples
 # -----------
-# ``reliability`` is the share of a sample's variance that the data tell: six samples on 24 plates are known almost exactly.
+# ``reliability`` is the share of a sample's variance that the data tell: six samples on 24 plates are known
+# almost exactly.
 
 result.ranef_table("sample")
 

@@ -2,7 +2,8 @@
 How many people does the next study need?
 =========================================
 
-A fit of a pilot study is a model from which new studies can be drawn. `mme.power` draws them, fits each and counts significant tests.
+A fit of a pilot study is a model from which new studies can be drawn. `mme.power` draws them, fits each and
+counts significant tests.
 """
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,8 @@
 """Run the suite on an installed wheel: ``python tests/project/installed.py [DIST] [pytest's arguments]``.
 
-Builds a wheel and an sdist where the folder DIST does not hold them (needs ``build``), installs the wheel with the extra ``test`` in
-a new environment, copies the tests and what they read, but not ``mme/``, to an empty folder, and runs pytest there.
+Builds a wheel and an sdist where the folder DIST does not hold them (needs ``build``), installs the wheel
+with the extra ``test`` in a new environment, copies the tests and what they read, but not ``mme/``, to an
+empty folder, and runs pytest there.
 """
 
 from __future__ import annotations
