@@ -12,9 +12,11 @@ from ..exceptions import DataError, InferenceError, OptionError
 from ..fit.fitted import Fitted
 from ..formula.frame import as_numeric, to_pandas
 from ..inference.coefficients import check_alpha
+from ..inference.rows import fit_rows, has_scale
 from ..inference.tails import t_quantile
 from .coefficients import CoefficientTables
 from .estimates import variance_components
+from .influence import influence_of
 
 __all__ = ["TidyTables", "criteria", "scaled_residuals"]
 
@@ -141,7 +143,9 @@ class TidyTables(CoefficientTables):
         Returns
         -------
         pandas.DataFrame
-            ``.fitted`` (with random effects and offset), ``.resid``, ``.fixed`` (without random effects),
+            ``.fitted`` (with random effects and offset), ``.resid``, ``.hat`` and ``.cooksd`` (`hatvalues`
+            and `cooks_distance`; NaN after an iterative fit, and Cook's distances of an estimate that is no
+            maximum or has no residual variance), ``.fixed`` (without random effects),
             and of the model ``.mu`` (`.fitted` again), ``.offset``, ``.sqrtXwt``, ``.sqrtrwt``,
             ``.weights``, ``.wtres`` (residuals times the square roots of the weights).
 
@@ -303,11 +307,14 @@ def _rows(results: Any) -> pd.DataFrame:
     offset = np.zeros(fitted.n) if design.offset is None else design.offset
     weights = np.ones(fitted.n) if design.weights is None else design.weights
     root = np.sqrt(weights)
+    hat, cooks = _deletion(fitted)
     return pd.DataFrame(
         {
             fitted.labels.response: design.y,
             ".fitted": given,
             ".resid": resid,
+            ".hat": hat,
+            ".cooksd": cooks,
             ".fixed": design.X @ np.where(np.isnan(fitted.beta), 0.0, fitted.beta) + offset,
             ".mu": given,
             ".offset": offset,
@@ -318,6 +325,17 @@ def _rows(results: Any) -> pd.DataFrame:
         },
         index=index,
     )
+
+
+def _deletion(fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
+    """Leverages and Cook's distances, NaN where the fit has none."""
+    none = np.full(fitted.n, np.nan)
+    if not fitted.exact:
+        return none, none
+    if fitted.restriction or not has_scale(fitted):
+        return fit_rows(fitted, "augment()").leverage, none
+    frame = influence_of(fitted, None).frame
+    return frame["hat"].to_numpy(), frame["cooks"].to_numpy()
 
 
 def _beside(frame: pd.DataFrame, rows: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from support import load_data
+from support import inference_reference, load_data
 
 import mme
 from mme.exceptions import DataError, InferenceError, OptionError
@@ -199,6 +199,33 @@ def test_augment_at_the_rows_of_the_data(sleep):
     assert_allclose(got[".fitted"].dropna(), result.fittedvalues)
     log = mme.lmer("np.log(Reaction) ~ Days + (Days | Subject)", sleep).augment(sleep)
     assert_allclose(log[".fitted"] + log[".resid"], np.log(sleep["Reaction"]))
+
+
+def test_leverages_and_cooks_distances_beside_the_rows(sleep):
+    """lme4's hatvalues and cooks.distance, between .resid and .fixed as broom.mixed has them."""
+    ref = inference_reference()["sleepstudy_slope"]
+    for result in (
+        mme.lmer(SLOPE, sleep),
+        mme.mixedlm("Reaction ~ Days", sleep, groups="Subject", re_formula="~Days").fit(),
+    ):
+        got = result.augment()
+        assert got.columns.tolist()[1:6] == [".fitted", ".resid", ".hat", ".cooksd", ".fixed"]
+        assert_allclose(got[".hat"][:10], ref["hatvalues_head"], rtol=2e-5)  # at lme4's optimum
+        assert_allclose(got[".cooksd"][:10], ref["cooks_head"], rtol=2e-5)
+        pd.testing.assert_series_equal(got[".hat"], result.hatvalues(), check_names=False)
+        pd.testing.assert_series_equal(got[".cooksd"], result.cooks_distance(), check_names=False)
+
+
+def test_rows_without_leverages_or_cooks_distances(sleep):
+    iterative = mme.lmer("Reaction ~ 1 + (1 | Subject) + (1 | Days)", sleep, solver="iterative")
+    got = iterative.augment()
+    assert got[[".hat", ".cooksd"]].isna().all(axis=None) and got[".fitted"].notna().all()
+    from statsmodels.base._penalties import L2
+
+    penalized = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject").fit(fe_pen=L2(), method="bfgs")
+    got = penalized.augment()
+    assert_allclose(got[".hat"], penalized.hatvalues())
+    assert got[".cooksd"].isna().all()
 
 
 def test_augment_refuses_other_rows(both, sleep):
