@@ -18,6 +18,7 @@ from ..formula.newdata import NewRows
 from ..inference.coefficients import check_alpha, check_ddf, inference_basis
 from ..inference.prediction import PredictedRows, linear_predictor, prediction_error, prior_variances
 from ..inference.tails import t_quantile
+from .labels import grouping_factors
 from .reported import Reported
 
 __all__ = ["Prediction", "Predictions", "predict"]
@@ -296,7 +297,7 @@ def _terms_used(fitted: Fitted, random_effects: bool | str | Sequence[str]) -> l
             f"random_effects={random_effects!r} must be True, False, or names of terms or grouping factors."
         )
     names = [random_effects] if isinstance(random_effects, str) else list(random_effects)
-    factors = _factors(fitted)
+    factors = grouping_factors(fitted)
     known = list(dict.fromkeys([*(term.group for term in labels), *factors]))
     for name in names:
         if name not in known:
@@ -307,16 +308,6 @@ def _terms_used(fitted: Fitted, random_effects: bool | str | Sequence[str]) -> l
                 f"Known: {', '.join(known)}."
             )
     return [term.group in names or factor in names for term, factor in zip(labels, factors, strict=True)]
-
-
-def _factors(fitted: Fitted) -> list[str]:
-    """Grouping factor of every term, as the formula has it."""
-    labels = fitted.labels.terms
-    try:
-        coded = fitted.coding().random_terms if fitted.coding is not None else ()
-    except DataError:  # made of arrays
-        coded = ()
-    return [term.label for term in coded] if len(coded) == len(labels) else [term.group for term in labels]
 
 
 def _rows(
