@@ -34,6 +34,7 @@ __all__ = [
     "BACKENDS",
     "FEW",
     "KINDS",
+    "NO_FIT",
     "Draws",
     "Job",
     "check_count",
@@ -51,7 +52,7 @@ KINDS = ("parametric", "residual", "cluster")
 BACKENDS = ("threads", "processes")
 FEW = 10  # draws from which percentiles are taken
 _PIECES = 8  # of every worker's share: the bar moves, and no worker waits long for another
-_NO_FIT = (ConvergenceError, DesignError, np.linalg.LinAlgError)
+NO_FIT = (ConvergenceError, DesignError, np.linalg.LinAlgError)
 
 
 class Source(Protocol):
@@ -113,7 +114,7 @@ class Worker:
                 fit = self._refits.fit(job.source.response(job.seed, i))
             else:
                 fit = self._iterative(job.source.response(job.seed, i))
-        except _NO_FIT as error:
+        except NO_FIT as error:
             return Made(i, None, type(error).__name__)
         if not fit.converged:
             return Made(i, None, "did not converge")

@@ -13,7 +13,7 @@ from ..fit.fitted import Fitted
 from .coefficients import Basis
 from .degrees import FTest
 
-__all__ = ["Detached", "aliases", "detached", "estimable_rows", "triangle"]
+__all__ = ["Detached", "aliases", "detached", "estimable", "estimable_rows", "triangle"]
 
 _ESTIMABLE = 1e-8  # relative distance of a row from the space of the rows of X
 
@@ -31,11 +31,7 @@ class Detached(Basis):
     dropped: np.ndarray
 
     def estimable(self, L: np.ndarray) -> np.ndarray:
-        kept = self.kept
-        if kept.all():
-            return np.ones(len(L), dtype=bool)
-        gap = np.abs(L[:, kept] @ self.dropped - L[:, ~kept]).max(axis=1)
-        return gap <= _ESTIMABLE * np.maximum(1.0, np.abs(L).max(axis=1))
+        return _told(L, self.kept, self.dropped)
 
     def joint(self, L: np.ndarray, value: np.ndarray) -> tuple[FTest, bool]:
         """F of the rows L b = value together without what the data do not tell; whether there was any."""
@@ -115,6 +111,18 @@ def aliases(fitted: Fitted, cache: MutableMapping[str, Any] | None = None) -> np
             )
         cache["aliases"] = fitted.design.aliases(kept)
     return cache["aliases"]
+
+
+def estimable(fitted: Fitted, L: np.ndarray, cache: MutableMapping[str, Any] | None = None) -> np.ndarray:
+    """Whether the data tell L b, L (q, p), shape (q,); `cache` and errors as of `aliases`."""
+    return _told(L, ~np.isnan(fitted.beta), aliases(fitted, cache))
+
+
+def _told(L: np.ndarray, kept: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    if kept.all():
+        return np.ones(len(L), dtype=bool)
+    gap = np.abs(L[:, kept] @ dropped - L[:, ~kept]).max(axis=1)
+    return gap <= _ESTIMABLE * np.maximum(1.0, np.abs(L).max(axis=1))
 
 
 def estimable_rows(fitted: Fitted, cache: MutableMapping[str, Any] | None = None) -> np.ndarray:

@@ -26,6 +26,7 @@ __all__ = [
     "coefficients",
     "design_of",
     "fit_rows",
+    "has_scale",
     "marginal_residual",
     "random_part",
     "random_variances",
@@ -90,6 +91,11 @@ def design_of(fitted: Fitted, what: str) -> Design:
     return fitted.design
 
 
+def has_scale(fitted: Fitted) -> bool:
+    """Whether there is residual variance: none in the limit of an exact fit."""
+    return fitted.sigma2 > 0.0 and not np.isposinf(fitted.loglik)
+
+
 def check_scale(fitted: Fitted, what: str) -> None:
     """Refuse fits without residual variance, as in the limit of an exact fit.
 
@@ -97,7 +103,7 @@ def check_scale(fitted: Fitted, what: str) -> None:
     ------
     InferenceError
     """
-    if fitted.sigma2 <= 0.0 or np.isposinf(fitted.loglik):
+    if not has_scale(fitted):
         raise InferenceError(
             f"{what}: the residual variance is zero, the model explains the response exactly; residuals have "
             "no scale."

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from ..engine.equations.design import Design
-from ..engine.equations.respond import respond
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError, OptionError
-from ..fit.fit import equations_of, fit_design
+from ..fit.fit import equations_of
 from ..fit.fitted import Fitted
+from ..fit.refit import Refits
+from .bootstrap import FEW, NO_FIT
 from .mixtures import LOWER, likelihood_ratio
 from .random_terms import (
     Reduction,
@@ -95,7 +96,13 @@ def variance_test(fitted: Fitted, term: str | None, method: str, nsim: int | Non
         if submodel.design is not None:
             notes.append("There are other random effects: approximation of Greven et al. (2008).")
     else:
-        null = np.fromiter(_bootstrap(fitted, design, reduction, submodel, draws, seed), np.float64)
+        null, failures = _bootstrap(fitted, design, reduction, submodel, draws, seed)
+        if failures:
+            why = ", ".join(f"{name}: {count}" for name, count in failures.items())
+            notes.append(
+                f"{sum(failures.values())} of {draws} responses could not be fitted and are left out ({why})."
+            )
+        draws = null.size
     if statistic == 0.0:
         return VarianceTest(reduction.label, kind, statistic, 1.0, 0.0, draws, tuple(notes))
     above = int(np.sum(null >= statistic))
@@ -136,30 +143,39 @@ def _exact(fitted: Fitted, design: Design, reduction: Reduction, nsim: int, seed
 
 def _bootstrap(
     fitted: Fitted, design: Design, reduction: Reduction, submodel: Submodel, nsim: int, seed: int
-) -> Iterator[float]:
-    """Statistics of responses simulated from the reduced model, both models fitted to each."""
+) -> tuple[np.ndarray, Counter[str]]:
+    """Statistics of responses simulated from the reduced model, both models fitted to each; what failed."""
     rng = np.random.default_rng(seed)
-    eq = fitted.objective().eq
     mean = design.X @ np.where(np.isnan(submodel.beta), 0.0, submodel.beta)
     if design.offset is not None:
         mean = mean + design.offset
     scale = np.sqrt(submodel.sigma2 / (1.0 if design.weights is None else design.weights))
     small = submodel.design
-    small_eq = None if small is None else equations_of(small)
+    large = Refits(design, fitted.objective().eq, fitted.reml)
+    less = None if small is None else Refits(small, equations_of(small), fitted.reml)
+    null: list[float] = []
+    failures: Counter[str] = Counter()
     for _ in range(nsim):
         y = mean + scale * rng.normal(size=design.n)
         if small is not None:
             for term, lam in zip(small.terms, submodel.lam, strict=True):
                 u = rng.normal(size=(term.n_levels, term.k)) @ lam.T
                 y = y + np.sqrt(submodel.sigma2) * term.times(u)
-        full = replace(design, y=y)
-        with single_threaded_blas():
-            here = respond(full, eq)
-            large = fit_design(full, reml=fitted.reml, solver="direct", equations=here)
-            if small is None or small_eq is None:
-                below = -0.5 * without_random_terms(here, fitted.reml)[2]
-            else:
-                less = replace(small, y=y)
-                again = respond(less, small_eq)
-                below = fit_design(less, reml=fitted.reml, solver="direct", equations=again).loglik
-        yield likelihood_ratio(large.loglik, below)
+        try:
+            fits = [large.fit(y)] if less is None else [large.fit(y), less.fit(y)]
+        except NO_FIT as error:
+            failures[type(error).__name__] += 1
+            continue
+        if not all(fit.converged for fit in fits):
+            failures["did not converge"] += 1
+            continue
+        below = (
+            -0.5 * without_random_terms(large.objective.eq, fitted.reml)[2]
+            if less is None
+            else fits[1].loglik
+        )
+        null.append(likelihood_ratio(fits[0].loglik, below))
+    if len(null) < min(FEW, nsim):
+        why = ", ".join(f"{name}: {count}" for name, count in failures.items())
+        raise InferenceError(f"of {nsim} simulated responses only {len(null)} could be fitted ({why}).")
+    return np.array(null), failures

@@ -347,12 +347,13 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         random_effects: bool | str | Sequence[str] = True,
         new_levels: str = "population",
         offset: object = None,
+        context: Mapping[str, object] | None = None,
     ) -> pd.Series:
         """Predictions x'b + z'u; `get_prediction` has their standard errors and intervals.
 
         Parameters
         ----------
-        data, random_effects, new_levels, offset
+        data, random_effects, new_levels, offset, context
             As in `get_prediction`.
 
         Returns
@@ -360,7 +361,8 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         pandas.Series, shape (n,)
             On the index of the data; NaN where a value is missing.
         """
-        return self.get_prediction(data, random_effects, new_levels, offset=offset).predicted_mean
+        out = self.get_prediction(data, random_effects, new_levels, offset=offset, context=context)
+        return out.predicted_mean
 
     def _refitted(self, y: np.ndarray) -> LinearMixedModelResults:
         return self.model.refit(y, self)

@@ -14,6 +14,7 @@ from ..exceptions import OptionError
 
 __all__ = ["check_together", "hypothesis"]
 
+_BETWEEN = "=+-*/,"  # what ends a name
 _CONTRADICTS = 1e-8  # relative
 
 
@@ -119,10 +120,15 @@ def _read(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _token(text: str, at: int) -> str:
-    """The word around a position: what stands before it may have been read as another name."""
-    for match in re.finditer(r"[^\s=+\-*/,]+", text):
-        if match.start() <= at < match.end():
-            return match[0]
+    """The name around a position, brackets and what is in them included: ``C(a, Sum)[S.x]:b``."""
+    start = depth = 0
+    for place, sign in enumerate(text + " "):
+        opens, closes = sign in "([", sign in ")]"
+        if depth == 0 and (sign in _BETWEEN or sign.isspace() or closes or (opens and start == place)):
+            if start <= at < place:
+                return text[start:place]
+            start = place + 1
+        depth = max(0, depth + (opens and start < place) - (closes and depth > 0))
     return text[at:].strip()
 
 

@@ -19,25 +19,21 @@ import pandas as pd
 from ..engine.covariance.structure import structure_of
 from ..exceptions import DataError, FormulaError, InferenceError, OptionError
 from ..fit.fitted import Fitted, Labels, TermLabels
-from ..formula.coding import Coding, NewTerm
-from ..formula.newdata import NewRows
+from ..formula.coding import Coding
 from ..formula.plain import Reader
 from ..formula.stored import coding_from_plain
-from ..inference.coefficients import Rows, check_alpha, inference_basis
 from ..inference.degrees import SmallSample
-from ..inference.estimable import detached
 from ..inference.stochastic import StochasticSample
-from ..inference.tails import t_quantile
 from ..inference.variances import InnerCovariance
 from .artifact import FORMAT, NAME, Artifacts
 from .estimates import variance_components
 from .inferences import Inferences
+from .prediction import Prediction, predict
 from .tables import TitledSummary
 
-__all__ = ["LoadedPrediction", "LoadedResults", "load"]
+__all__ = ["LoadedResults", "load"]
 
 _PARTS = {kind.__name__: kind for kind in (SmallSample, StochasticSample, InnerCovariance)}
-_NEW_LEVELS = ("population", "error", "missing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,45 +55,6 @@ class _StoredFitted(Fitted):
 
 def _gone() -> NoReturn:
     raise InferenceError("this needs the likelihood, which is not in the file; ask the fit itself.")
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedPrediction:
-    """Means of new rows by the fixed part, with their standard errors.
-
-    Attributes
-    ----------
-    rows : Rows
-    index : pandas.Index
-    """
-
-    rows: Rows
-    index: pd.Index
-
-    @property
-    def predicted_mean(self) -> np.ndarray:
-        """The means, shape (n,)."""
-        return self.rows.estimate
-
-    @property
-    def se_mean(self) -> np.ndarray:
-        """Their standard errors, shape (n,)."""
-        return self.rows.se
-
-    def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Columns ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``df``, a row per new row."""
-        own = self.rows
-        half = t_quantile(check_alpha(alpha), own.df) * own.se
-        return pd.DataFrame(
-            {
-                "mean": own.estimate,
-                "mean_se": own.se,
-                "mean_ci_lower": own.estimate - half,
-                "mean_ci_upper": own.estimate + half,
-                "df": own.df,
-            },
-            index=self.index,
-        )
 
 
 def load(path: str | os.PathLike[str], evaluate: str = "safe") -> LoadedResults:
@@ -231,6 +188,8 @@ class LoadedResults(Inferences, Artifacts):
             objective=_gone,
             restriction=fit["restriction"],
             coding=lambda: self._coding,
+            modes=lambda: self._term_modes,
+            effect_labels=_no_errors,
             was_exact=fit["exact"],
         )
 
@@ -357,17 +316,9 @@ class LoadedResults(Inferences, Artifacts):
         FormulaError
             A function that is not in the file.
         """
-        if new_levels not in _NEW_LEVELS:
-            raise OptionError(f"new_levels={new_levels!r} is not known: {', '.join(_NEW_LEVELS)}.")
-        coding, rows = self._coding, self._rows(data, context)
-        total = self._fixed(coding, rows, offset, "normal").estimate
-        wanted = self._wanted(coding, random_effects)
-        if wanted:
-            terms = coding.random(rows)
-            for term, modes in zip(terms, self._term_modes, strict=True):
-                if term.name in wanted:
-                    total = total + _contribution(term, modes, new_levels)
-        return pd.Series(total, index=rows.index, name=self.response)
+        given = {"offset": offset, "cache": self._small_sample, "context": context}
+        made = predict(self.fitted, _given(data), random_effects, new_levels, **given)
+        return made.predicted_mean.rename(self.response)
 
     def get_prediction(  # there are no rows: less can be asked for
         self,
@@ -379,7 +330,7 @@ class LoadedResults(Inferences, Artifacts):
         offset: Any = None,
         weights: Any = None,
         context: Mapping[str, object] | None = None,
-    ) -> Any:
+    ) -> Prediction:
         """Means of new rows by the fixed part, with standard errors and intervals.
 
         Parameters
@@ -388,62 +339,29 @@ class LoadedResults(Inferences, Artifacts):
             As in `predict`.
         random_effects
             Anything but False is refused: the covariances that its errors need are not in the file.
-        new_levels, variances, weights
-            Have no use without random effects; `variances` and `weights` are refused.
+        new_levels, variances
+            Have no use without random effects.
         ddf
             As in `coef_table`.
+        weights : array_like, shape (n,), optional
+            Divide the variance of new observations.
 
         Returns
         -------
-        LoadedPrediction
+        Prediction
 
         Raises
         ------
         InferenceError
             Random effects; degrees of freedom that are not in the file (``ddf="normal"`` always is).
         """
-        if data is None:
-            raise DataError("the file holds no rows: give data.")
-        if random_effects is not False or variances is not None or weights is not None:
+        if random_effects is not False or variances is not None:
             raise InferenceError(
-                "errors of predictions with random effects, and of new observations, are not in the file; "
-                "ask the fit itself, or take random_effects=False."
+                "errors of predictions with random effects are not in the file; ask the fit itself, or take "
+                "random_effects=False. predict() has their means."
             )
-        coding, rows = self._coding, self._rows(data, context)
-        return LoadedPrediction(self._fixed(coding, rows, offset, ddf), rows.index)
-
-    def _rows(self, data: Any, context: Mapping[str, object] | None) -> NewRows:
-        return self._coding.rows(data, context)
-
-    def _fixed(self, coding: Coding, rows: NewRows, offset: Any, ddf: str | None) -> Rows:
-        X = coding.fixed(rows)
-        given = coding.offset(rows, offset)
-        basis = detached(inference_basis(self.fitted, ddf, cache=self._small_sample), self._small_sample)
-        missing = np.isnan(X).any(axis=1)
-        out = basis.rows(np.where(missing[:, None], 0.0, X), np.zeros(len(X)), 0.05)
-        shift = np.where(missing, np.nan, 0.0) + (0.0 if given is None else given)
-        se, df = np.where(missing, np.nan, out.se), np.where(missing, np.nan, out.df)
-        moved = {name: getattr(out, name) + shift for name in ("estimate", "lower", "upper")}
-        return Rows(se=se, df=df, t=out.t, p=out.p, **moved)
-
-    def _wanted(self, coding: Coding, asked: bool | str | Sequence[str]) -> set[str]:
-        if isinstance(asked, bool):
-            if not asked:
-                return set()
-            if coding.random_reason:
-                raise DataError(
-                    f"random effects of new rows: {coding.random_reason}; take random_effects=False."
-                )
-            return {term.name for term in coding.random_terms}
-        names = [asked] if isinstance(asked, str) else list(asked)
-        known = [name for term in coding.random_terms for name in (term.name, term.label)]
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise OptionError(
-                f"random_effects: {', '.join(map(repr, unknown))} is no grouping factor. Known: "
-                f"{', '.join(dict.fromkeys(known))}."
-            )
-        return {term.name for term in coding.random_terms if term.name in names or term.label in names}
+        given = {"offset": offset, "weights": weights, "cache": self._small_sample, "context": context}
+        return predict(self.fitted, _given(data), False, new_levels, ddf, **given)
 
     @cached_property
     def _term_modes(self) -> list[np.ndarray]:
@@ -455,16 +373,14 @@ class LoadedResults(Inferences, Artifacts):
         return [np.array([values.to_numpy() for values in effects.values()])] if terms else []
 
 
-def _contribution(term: NewTerm, modes: np.ndarray, new_levels: str) -> np.ndarray:
-    unseen = term.unseen
-    if new_levels == "error" and unseen.any():
-        count = int(unseen.sum())
-        raise DataError(f"{count} of the new rows have levels of {term.label!r} that the fit did not have.")
-    u = np.where((term.codes < 0)[:, None], 0.0, modes[term.codes])
-    out = u[:, 0] if term.columns is None else np.einsum("nk,nk->n", term.columns, u)
-    if new_levels == "missing":
-        out = np.where(unseen, np.nan, out)
-    return out if term.missing is None else np.where(term.missing, np.nan, out)
+def _no_errors() -> NoReturn:
+    raise InferenceError("errors of random effects are not in the file; `random_effects` has their values.")
+
+
+def _given(data: Any) -> Any:
+    if data is None:
+        raise DataError("the file holds no rows: give data.")
+    return data
 
 
 def _whole(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class ModeTables(Reported):
         term: str | None = None,
         levels: Sequence[Any] | None = None,
         alpha: float = 0.05,
-        variances: bool = True,
+        variances: bool | str = True,
+        probes: int = 32,
     ) -> pd.DataFrame:
         """Predicted random effects with their errors: a row per level and effect.
 
@@ -38,8 +40,12 @@ class ModeTables(Reported):
             Levels of the term; all by default.
         alpha : float
             One less the level of the intervals.
-        variances : bool
-            Whether errors are wanted; those of an iterative fit take a solve per level.
+        variances : bool or {"exact", "estimated"}
+            Whether errors are wanted.  Those of an iterative fit take a solve for each effect, "exact", or
+            are "estimated" for all levels of a term at once, with a Monte Carlo error; True solves for up to
+            2,000 effects of a term.  Those of a direct fit are always exact.
+        probes : int
+            Random vectors of the estimates, whose error falls with the root of their number.
 
         Returns
         -------
@@ -47,14 +53,21 @@ class ModeTables(Reported):
             ``term``, ``level``, ``effect``, ``blup``; ``se``, given the fixed effects (lme4's ``condVar``);
             ``pev``, the prediction error variance Var(u^ - u), which counts the estimation of the fixed
             effects (Henderson 1975); ``reliability``, 1 - pev / variance, NaN where the variance is zero;
-            ``lower`` and ``upper``, blup less and plus normal quantiles times sqrt(pev).
+            ``lower`` and ``upper``, blup less and plus normal quantiles times sqrt(pev).  Where errors were
+            estimated also ``se_error`` and ``pev_error``, the Monte Carlo standard errors of ``se`` and
+            ``pev``; zero of what was solved for.
 
         Raises
         ------
         OptionError
             A term or a level that is not there.
         InferenceError
-            Data removed; more levels of an iterative fit than can be solved for.
+            Data removed; solves that do not converge.
+
+        References
+        ----------
+        Henderson (1975), Biometrics 31, 423-447.  Bekas, Kokiopoulou & Saad (2007), Applied Numerical
+        Mathematics 57, 1214-1229.
 
         Examples
         --------
@@ -66,7 +79,7 @@ class ModeTables(Reported):
         0  (Intercept)  2.26  12.07         0.72
         1         Days  9.20   2.30         0.80
         """
-        return ranef_table(self.fitted, term, levels, alpha, variances)
+        return ranef_table(self.fitted, term, levels, alpha, variances, probes)
 
 
 def ranef_table(
@@ -74,10 +87,14 @@ def ranef_table(
     term: str | None = None,
     levels: Sequence[Any] | None = None,
     alpha: float = 0.05,
-    variances: bool = True,
+    variances: bool | str = True,
+    probes: int = 32,
 ) -> pd.DataFrame:
     """See `ModeTables.ranef_table`."""
     alpha = check_alpha(alpha)
+    estimated = _check_variances(variances)
+    if isinstance(probes, bool) or not isinstance(probes, Integral) or probes < 2:
+        raise OptionError(f"probes must be an integer and at least 2, not {probes!r}.")
     groups = [t.group for t in fitted.labels.terms]
     if term is not None and term not in groups:
         raise OptionError(f"term={term!r} is not there. Known: {', '.join(groups)}.")
@@ -92,7 +109,8 @@ def ranef_table(
         rows[0] = _places(
             names[asked[0]][0], len(fitted.labels.terms[asked[0]].effects), levels, groups[asked[0]]
         )
-    errors = mode_errors(fitted, asked, rows) if variances else None
+    errors = mode_errors(fitted, asked, rows, estimated, int(probes)) if variances else None
+    stochastic = errors is not None and any(found.error is not None for found in errors)
     frames = []
     for i, (t, at) in enumerate(zip(asked, rows, strict=True)):
         k = len(fitted.labels.terms[t].effects)
@@ -118,8 +136,22 @@ def ranef_table(
                 "lower": (u - half).ravel(),
                 "upper": (u + half).ravel(),
             }
+            if stochastic:
+                error = np.zeros_like(found.prediction) if found.error is None else found.error
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    relative = np.where(error > 0.0, error / (2.0 * np.sqrt(found.conditional)), 0.0)
+                columns |= {"se_error": relative.ravel(), "pev_error": error.ravel()}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def _check_variances(variances: bool | str) -> bool | None:
+    """Whether they are to be estimated; None: as many levels as there are say."""
+    if isinstance(variances, bool | np.bool_):
+        return None
+    if variances not in ("exact", "estimated"):
+        raise OptionError(f"variances={variances!r} is not known. Known: True, False, exact, estimated.")
+    return variances == "estimated"
 
 
 def _places(labels: np.ndarray, k: int, levels: Sequence[Any], group: str) -> np.ndarray:

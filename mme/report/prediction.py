@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,10 @@ from ..fit.fitted import Fitted
 from ..formula.coding import Coding, NewTerm
 from ..formula.newdata import NewRows
 from ..inference.coefficients import check_alpha, check_ddf, inference_basis
+from ..inference.estimable import estimable
 from ..inference.prediction import PredictedRows, linear_predictor, prediction_error, prior_variances
 from ..inference.tails import t_quantile
+from .labels import grouping_factors
 from .reported import Reported
 
 __all__ = ["Prediction", "Predictions", "predict"]
@@ -38,6 +40,7 @@ class Predictions(Reported):
         variances: str | None = None,
         offset: Any = None,
         weights: Any = None,
+        context: Mapping[str, object] | None = None,
     ) -> Prediction:
         """Predictions with standard errors and intervals.
 
@@ -62,10 +65,14 @@ class Predictions(Reported):
         offset, weights : array_like, shape (n,), optional
             Where they were arrays in the fit; others are found in `data`.  Weights divide the variance of new
             observations.
+        context : mapping, optional
+            Functions of the caller that the formula uses, where a pickle or a file could not hold them.
 
         Returns
         -------
         Prediction
+            NaN in rows with missing values, and in those whose fixed part the data of the fit do not tell
+            (they differ in a column that was dropped).
 
         Raises
         ------
@@ -108,6 +115,7 @@ class Predictions(Reported):
             offset,
             weights,
             self._small_sample,
+            context,
         )
 
 
@@ -121,6 +129,8 @@ class Prediction:
         Missing values of the rows by column: these rows are NaN.
     new_levels : dict of str to int
         Rows at levels that the fit did not have, by grouping factor.
+    not_estimable : int
+        Rows whose fixed part the data of the fit do not tell: these are NaN.
     """
 
     def __init__(
@@ -141,6 +151,7 @@ class Prediction:
         self._left_out: Callable[[], PredictedRows] = settings["left_out"]
         self.missing: dict[str, int] = settings["missing"]
         self.new_levels: dict[str, int] = settings["new_levels"]
+        self.not_estimable: int = settings["not_estimable"]
         self.predicted_mean = pd.Series(mean, index=index, name="predicted_mean")
 
     @cached_property
@@ -151,7 +162,8 @@ class Prediction:
         variance, df = np.full(n, np.nan), np.full(n, np.nan)
         if not self._with_effects:
             basis = inference_basis(self._fitted, self._ddf, None, self._cache)
-            found = basis.rows(rows.x, np.zeros(len(rows.x)), 0.05)
+            count = len(rows.x)
+            found = basis.rows(rows.x, np.zeros(count), 0.05, np.ones(count, dtype=bool))
             variance[known], df[known] = found.se**2, found.df
             return variance, df, basis.ddf
         variance[known], df[known], ddf = prediction_error(
@@ -209,7 +221,7 @@ class Prediction:
         -------
         pandas.DataFrame
             ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``obs_ci_lower``, ``obs_ci_upper``;
-            ``attrs`` holds ``ddf``, ``missing`` and ``new_levels``.
+            ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
         """
         mean, obs = self.conf_int(alpha=alpha), self.conf_int(True, alpha)
         out = pd.DataFrame(
@@ -222,7 +234,8 @@ class Prediction:
                 "obs_ci_upper": obs["upper"],
             }
         )
-        out.attrs.update({"ddf": self.ddf, "missing": self.missing, "new_levels": self.new_levels})
+        for name in ("ddf", "missing", "new_levels", "not_estimable"):
+            out.attrs[name] = getattr(self, name)
         return out
 
     def _series(self, values: np.ndarray, name: str) -> pd.Series:
@@ -235,13 +248,14 @@ class Prediction:
 def predict(
     fitted: Fitted,
     data: Any,
-    random_effects: bool | str | Sequence[str],
-    new_levels: str,
-    ddf: str | None,
-    variances: str | None,
-    offset: Any,
-    weights: Any,
+    random_effects: bool | str | Sequence[str] = True,
+    new_levels: str = "population",
+    ddf: str | None = None,
+    variances: str | None = None,
+    offset: Any = None,
+    weights: Any = None,
     cache: MutableMapping[str, Any] | None = None,
+    context: Mapping[str, object] | None = None,
 ) -> Prediction:
     """See `Predictions.get_prediction`; `cache` as in `mme.report.coefficients.coef_table`."""
     if new_levels not in _NEW:
@@ -251,8 +265,15 @@ def predict(
     if ddf is not None:
         check_ddf(ddf)
     used = _terms_used(fitted, random_effects)
-    rows, left_out, index, own_offset, own_weights, missing = _rows(fitted, data, used, offset, weights)
-    known = np.ones(len(rows.x), dtype=bool)
+    rows, left_out, index, own_offset, own_weights, missing = _rows(
+        fitted, data, used, offset, weights, context
+    )
+    known = ~np.isnan(rows.x).any(axis=1)
+    told = known.copy()
+    if data is not None:
+        told[known] = estimable(fitted, rows.x[known], cache)
+    not_estimable = int(np.sum(known & ~told))
+    known = told
     unseen: dict[str, int] = {}
     for label, term in zip(fitted.labels.terms, rows.terms, strict=True):
         if isinstance(term, tuple):
@@ -282,6 +303,7 @@ def predict(
         "left_out": left_out,
         "missing": missing,
         "new_levels": unseen,
+        "not_estimable": not_estimable,
     }
     return Prediction(fitted, rows, index, mean, settings, cache)
 
@@ -296,7 +318,7 @@ def _terms_used(fitted: Fitted, random_effects: bool | str | Sequence[str]) -> l
             f"random_effects={random_effects!r} must be True, False, or names of terms or grouping factors."
         )
     names = [random_effects] if isinstance(random_effects, str) else list(random_effects)
-    factors = _factors(fitted)
+    factors = grouping_factors(fitted)
     known = list(dict.fromkeys([*(term.group for term in labels), *factors]))
     for name in names:
         if name not in known:
@@ -309,18 +331,13 @@ def _terms_used(fitted: Fitted, random_effects: bool | str | Sequence[str]) -> l
     return [term.group in names or factor in names for term, factor in zip(labels, factors, strict=True)]
 
 
-def _factors(fitted: Fitted) -> list[str]:
-    """Grouping factor of every term, as the formula has it."""
-    labels = fitted.labels.terms
-    try:
-        coded = fitted.coding().random_terms if fitted.coding is not None else ()
-    except DataError:  # made of arrays
-        coded = ()
-    return [term.label for term in coded] if len(coded) == len(labels) else [term.group for term in labels]
-
-
 def _rows(
-    fitted: Fitted, data: Any, used: Sequence[bool], offset: Any, weights: Any
+    fitted: Fitted,
+    data: Any,
+    used: Sequence[bool],
+    offset: Any,
+    weights: Any,
+    context: Mapping[str, object] | None,
 ) -> tuple[PredictedRows, Callable[[], PredictedRows], pd.Index, np.ndarray | None, np.ndarray | None, dict]:
     """Rows with the terms used, and with those left out; index, offset, weights, missing values."""
     if data is None:
@@ -328,7 +345,9 @@ def _rows(
     if fitted.coding is None:
         raise DataError("new rows need the formula of the model, and there is none.")
     coding = fitted.coding()
-    rows = coding.rows(data)
+    if any(used) and coding.random_reason:
+        raise DataError(f"random effects of new rows: {coding.random_reason}; take random_effects=False.")
+    rows = coding.rows(data, context)
     x = coding.fixed(rows)
     none: list[Any] = [None] * len(used)
     terms = _coded(coding.random(rows, used), used) if any(used) else none

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,13 @@ from ..exceptions import DataError, InferenceError, OptionError
 from ..fit.fitted import Fitted
 from ..formula.frame import as_numeric, to_pandas
 from ..inference.coefficients import check_alpha
+from ..inference.rows import fit_rows, has_scale
 from ..inference.tails import t_quantile
 from .coefficients import CoefficientTables
 from .estimates import variance_components
+from .influence import influence_of
+from .labels import grouping_factors
+from .modes import ranef_table
 
 __all__ = ["TidyTables", "criteria", "scaled_residuals"]
 
@@ -58,14 +62,15 @@ class TidyTables(CoefficientTables):
             ``term`` (``sd__(Intercept)``, ``cor__(Intercept).Days``, ``sd__Observation`` of the residual),
             ``estimate``, ``std.error``, ``statistic``, ``df``, ``p.value``.  NaN where there is none: of
             "ran_pars" the estimates alone are given, as broom.mixed's Wald method does.  ``std.error`` of
-            modes is conditional on b and the variances (lme4's ``condsd``), and so are their intervals.
+            modes is conditional on b and the variances (lme4's ``condsd``), and so are their intervals;
+            `ranef_table`, from which they are, has those that count the estimation of b.
 
         Raises
         ------
         OptionError
             Effects, scales, a level or `ddf` that there are not.
         InferenceError
-            "ran_vals" after an iterative fit, or where the data were removed; what `coef_table` cannot give.
+            "ran_vals" where the data were removed; what `coef_table` cannot give.
 
         Examples
         --------
@@ -89,7 +94,7 @@ class TidyTables(CoefficientTables):
         if "ran_pars" in wanted:
             parts.append(_parameters(self.fitted, scales))
         if "ran_vals" in wanted:
-            parts.append(_modes(self, alpha))
+            parts.append(_modes(self.fitted, alpha))
         columns = [name for name in _COLUMNS if name != "level" or "ran_vals" in wanted]
         columns += _INTERVAL if conf_int else []
         data = {
@@ -141,7 +146,9 @@ class TidyTables(CoefficientTables):
         Returns
         -------
         pandas.DataFrame
-            ``.fitted`` (with random effects and offset), ``.resid``, ``.fixed`` (without random effects),
+            ``.fitted`` (with random effects and offset), ``.resid``, ``.hat`` and ``.cooksd`` (`hatvalues`
+            and `cooks_distance`; NaN after an iterative fit, and Cook's distances of an estimate that is no
+            maximum or has no residual variance), ``.fixed`` (without random effects),
             and of the model ``.mu`` (`.fitted` again), ``.offset``, ``.sqrtXwt``, ``.sqrtrwt``,
             ``.weights``, ``.wtres`` (residuals times the square roots of the weights).
 
@@ -225,66 +232,28 @@ def _parameters(fitted: Fitted, scales: str) -> dict[str, Sequence[Any]]:
     return {"effect": ["ran_pars"] * len(terms), "group": groups, "term": terms, "estimate": values}
 
 
-def _modes(results: Any, alpha: float) -> dict[str, Sequence[Any]]:
-    groups, levels, terms, values, errors = [], [], [], [], []
-    for group, level, term, value, error in _blocks(results):
-        groups += [group] * len(value)
-        levels += level
-        terms += term
-        values.append(value)
-        errors.append(error)
-    estimate = np.concatenate(values) if values else np.zeros(0)
-    se = np.concatenate(errors) if errors else np.zeros(0)
-    half = t_quantile(alpha, np.full(se.size, np.inf)) * se
+def _modes(fitted: Fitted, alpha: float) -> dict[str, Sequence[Any]]:
+    """Term by term and effect by effect, all levels of an effect together."""
+    if not fitted.labels.terms:
+        return {"term": []}
+    order, groups, first = [], [], 0
+    for term, factor in zip(fitted.labels.terms, grouping_factors(fitted), strict=True):
+        size = term.n_levels * len(term.effects)
+        order.append(first + np.arange(size).reshape(-1, len(term.effects)).T.ravel())
+        groups += [factor] * size
+        first += size
+    table = ranef_table(fitted).iloc[np.concatenate(order)]
+    half = t_quantile(alpha, np.array(np.inf)) * table["se"]
     return {
-        "effect": ["ran_vals"] * len(groups),
+        "effect": ["ran_vals"] * len(table),
         "group": groups,
-        "level": levels,
-        "term": terms,
-        "estimate": estimate.tolist(),
-        "std.error": se.tolist(),
-        "conf.low": (estimate - half).tolist(),
-        "conf.high": (estimate + half).tolist(),
+        "level": table["level"].tolist(),
+        "term": [str(name) for name in table["effect"]],
+        "estimate": table["blup"].tolist(),
+        "std.error": table["se"].tolist(),
+        "conf.low": (table["blup"] - half).tolist(),
+        "conf.high": (table["blup"] + half).tolist(),
     }
-
-
-def _blocks(results: Any) -> list[tuple[str, list, list[str], np.ndarray, np.ndarray]]:
-    """Group, levels, effects, modes and their conditional standard errors, effect by effect."""
-    fitted: Fitted = results.fitted
-    effects: Mapping[Any, Any] = results.random_effects
-    if not all(isinstance(part, pd.DataFrame) for part in effects.values()):
-        return _by_group(fitted, effects, results.random_effects_cov)
-    covariances = fitted.point("tidy('ran_vals')").conditional_covariances()
-    errors: dict[tuple[str, str], np.ndarray] = {}
-    # a factor's terms share a frame, under the label that has no number
-    owners = iter(results.model.model_design.groups)
-    for term, blocks in zip(fitted.labels.terms, covariances, strict=True):
-        variance = fitted.sigma2 * np.einsum("qaa->qa", blocks)
-        owner = next(owners)
-        for name, column in zip(term.effects, np.sqrt(np.maximum(variance, 0.0)).T, strict=True):
-            errors[owner, name] = column
-    return [
-        (group, frame.index.tolist(), [str(name)] * len(frame), frame[name].to_numpy(), errors[group, name])
-        for group, frame in effects.items()
-        for name in frame.columns
-    ]
-
-
-def _by_group(
-    fitted: Fitted, effects: Mapping[Any, pd.Series], covariances: Mapping[Any, pd.DataFrame]
-) -> list[tuple[str, list, list[str], np.ndarray, np.ndarray]]:
-    """Of effects that are given group by group: all effects of a group side by side."""
-    group = fitted.labels.terms[0].group if len(fitted.labels.terms) else ""
-    return [
-        (
-            group,
-            [level] * len(values),
-            [str(name) for name in values.index],
-            values.to_numpy(),
-            np.sqrt(np.maximum(np.diag(covariances[level].to_numpy()), 0.0)),
-        )
-        for level, values in effects.items()
-    ]
 
 
 def _rows(results: Any) -> pd.DataFrame:
@@ -303,11 +272,14 @@ def _rows(results: Any) -> pd.DataFrame:
     offset = np.zeros(fitted.n) if design.offset is None else design.offset
     weights = np.ones(fitted.n) if design.weights is None else design.weights
     root = np.sqrt(weights)
+    hat, cooks = _deletion(fitted)
     return pd.DataFrame(
         {
             fitted.labels.response: design.y,
             ".fitted": given,
             ".resid": resid,
+            ".hat": hat,
+            ".cooksd": cooks,
             ".fixed": design.X @ np.where(np.isnan(fitted.beta), 0.0, fitted.beta) + offset,
             ".mu": given,
             ".offset": offset,
@@ -318,6 +290,17 @@ def _rows(results: Any) -> pd.DataFrame:
         },
         index=index,
     )
+
+
+def _deletion(fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
+    """Leverages and Cook's distances, NaN where the fit has none."""
+    none = np.full(fitted.n, np.nan)
+    if not fitted.exact:
+        return none, none
+    if fitted.restriction or not has_scale(fitted):
+        return fit_rows(fitted, "augment()").leverage, none
+    frame = influence_of(fitted, None).frame
+    return frame["hat"].to_numpy(), frame["cooks"].to_numpy()
 
 
 def _beside(frame: pd.DataFrame, rows: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:

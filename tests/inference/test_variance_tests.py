@@ -213,6 +213,41 @@ def test_bootstrap(reml):
     pd.testing.assert_frame_equal(slope, two.test_variance("x in (x | g)", method="bootstrap", nsim=20))
 
 
+def test_a_bootstrap_makes_the_equations_once_and_counts_what_cannot_be_fitted(monkeypatch):
+    """The numbers of a seed are those of fits from the beginning to each response."""
+    from mme.exceptions import ConvergenceError
+    from mme.fit import refit
+    from mme.inference import variance_tests
+
+    for formula, term, p in (
+        ("score ~ Machine + (1 | Worker) + (1 | Worker:Machine)", "(1 | Worker)", 2 / 41),
+        ("score ~ Machine + (1 | Worker)", None, 1 / 41),
+    ):
+        result = mme.lmer(formula, load_data("Machines"))
+        assert result.test_variance(term, method="bootstrap", nsim=40, seed=4).p.iloc[0] == p
+    fit, calls = refit.Refits.fit, []
+
+    def failing(self, y):
+        calls.append(y)
+        if len(calls) in (3, 5):
+            raise ConvergenceError("no")
+        return fit(self, y)
+
+    monkeypatch.setattr(variance_tests.Refits, "fit", failing)
+    got = result.test_variance(method="bootstrap", nsim=40, seed=4)
+    assert got.nsim.iloc[0] == 38 and got.p.iloc[0] == 1 / 39
+    assert (
+        "2 of 40 responses could not be fitted and are left out (ConvergenceError: 2)." in got.attrs["notes"]
+    )
+
+    def never(self, y):
+        raise ConvergenceError("no")
+
+    monkeypatch.setattr(variance_tests.Refits, "fit", never)
+    with pytest.raises(InferenceError, match=r"of 40 simulated responses only 0 could be fitted \(Converg"):
+        result.test_variance(method="bootstrap", nsim=40, seed=4)
+
+
 def test_zero_variance_has_p_one():
     result = mme.lmer("Yield ~ 1 + (1 | Batch)", load_data("Dyestuff2"))
     for method in ("rlrt", "bootstrap"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import re
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from support import HERE
 
+matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra 'plot')")
 ROOT = HERE.parent
 README = (ROOT / "README.md").read_text()
 
@@ -24,6 +28,7 @@ def command(name: str) -> str:
 def test_python_blocks_run(monkeypatch, capsys):
     """In order and in one namespace, from the top of the repository."""
     monkeypatch.chdir(ROOT)
+    matplotlib.use("Agg")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 4
     namespace: dict[str, object] = {}
@@ -32,6 +37,43 @@ def test_python_blocks_run(monkeypatch, capsys):
     assert namespace["result"].llf == pytest.approx(-871.8141359792539, abs=1e-8)  # reference/lme4.json
     assert namespace["same"].llf == pytest.approx(namespace["result"].llf, abs=1e-7)
     assert "Days" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_says_what_it_prints(pictures):
+    """The comments under each print() are its output, and the numbers are lme4's."""
+    matplotlib.use("Agg")
+    names, said, code = pictures.example()
+    shown = [line.removeprefix("#")[1:] for line in code.splitlines() if line.startswith("#")]
+    assert [line.split() for line in shown] == [line.split() for line in said.splitlines()]
+    assert names["table"].loc["Days", ["estimate", "se", "df"]].tolist() == pytest.approx(
+        [10.467285959596, 1.54578889288849, 17.0], rel=1e-5
+    )
+    prediction = names["prediction"]
+    assert prediction["mean"].tolist() == pytest.approx([430.65999, 345.61068], abs=1e-3)
+    assert (prediction["obs_ci_lower"] < prediction["mean_ci_lower"]).all()
+
+
+def test_the_picture_of_the_example_is_what_it_draws(pictures):
+    """docs/caterpillar.png, by `python docs/pictures.py`; pixel by pixel where matplotlib is that one."""
+    from matplotlib.image import imread
+
+    assert f"]({pictures.PICTURE.relative_to(ROOT)})" in README
+    drawn = io.BytesIO()
+    pictures.draw(drawn)
+    drawn.seek(0)
+    here, there = (imread(source) for source in (drawn, pictures.PICTURE))
+    assert here.shape == there.shape
+    if f"Matplotlib version{matplotlib.__version__}".encode() in pictures.PICTURE.read_bytes():
+        assert np.sqrt(np.mean((here - there) ** 2)) < 0.02
+    assert there[..., :3].std() > 0.05  # no empty page
 
 
 def test_fit_command_prints_a_fit():

@@ -145,11 +145,14 @@ def test_standard_errors_of_the_fixed_part(sleep, tmp_path):
     frame = got.summary_frame()
     for column, own in (
         ("mean", "estimate"), ("mean_se", "se"), ("mean_ci_lower", "lower"), ("mean_ci_upper", "upper"),
-        ("df", "df"),
     ):  # fmt: skip
         assert_allclose(frame[column], [w[own].iloc[0] for w in want], rtol=1e-12, err_msg=column)
     assert_array_equal(got.predicted_mean, frame["mean"])
     assert_array_equal(got.se_mean, frame["mean_se"])
+    assert_allclose(got.df, [w["df"].iloc[0] for w in want], rtol=1e-12)
+    theirs = fit.get_prediction({"Days": [0, 5]}, random_effects=False)
+    pd.testing.assert_frame_equal(frame, theirs.summary_frame(), rtol=1e-12)
+    assert frame.attrs == theirs.summary_frame().attrs
     loaded = again(fit, tmp_path)
     with pytest.raises(InferenceError, match=r"errors of predictions .* not in the file"):
         loaded.get_prediction({"Days": [0], "Subject": [308]}, random_effects=True)
@@ -163,11 +166,11 @@ def test_new_levels_and_missing_values(sleep, tmp_path):
     assert_allclose(got.predict(rows), [fit.fittedvalues[1], fixed, np.nan, np.nan], rtol=1e-12)
     assert_allclose(got.predict(rows, False), [fixed, fixed, np.nan, fixed], rtol=1e-12)
     assert np.isnan(got.predict(rows, new_levels="missing")[1])
-    with pytest.raises(DataError, match="1 of the new rows have levels of 'Subject'"):
+    with pytest.raises(DataError, match=r"levels that the fit did not have: Subject \(1 rows\)"):
         got.predict(rows, new_levels="error")
     with pytest.raises(OptionError, match="new_levels='zero'"):
         got.predict(rows, new_levels="zero")
-    with pytest.raises(OptionError, match=r"'Day' is no grouping factor\. Known: Subject"):
+    with pytest.raises(OptionError, match=r"'Day', which is no term or grouping factor\..*Known: Subject"):
         got.predict(rows, random_effects="Day")
     with pytest.raises(DataError, match="no column 'Days'"):
         got.predict({"Subject": [308]})
@@ -192,6 +195,27 @@ def test_labels_of_any_type(sleep, tmp_path, labels):
     got = again(fit, tmp_path)
     assert_allclose(got.predict(data), fit.fittedvalues, rtol=1e-13)
     assert list(got.random_effects["g"].index) == list(fit.random_effects["g"].index)
+
+
+def test_rows_that_the_data_do_not_tell(sleep, tmp_path):
+    """Days and twice Days: one is dropped, and rows where they differ have no prediction."""
+    double = sleep.assign(double=2 * sleep["Days"])
+    with pytest.warns(mme.exceptions.RankDeficientWarning):
+        fit = mme.lmer("Reaction ~ Days + double + (1 | Subject)", double)
+    rows = pd.DataFrame({"Days": [1, 1, 2], "double": [2, 7, 4], "Subject": 308})
+    for got in (fit, again(fit, tmp_path)):
+        for effects in (True, False):
+            made = got.predict(rows, random_effects=effects)
+            assert made.isna().tolist() == [False, True, False]
+    for effects in (True, False):
+        made = fit.get_prediction(rows, random_effects=effects)
+        assert made.not_estimable == made.summary_frame().attrs["not_estimable"] == 1
+        assert made.summary_frame().isna().all(axis=1).tolist() == [False, True, False]
+        plain = mme.lmer("Reaction ~ Days + (1 | Subject)", sleep).get_prediction(rows, effects)
+        assert_allclose(made.summary_frame().iloc[[0, 2]], plain.summary_frame().iloc[[0, 2]], rtol=1e-6)
+    with pytest.warns(mme.exceptions.RankDeficientWarning):
+        door = mme.mixedlm("Reaction ~ Days + double", double, groups="Subject").fit()
+    assert door.get_prediction(rows).predicted_mean.isna().tolist() == [False, True, False]
 
 
 def test_iterative_fits(sleep, tmp_path):
@@ -292,7 +316,10 @@ def test_what_a_loaded_result_has_not(sleep, tmp_path):
         _ = got.VarCorr
     with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
         _ = got.zzz
-    for call in (got.augment, lambda: got.tidy("ran_vals"), lambda: got.emmeans([], weights="cells")):
+    for call in (got.ranef_table, lambda: got.tidy("ran_vals")):
+        with pytest.raises(InferenceError, match="errors of random effects are not in the file"):
+            call()
+    for call in (got.augment, lambda: got.emmeans([], weights="cells")):
         with pytest.raises((InferenceError, AttributeError)):
             call()
     two = again(mme.lmer("Reaction ~ late + (1 | Subject)", sleep.assign(late=sleep["Days"] % 2)), tmp_path)
@@ -399,8 +426,8 @@ def test_files_of_format_1(sleep, name):
         want = json.load(file)[name]
     rows = pd.DataFrame(want["rows"])
     assert_allclose(got.predict(rows), want["predict"], rtol=1e-12)
-    frame = got.get_prediction(rows).summary_frame()
-    assert_allclose(frame["mean_se"], want["mean_se"], rtol=1e-10)
-    assert_allclose(frame["df"], want["df"], rtol=1e-8)
+    made = got.get_prediction(rows)
+    assert_allclose(made.summary_frame()["mean_se"], want["mean_se"], rtol=1e-10)
+    assert_allclose(made.df, want["df"], rtol=1e-8)
     assert got.llf == want["llf"] and got.formula == want["formula"]
     assert want["words"] in str(got.summary())

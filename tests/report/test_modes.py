@@ -115,18 +115,78 @@ def test_a_variance_of_zero():
     assert table.reliability.isna().all()
 
 
-def test_many_levels_of_an_iterative_fit_are_refused_by_name():
+@pytest.fixture(scope="module")
+def many():
     rng = np.random.default_rng(3)
     n = 9000
     data = pd.DataFrame({"a": rng.integers(0, 2500, n), "b": rng.integers(0, 300, n)})
-    data["y"] = rng.normal(size=2500)[data.a] + rng.normal(size=300)[data.b] + rng.normal(size=n)
-    result = mme.lmer("y ~ 1 + (1 | a) + (1 | b)", data, solver="iterative")
-    with pytest.raises(InferenceError, match=r"at most 2000 .*variances=False.*solver='direct'"):
-        result.ranef_table()
-    assert list(result.ranef_table(variances=False).columns) == ["term", "level", "effect", "blup"]
+    data["x"] = rng.normal(size=n)
+    data["y"] = rng.normal(size=2500)[data.a] + rng.normal(size=300)[data.b] * (1 + 0.5 * data.x)
+    data["y"] += rng.normal(size=n)
+    formula = "y ~ x + (1 | a) + (x | b)"
+    return tuple(mme.lmer(formula, data, solver=solver) for solver in ("iterative", "direct"))
+
+
+def test_all_levels_of_an_iterative_fit_have_variances_with_a_monte_carlo_error(many):
+    result, direct = many
+    table = result.ranef_table()
+    exact = direct.ranef_table()
+    assert table.columns.tolist() == [*exact.columns, "se_error", "pev_error"]
+    assert table.level.tolist() == exact.level.tolist()
+    a, b = (table.term == name for name in ("a", "b"))
+    # 600 effects are solved for, 2,479 are not; the fits differ by 1e-3 of a variance
+    np.testing.assert_array_equal(table.pev_error[b], 0.0)
+    np.testing.assert_allclose(table.pev[b], exact.pev[b], rtol=5e-3)
+    assert (table.pev_error[a] > 0).all()
+    away = (table.pev - exact.pev)[a]
+    assert (away.abs() < 5 * table.pev_error[a] + 5e-3 * exact.pev[a]).all()
+    assert 0.5 < np.sqrt(np.mean((away / table.pev_error[a]) ** 2)) < 1.5
+    assert np.sqrt(np.mean((away / exact.pev[a]) ** 2)) < 0.02
+    np.testing.assert_allclose(2 * table.se * table.se_error, table.pev_error, rtol=1e-10)
+    prior = result.varcorr.query("grp == 'a'").vcov.item()
+    np.testing.assert_allclose(table.reliability[a], 1 - table.pev[a] / prior, rtol=1e-8)
+    again = result.ranef_table("a", probes=128)
+    assert again.pev_error.median() < 0.6 * table.pev_error[a].median()
+
+
+def test_estimates_of_vector_terms(many):
+    result, direct = many
+    table, exact = result.ranef_table("b", variances="estimated", probes=64), direct.ranef_table("b")
+    away = (table.pev - exact.pev).abs()
+    assert (away < 5 * table.pev_error + 5e-3 * exact.pev).all()
+    some = result.ranef_table("b", [3, 5], variances="estimated", probes=64)
+    whole = table[table.level.isin([3, 5])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, whole)
+
+
+def test_variances_on_request(many):
+    result, direct = many
     some = result.ranef_table(term="a", levels=[5, 6, 7])
-    exact = mme.lmer("y ~ 1 + (1 | a) + (1 | b)", data, solver="direct").ranef_table("a", [5, 6, 7])
-    np.testing.assert_allclose(some.se, exact.se, rtol=0.02)
+    assert "pev_error" not in some
+    exact = direct.ranef_table("a", [5, 6, 7])
+    np.testing.assert_allclose(some.se, exact.se, rtol=5e-3)
+    every = result.ranef_table("a", variances="exact")
+    assert "pev_error" not in every and len(every) > 2000
+    pd.testing.assert_frame_equal(every[every.level.isin([5, 6, 7])].reset_index(drop=True), some, rtol=1e-5)
+    assert list(result.ranef_table(variances=False).columns) == ["term", "level", "effect", "blup"]
+    # those of a direct fit have no error to tell
+    pd.testing.assert_frame_equal(direct.ranef_table("a", variances="estimated"), direct.ranef_table("a"))
+
+
+def test_estimates_of_a_variance_of_zero():
+    data = _data().assign(half=lambda d: (d.y.rank() % 2).astype(int))
+    result = mme.lmer("y ~ x + (1 | g) + (1 | half)", data, solver="iterative")
+    table = result.ranef_table(variances="estimated")
+    half = table[table.term == "half"]
+    assert (half.pev < 1e-6).all() and (half.pev_error < 1e-6).all()
+    assert np.isfinite(table.drop(columns=["term", "level", "effect", "reliability"])).all(axis=None)
+
+
+def test_solves_that_do_not_converge_are_no_estimates(many, monkeypatch):
+    objective = many[0].fitted.objective()
+    monkeypatch.setattr(objective, "max_iterations", 1)
+    with pytest.raises(InferenceError, match=r"did not converge.*levels=.*solver='direct'"):
+        many[0].ranef_table("a", variances="estimated")
 
 
 def test_bad_input():
@@ -137,5 +197,9 @@ def test_bad_input():
         result.ranef_table(levels=[1])
     with pytest.raises(OptionError, match="g has no level 'x', 99"):
         result.ranef_table("g", ["x", 99, 3])
+    with pytest.raises(OptionError, match="variances='all' is not known"):
+        result.ranef_table(variances="all")
+    with pytest.raises(OptionError, match="probes must be an integer and at least 2, not 1"):
+        result.ranef_table(probes=1)
     with pytest.raises(OptionError, match="alpha"):
         result.ranef_table(alpha=1.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from support import load_data
+from support import inference_reference, load_data
 
 import mme
 from mme.exceptions import DataError, InferenceError, OptionError
@@ -123,8 +123,25 @@ def test_modes_of_variance_components():
     assert tidy.loc[tidy["effect"] == "ran_pars", "term"].tolist()[-2:] == ["sd__m", "sd__Observation"]
     label = next(iter(got.random_effects))
     own = tidy[tidy["level"] == label]
+    assert own["group"].tolist() == ["Worker", "m", "m", "m"]
     assert_allclose(own["estimate"].astype(float), got.random_effects[label])
     assert_allclose(own["std.error"].astype(float) ** 2, np.diag(got.random_effects_cov[label]))
+
+
+def test_modes_are_those_of_the_table_of_random_effects(sleep):
+    """Errors given b, whatever fitted them: an iterative fit's too."""
+    crossed = "Reaction ~ Days + (Days | Subject) + (1 | Days)"
+    for solver in ("direct", "iterative"):
+        result = mme.lmer(crossed, sleep, solver=solver)
+        got, table = result.tidy("ran_vals", conf_int=True), result.ranef_table()
+        assert got["group"].tolist() == ["Subject"] * 36 + ["Days"] * 10
+        for effect in ("(Intercept)", "Days"):
+            mine = got[(got["group"] == "Subject") & (got["term"] == effect)]
+            theirs = table[(table["term"] == "Subject") & (table["effect"] == effect)]
+            assert mine["level"].tolist() == theirs["level"].tolist()
+            assert_allclose(mine["estimate"], theirs["blup"], rtol=1e-12)
+            assert_allclose(mine["std.error"], theirs["se"], rtol=1e-12)
+            assert_allclose(mine["conf.low"], theirs["blup"] - 1.959963984540054 * theirs["se"], rtol=1e-10)
 
 
 def test_glance(both):
@@ -201,6 +218,33 @@ def test_augment_at_the_rows_of_the_data(sleep):
     assert_allclose(log[".fitted"] + log[".resid"], np.log(sleep["Reaction"]))
 
 
+def test_leverages_and_cooks_distances_beside_the_rows(sleep):
+    """lme4's hatvalues and cooks.distance, between .resid and .fixed as broom.mixed has them."""
+    ref = inference_reference()["sleepstudy_slope"]
+    for result in (
+        mme.lmer(SLOPE, sleep),
+        mme.mixedlm("Reaction ~ Days", sleep, groups="Subject", re_formula="~Days").fit(),
+    ):
+        got = result.augment()
+        assert got.columns.tolist()[1:6] == [".fitted", ".resid", ".hat", ".cooksd", ".fixed"]
+        assert_allclose(got[".hat"][:10], ref["hatvalues_head"], rtol=2e-5)  # at lme4's optimum
+        assert_allclose(got[".cooksd"][:10], ref["cooks_head"], rtol=2e-5)
+        pd.testing.assert_series_equal(got[".hat"], result.hatvalues(), check_names=False)
+        pd.testing.assert_series_equal(got[".cooksd"], result.cooks_distance(), check_names=False)
+
+
+def test_rows_without_leverages_or_cooks_distances(sleep):
+    iterative = mme.lmer("Reaction ~ 1 + (1 | Subject) + (1 | Days)", sleep, solver="iterative")
+    got = iterative.augment()
+    assert got[[".hat", ".cooksd"]].isna().all(axis=None) and got[".fitted"].notna().all()
+    from statsmodels.base._penalties import L2
+
+    penalized = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject").fit(fe_pen=L2(), method="bfgs")
+    got = penalized.augment()
+    assert_allclose(got[".hat"], penalized.hatvalues())
+    assert got[".cooksd"].isna().all()
+
+
 def test_augment_refuses_other_rows(both, sleep):
     for result in both:
         with pytest.raises(DataError, match=r"not those of the fit: 'Reaction' differs.*predict\(\)"):
@@ -222,8 +266,6 @@ def test_what_there_is_not(both, sleep):
     with pytest.raises(OptionError, match=r"conf_level=95 must lie between 0 and 1"):
         both[0].tidy(conf_level=95)
     iterative = mme.lmer("Reaction ~ 1 + (1 | Subject) + (1 | Days)", sleep, solver="iterative")
-    with pytest.raises(InferenceError, match="iterative"):
-        iterative.tidy("ran_vals")
     assert len(iterative.tidy("ran_pars")) == 3
     light = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject").fit()
     light.remove_data()

@@ -26,6 +26,7 @@ from .information import flat
 from .pcg import SchurSystem
 from .probes import batch_size, probe_block
 from .state import SolvedState
+from .variances import LevelVariances, level_variances
 
 __all__ = ["IterativePoint"]
 
@@ -216,6 +217,12 @@ class IterativePoint:
             solved = self._prior_solve(turned.reshape(lay.q2, -1)).reshape(turned.shape)
             out[i : i + mine.size] += np.einsum("qja,qjb->jab", turned, solved)
         return out[where]
+
+    def level_variances(self, t: int, combinations: np.ndarray, probes: int) -> LevelVariances:
+        """Of all levels of a term at once: see `mme.engine.iterative.variances`."""
+        objective = self._objective
+        system = objective.system_at(self._theta)
+        return level_variances(system, t, combinations, probes, objective.seed, objective.max_iterations)
 
     def level_sums(self, h: list[np.ndarray]) -> None:
         """None: iterative fits have several factors."""

@@ -70,10 +70,10 @@ class ProbeSolves:
     known_lead: Deflation
 
 
-def probe_block(q: int, number: int, seed: int) -> np.ndarray:
-    """Rademacher probes, int8, shape (q, number); the first columns do not depend on the number."""
+def probe_block(q: int, number: int, seed: int, first: int = 0) -> np.ndarray:
+    """Rademacher probes from `first` on, int8, shape (q, number); each depends on its number alone."""
     out = np.empty((q, number), np.int8)
     for j in range(number):
-        bits = np.random.default_rng([seed, j]).integers(0, 2, size=q, dtype=np.int8)
+        bits = np.random.default_rng([seed, first + j]).integers(0, 2, size=q, dtype=np.int8)
         out[:, j] = 2 * bits - 1
     return out

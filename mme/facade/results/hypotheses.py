@@ -10,9 +10,20 @@ from typing import Any
 
 import numpy as np
 import statsmodels.base.model as base
+from patsy import PatsyError
 from statsmodels.stats.contrast import ContrastResults
 
-__all__ = ["HypothesisTests"]
+from ...exceptions import OptionError
+from ...report.hypotheses import hypothesis
+
+__all__ = ["HypothesisError", "HypothesisTests"]
+
+
+class HypothesisError(OptionError, PatsyError):
+    """Text that is no hypothesis about the parameters: mme's error, and patsy's that statsmodels raises."""
+
+    def __init__(self, message: str) -> None:
+        PatsyError.__init__(self, message)
 
 
 class HypothesisTests(base.LikelihoodModelResults):
@@ -24,7 +35,7 @@ class HypothesisTests(base.LikelihoodModelResults):
         Parameters
         ----------
         r_matrix : array_like, shape (k_fe,) or (m, k_fe); or str
-            Restrictions; strings may name any parameter.
+            Restrictions; strings may name any parameter (HypothesisError where there is none so called).
         cov_p : array_like, optional
             Covariance to use in place of `cov_params()`.
         use_t : bool, optional
@@ -34,6 +45,7 @@ class HypothesisTests(base.LikelihoodModelResults):
         ContrastResults
             NaN in rows that name a parameter without a standard error.
         """
+        self._check_names(r_matrix)
         if not (
             isinstance(r_matrix, str | tuple)
             or (isinstance(r_matrix, list) and r_matrix and isinstance(r_matrix[0], str))
@@ -69,6 +81,7 @@ class HypothesisTests(base.LikelihoodModelResults):
 
         NaN where a parameter that is named has no standard error.
         """
+        self._check_names(r_matrix)
         known = self._known(cov_p)
         if known.all():
             return super().wald_test(r_matrix, cov_p, invcov, use_f, df_constraints, scalar)
@@ -79,6 +92,18 @@ class HypothesisTests(base.LikelihoodModelResults):
         return base.LikelihoodModelResults.wald_test(
             results, (R, q), covariance, invcov, use_f, df_constraints, scalar
         )
+
+    def _check_names(self, r_matrix: Any) -> None:
+        """Name the parameter that is nearest to one that there is not."""
+        texts = [r_matrix] if isinstance(r_matrix, str) else r_matrix
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            return
+        names = [str(name) for name in self.model.data.cov_names]
+        for text in texts:
+            try:
+                hypothesis(text, 0.0, names)
+            except OptionError as error:
+                raise HypothesisError(str(error)) from error
 
     def _known(self, cov_p: Any) -> np.ndarray:
         """Parameters with a standard error, shape of `params`."""

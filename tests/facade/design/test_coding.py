@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from formula.test_newdata import N, centred, make_data, plain, tenfold
+from formula.columns import N, centred, make_data, plain, tenfold
 
 import mme
 from mme.exceptions import DataError, FormulaError

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
 import mme
+from mme.exceptions import OptionError
 
 
 def _data() -> pd.DataFrame:
@@ -56,3 +59,27 @@ def test_a_dropped_column_has_no_test_and_the_others_have_theirs():
     assert np.isnan(result.f_test("twice = 0").fvalue)
     assert np.isnan(result.wald_test("twice = x", use_f=False).pvalue)
     assert np.isnan(result.wald_test_terms().table.loc["twice", "pvalue"])
+
+
+@pytest.mark.parametrize("method", ["t_test", "f_test", "wald_test"])
+def test_names_that_there_are_not(sleepstudy, method):
+    """The nearest coefficient is named; who catches patsy's error catches this one."""
+    from patsy import PatsyError
+
+    sleep = sleepstudy.assign(half=np.where(sleepstudy.Days % 3 > 1, "late", "early"))
+    result = mme.mixedlm("Reaction ~ Days + C(half, Sum)", sleep, groups="Subject").fit()
+    test = getattr(result, method)
+    for text, near in (
+        ("Day = 0", "Days"),
+        ("Days - C(half, Sum)[S.late]", "C(half, Sum)[S.early]"),
+        (["Days = 1", "Intercpt"], "Intercept"),
+        ("Subject Vr = 0", "Subject Var"),
+    ):
+        with pytest.raises(OptionError, match=f"is no coefficient. Did you mean '{re.escape(near)}'"):
+            test(text)
+        with pytest.raises(PatsyError):
+            test(text)
+    with pytest.raises(OptionError, match=r"'Days \+' cannot be read: expected a noun"):
+        test("Days +")
+    assert np.isfinite(float(np.squeeze(test("Days - C(half, Sum)[S.early] = 3").pvalue)))
+    assert np.isfinite(np.squeeze(test("Subject Var = 0").pvalue))
