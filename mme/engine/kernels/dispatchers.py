@@ -18,6 +18,7 @@ except ImportError:  # a Numba whose cache is built otherwise: its own serves
 
 __all__ = ["compile_kernel", "dispatcher"]
 
+_HOOK = "_compilation_chain_init_hook"
 _PACKAGE = f"{__name__.partition('.')[0]}."
 
 
@@ -36,10 +37,25 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
     plain = cached and KernelCache is None
     made: Any = njit(cache=plain, **settings)(function)
     if cached and not plain and isinstance(made, Dispatcher):  # the function itself under NUMBA_DISABLE_JIT
-        made._cache = KernelCache(function, parts)  # type: ignore[attr-defined]
+        set_up = _leave_extensions(made)
+        made._cache = KernelCache(function, lambda: (set_up(), parts()))  # type: ignore[attr-defined]
     else:
         parts()
     return made
+
+
+def _leave_extensions(made: Any) -> Callable[[], None]:
+    """Have Numba's extensions left alone until something is compiled; returns what sets them up.
+
+    Numba looks for them, through all packages that are installed, at the first call of whatever it has made.
+    """
+    set_up: Callable[[], None] = getattr(made, _HOOK, _nothing)
+    setattr(made, _HOOK, _nothing)
+    return set_up
+
+
+def _nothing() -> None:
+    pass
 
 
 def compile_kernel(made: Any, signature: str) -> bool:
