@@ -38,7 +38,12 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
     made: Any = njit(cache=plain, **settings)(function)
     if cached and not plain and isinstance(made, Dispatcher):  # the function itself under NUMBA_DISABLE_JIT
         set_up = _leave_extensions(made)
-        made._cache = KernelCache(function, lambda: (set_up(), parts()))  # type: ignore[attr-defined]
+
+        def prepare() -> None:
+            set_up()
+            parts()
+
+        made._cache = KernelCache(function, prepare)  # type: ignore[attr-defined]
     else:
         parts()
     return made
