@@ -166,7 +166,12 @@ class KernelCache(FunctionCache):
             return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled, if there is a place for it."""
+        """Keep what was compiled, if there is a place for it.
+
+        Its parts were compiled into it: it is the first that has their constants.
+        """
+        for environment in data._find_referenced_environments():
+            data.codegen.set_env(environment.env_name, environment)
         try:
             if self._writable:
                 super().save_overload(sig, data)

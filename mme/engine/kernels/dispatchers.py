@@ -13,7 +13,8 @@ from . import watchers
 
 try:
     from .cache import KernelCache
-except ImportError:  # a Numba whose cache is built otherwise: its own serves
+    from .parts import Part, PartCompiler
+except ImportError:  # a Numba that is built otherwise: its own cache and compiler serve
     KernelCache = None  # type: ignore[assignment,misc]
 
 __all__ = ["compile_kernel", "dispatcher"]
@@ -34,16 +35,21 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
         Whether code is kept on disk.
     """
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    plain = cached and KernelCache is None
-    made: Any = njit(cache=plain, **settings)(function)
-    if cached and not plain and isinstance(made, Dispatcher):  # the function itself under NUMBA_DISABLE_JIT
+    plain = KernelCache is None
+    if not cached and not plain:
+        settings |= {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+    made: Any = njit(cache=cached and plain, **settings)(function)
+    compiled = isinstance(made, Dispatcher)  # the function itself under NUMBA_DISABLE_JIT
+    if compiled and not cached and not plain:
+        made.__class__ = Part
+    if compiled and cached and not plain:
         set_up = _leave_extensions(made)
 
         def prepare() -> None:
             set_up()
             parts()
 
-        made._cache = KernelCache(function, prepare)  # type: ignore[attr-defined]
+        made._cache = KernelCache(function, prepare)
     else:
         parts()
     return made
