@@ -110,6 +110,42 @@ def test_code_in_a_package_that_cannot_be_written_is_used(package, tmp_path, use
     assert printed(process(READ_ONLY + CALL, *closed, **environment)) == []
 
 
+def test_loading_code_sets_up_no_compiler(package):
+    """Neither Numba's memory manager nor its extensions, nor the intermediate code of kernels."""
+    code = f"""{CALL}
+import llvmlite.binding
+from numba.core import entrypoints
+from numba.core.runtime import rtsys
+print(rtsys._init, entrypoints._already_initialized)
+"""
+    environment = {"PYTHONPATH": str(package)}
+    assert printed(process(code, **environment))[1:] == ["True True"]
+    assert printed(process(code, **environment)) == ["False False"]
+
+
+def test_code_from_the_cache_is_compiled_into_others(package, tmp_path):
+    """Parts of a kernel that is compiled may be kernels that were loaded."""
+    (tmp_path / "outer.py").write_text(
+        "from mme.engine.kernels import kernel\n"
+        "from mme.engine.kernels.triangle import inverse_cholesky\n\n\n"
+        "@kernel\n"
+        "def trace(a, out):\n"
+        "    inverse_cholesky(a, out)\n"
+        "    return out[0, 0] + out[1, 1]\n"
+    )
+    inner = """
+import numpy as np
+from mme.engine.kernels.triangle import inverse_cholesky
+a, out = np.array([[4.0, 2.0], [2.0, 5.0]]), np.zeros((2, 2))
+inverse_cholesky(a, out)
+"""
+    outer = "import outer; print(outer.trace(a, np.zeros((2, 2))), outer.trace.signatures[0][0])"
+    environment = {"PYTHONPATH": os.pathsep.join([str(package), str(tmp_path)])}
+    printed(process(inner, **environment))
+    for _ in range(2):  # compiled with code that was loaded, loaded itself
+        assert printed(process(inner + outer, **environment)) == ["1.0 array(float64, 2d, C)"]
+
+
 def test_without_any_place_kernels_are_compiled_each_time(package, tmp_path):
     environment = {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(tmp_path / "user")}
     for _ in range(2):

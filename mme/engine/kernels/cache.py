@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import llvmlite.binding as llvm
 from numba.core import caching
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import Environment
-from numba.core.runtime import rtsys
+from numba.core.runtime import _nrt_python  # type: ignore[attr-defined]
 
 from .locks import Lock
 
 __all__ = ["KernelCache"]
 
-_NEEDED = ("_load_overload", "_index_key", "_guard_against_spurious_io_errors")
-if not all(hasattr(FunctionCache, name) for name in _NEEDED):
+_NEEDED = {
+    FunctionCache: ("_load_overload", "_index_key", "_guard_against_spurious_io_errors"),
+    CPUCodeLibrary: ("_get_module_for_linking",),
+    _nrt_python: ("c_helpers",),
+}
+if not all(hasattr(owner, name) for owner, names in _NEEDED.items() for name in names):
     raise ImportError("this Numba's cache is not the one that is known.")
 
 _InTree: Any = getattr(caching, "InTreeCacheLocator", None) or getattr(caching, "_InTreeCacheLocator", None)
@@ -53,6 +61,44 @@ class _CacheImpl(CompileResultCacheImpl):
         """
         *code, environments = super().reduce(data)
         return (*code, tuple(_without_module(environment) for environment in environments))
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """What was read from disk, to be called.
+
+        Beside its machine code a kernel has its intermediate code, for kernels that are compiled with it
+        inside; reading that takes longer than all else, and is left until one is. Numba asks it which names
+        there are: those of what is called.
+        """
+        (name, kind, data), about, *rest = payload
+        if kind != "object":
+            return super().rebuild(target_context, payload)
+        machine_code, intermediate = data
+        names = (about.llvm_func_name, about.llvm_cpython_wrapper_name)
+        brief = llvm.parse_assembly("\n".join(f'define void @"{name}"() {{ ret void }}' for name in names))
+        made = super().rebuild(
+            target_context, ((name, kind, (machine_code, brief.as_bitcode())), about, *rest)
+        )
+        library = made.library
+        library._shared_module = None
+
+        @cache
+        def module_for_linking() -> Any:
+            return llvm.parse_bitcode(intermediate)
+
+        library._get_module_for_linking = module_for_linking
+        return made
+
+
+@cache
+@global_compiler_lock
+def _name_memory_manager() -> None:
+    """Tell the linker where the memory manager's functions are.
+
+    Numba does so when it initializes its memory manager, and compiles a library of small functions then that
+    every kernel in the cache has inside.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 def _without_module(environment: Any) -> Any:
@@ -100,7 +146,7 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Code for these types, or None: then the lock is held until it has been compiled and saved."""
-        rtsys.initialize(target_context)
+        _name_memory_manager()
         found = self._find(sig, target_context)
         if found is None and self._writable:
             self._lock.wait()
@@ -120,7 +166,12 @@ class KernelCache(FunctionCache):
             return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled, if there is a place for it."""
+        """Keep what was compiled, if there is a place for it.
+
+        Its parts were compiled into it: it is the first that has their constants.
+        """
+        for environment in data._find_referenced_environments():
+            data.codegen.set_env(environment.env_name, environment)
         try:
             if self._writable:
                 super().save_overload(sig, data)

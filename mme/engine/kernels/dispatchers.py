@@ -13,11 +13,13 @@ from . import watchers
 
 try:
     from .cache import KernelCache
-except ImportError:  # a Numba whose cache is built otherwise: its own serves
+    from .parts import Part, PartCompiler
+except ImportError:  # a Numba that is built otherwise: its own cache and compiler serve
     KernelCache = None  # type: ignore[assignment,misc]
 
 __all__ = ["compile_kernel", "dispatcher"]
 
+_HOOK = "_compilation_chain_init_hook"
 _PACKAGE = f"{__name__.partition('.')[0]}."
 
 
@@ -33,13 +35,38 @@ def dispatcher(function: Callable[..., Any], parts: Callable[[], None], cached: 
         Whether code is kept on disk.
     """
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    plain = cached and KernelCache is None
-    made: Any = njit(cache=plain, **settings)(function)
-    if cached and not plain and isinstance(made, Dispatcher):  # the function itself under NUMBA_DISABLE_JIT
-        made._cache = KernelCache(function, parts)  # type: ignore[attr-defined]
+    plain = KernelCache is None
+    if not cached and not plain:
+        settings |= {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+    made: Any = njit(cache=cached and plain, **settings)(function)
+    compiled = isinstance(made, Dispatcher)  # the function itself under NUMBA_DISABLE_JIT
+    if compiled and not cached and not plain:
+        made.__class__ = Part
+    if compiled and cached and not plain:
+        set_up = _leave_extensions(made)
+
+        def prepare() -> None:
+            set_up()
+            parts()
+
+        made._cache = KernelCache(function, prepare)
     else:
         parts()
     return made
+
+
+def _leave_extensions(made: Any) -> Callable[[], None]:
+    """Have Numba's extensions left alone until something is compiled; returns what sets them up.
+
+    Numba looks for them, through all packages that are installed, at the first call of whatever it has made.
+    """
+    set_up: Callable[[], None] = getattr(made, _HOOK, _nothing)
+    setattr(made, _HOOK, _nothing)
+    return set_up
+
+
+def _nothing() -> None:
+    pass
 
 
 def compile_kernel(made: Any, signature: str) -> bool:

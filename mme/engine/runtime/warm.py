@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..kernels import Kernel, Watcher
@@ -20,8 +21,16 @@ from .parallel import n_threads
 __all__ = ["Helper", "compile_groups", "warm"]
 
 _ALONE = "MME_COMPILE_ALONE"  # set in helpers; set by a user: no helpers
-_HELPER = "from mme.engine.runtime.warm import compile_groups; import sys; compile_groups(sys.argv[1:])"
+# the package without its doors, and what they import
+_HELPER = """
+import sys, types
+sys.modules["mme"] = package = types.ModuleType("mme")
+package.__path__ = [sys.argv[1]]
+from mme.engine.runtime.warm import compile_groups
+compile_groups(sys.argv[2:])
+"""
 _FOLDER = "mme.engine.kernels"
+_ROOT = str(Path(__file__).parents[2])
 
 
 def _kernel(name: str) -> Any:
@@ -59,7 +68,7 @@ def _start(names: list[str]) -> subprocess.Popen | None:
     environment = {**os.environ, _ALONE: "1", "PYTHONPATH": os.pathsep.join(paths)}
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        return subprocess.Popen([sys.executable, "-c", _HELPER, *names], env=environment, **streams)
+        return subprocess.Popen([sys.executable, "-c", _HELPER, _ROOT, *names], env=environment, **streams)
     except OSError:  # this process compiles everything then, as it would without help
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from mme.engine.kernels import Kernel, cache, cells, kernels, part
 
 
@@ -26,7 +28,23 @@ def test_a_kernel_is_compiled_with_its_parts_at_its_first_call(monkeypatch):
     assert made(2.5) == 10.0
     assert len(made.signatures) == 1
     assert len(_doubled.signatures) == 1
+    assert made.py_func(1.5) == 6.0  # parts that were compiled, called by what is interpreted
     assert kernels() == listed
+
+
+def test_a_part_is_compiled_into_its_kernels_and_not_by_itself(monkeypatch):
+    """A kernel has each of its parts inside, as often as it likes; nothing is made that Python would call."""
+    monkeypatch.setattr(cache.KernelCache, "_find", lambda *_: None)
+    monkeypatch.setattr(cache.KernelCache, "save_overload", lambda self, *_: self._lock.release())
+
+    def sixfold(x: float) -> float:
+        return _doubled(x) + _doubled(2.0 * x)
+
+    assert Kernel(sixfold, cached=True)(1.5) == 9.0
+    [made] = cast(Any, _doubled).overloads.values()
+    name = made.fndesc.llvm_func_name
+    assert made.library.get_pointer_to_function(name) == 0
+    assert not made.library._get_module_for_linking().get_function(name).is_declaration
 
 
 def test_a_part_can_be_called_from_python():
