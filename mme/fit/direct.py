@@ -102,7 +102,7 @@ def _fit(
 ) -> Fit:
     objective = Objective(design, reml, factorization, equations, plan)
     clock.lap("structure")
-    started = theta0 is None and objective.plan.dense and equations.layout.q2 > _CHEAP_START
+    started = theta0 is None and equations.layout.q2 > _CHEAP_START and objective.plan.dense
     with contextlib.closing(progress(objective, started)) as bar:
         if theta0 is None:
             start = moment_start(equations)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engine.direct.elimination import elimination_flops
 from ..engine.direct.objective import Objective
 from ..engine.kernels import profile as kp
 from ..engine.search.coordinates import Coordinates, TermSpec
@@ -102,7 +103,7 @@ def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np
         return _dips(objective, first, space)
     work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + lay.q2**3 / 3.0
     if lay.q2:
-        work += objective.elimination.flops
+        work += elimination_flops(objective.eq)
     if work > _CHEAP:
         return []
     place = space.at(first.theta)

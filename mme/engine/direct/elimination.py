@@ -16,7 +16,7 @@ from ..runtime.parallel import cut, run
 from .plan import Plan
 from .state import State
 
-__all__ = ["Elimination", "apply_lam"]
+__all__ = ["Elimination", "apply_lam", "elimination_flops"]
 
 
 def apply_lam(eq: Equations, lam2: list[np.ndarray], M: np.ndarray, transpose: bool) -> np.ndarray:
@@ -32,6 +32,12 @@ def apply_lam(eq: Equations, lam2: list[np.ndarray], M: np.ndarray, transpose: b
             cube = M[part].reshape(block.q, block.k, -1)
             out[part] = np.matmul(lam, cube).reshape(M[part].shape)
     return out
+
+
+def elimination_flops(eq: Equations) -> float:
+    """Multiplications of B'W B: of every level, the pairs of its cells."""
+    partners = np.diff(eq.ptr).astype(np.float64)
+    return float(partners @ (partners + 1.0)) * 0.5 * eq.layout.k1
 
 
 class Elimination:
@@ -60,7 +66,7 @@ class Elimination:
                 np.minimum(eq.tptr[:-1], eq.idx.size),
             )
             per_column = np.where(np.diff(eq.tptr) > 0, work, 0.0)
-        self.flops = float(per_column.sum()) * k1
+        self.flops = elimination_flops(eq)
         n_levels = lay.lstart.size - 1
         per_level = np.add.reduceat(per_column, lay.lstart[:-1]) if n_levels else per_column
         if plan.dense:

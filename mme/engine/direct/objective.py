@@ -13,7 +13,6 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from ..covariance.factors import factor_psd
 from ..equations.border import Border, check_residual, response_scale, solve_border
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
@@ -21,17 +20,17 @@ from ..equations.layout import layout_of
 from ..equations.response import Response
 from ..search.chain import gradient_in_basis, in_theta
 from ..search.evaluation import Evaluation, Solution
+from . import several
 from .elimination import Elimination, apply_lam
+from .floors import Floors
 from .marginal import Marginal, marginal_of
 from .plan import Plan, make_plan
+from .several import SeveralLikelihood
 from .small import SmallLikelihood, is_small
 from .state import State
 
 __all__ = ["Objective"]
 
-# Where lam is singular, T = S^-1 says nothing of Z'PZ in the null directions.  The traces are then taken at
-# D + _FLOOR / (mean cross-product): truncation and cancellation errors are both about 1e-8 relative.
-_FLOOR = 1e-8
 _EPS = float(np.finfo(float).eps)
 _ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
 
@@ -74,11 +73,14 @@ class Objective:
             _ = self.elimination  # here, so that what does not fit in memory fails before the search
 
     @cached_property
-    def small(self) -> SmallLikelihood | None:
+    def small(self) -> SmallLikelihood | SeveralLikelihood | None:
         """The same likelihood in kernels, for theta in the equations' basis, where matrices are small."""
-        if self._factorization not in ("auto", "dense") or not is_small(self.eq):
-            return None
-        return SmallLikelihood(self.eq, self.reml, self.nu, self.yy)
+        # who asks for a factorization of S has it
+        if self._factorization in ("auto", "dense") and is_small(self.eq):
+            return SmallLikelihood(self.eq, self.reml, self.nu, self.yy)
+        if self._factorization == "auto" and several.is_small(self.eq):
+            return several.SeveralLikelihood(self.eq, self.reml, self.nu, self.yy)
+        return None
 
     @property
     def n_factorizations(self) -> int:
@@ -132,6 +134,8 @@ class Objective:
     @property
     def solver_name(self) -> str:
         """Which factorization serves."""
+        if self.small is not None:
+            return self.small.name
         return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
 
     def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = False) -> Evaluation:
@@ -351,23 +355,18 @@ class Objective:
 
     def _derivative(self, st: State, Ze: list[np.ndarray]) -> list[np.ndarray]:
         """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
-        floors = np.full(len(st.inner), _FLOOR)
-        lifted = self._lifted(st, floors)
-        Q = self._information_blocks(st, self._floored(st, floors, lifted))
-        # A term without variance of its own beside another that absorbs it has little information left: the
-        # floor is then far below what matters for it and rounding prevails.  Raise it, once.
-        again = []
-        for t in lifted:
-            place = self.eq.layout.places[t]
-            part = place.columns
-            block = self.eq.layout.blocks[place.block]
-            share = np.max(np.diag(Q[place.block])[part] / (block.q * np.diag(self.eq.term_gram(t))))
-            if share < 1e-2:
-                floors[t] = min(_FLOOR / max(share, 1e-8), 1.0)
-                again.append(t)
-        if again:
-            Q = self._information_blocks(st, self._floored(st, floors, lifted))
+        floors = Floors(self.eq, st.inner)
+        Q = self._information_blocks(st, self._floored(floors))
+        if floors.raised(Q):
+            Q = self._information_blocks(st, self._floored(floors))
         return [q - ze.T @ ze / st.sigma2 for q, ze in zip(Q, Ze, strict=True)]
+
+    def _floored(self, floors: Floors) -> list[np.ndarray] | None:
+        """Factors of the rest's blocks, regular; None if they are so as they are."""
+        if not floors.lifted:
+            return None
+        blocks = self._block_lams(floors.factors())
+        return blocks[1:] if self.eq.layout.has_lead else blocks
 
     def _information_blocks(self, st: State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
         """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors."""
@@ -414,31 +413,6 @@ class Objective:
             N = inverse.T @ mid @ inverse
             out.append(0.5 * (N + N.T))
         return out
-
-    def _lifted(self, st: State, floors: np.ndarray) -> list[int]:
-        """Terms of the rest whose factor is singular to within the floor, scaled by their cross-products."""
-        lay = self.eq.layout
-        out = []
-        for t, (lam, place) in enumerate(zip(st.inner, lay.places, strict=True)):
-            if lay.has_lead and place.block == 0:
-                continue
-            scaled = lam * np.sqrt(np.diag(self.eq.term_gram(t)))[:, None]
-            smallest = np.linalg.svd(scaled, compute_uv=False)[-1] if place.k > 1 else abs(scaled[0, 0])
-            if smallest**2 < floors[t]:
-                out.append(t)
-        return out
-
-    def _floored(self, st: State, floors: np.ndarray, lifted: list[int]) -> list[np.ndarray] | None:
-        """Factors of the rest with the lifted terms' singular directions regular; None if there are none."""
-        if not lifted:
-            return None
-        lams = list(st.inner)
-        for t in lifted:
-            scale = np.sqrt(np.diag(self.eq.term_gram(t)))
-            scaled = lams[t] * scale[:, None]
-            lams[t] = factor_psd(scaled @ scaled.T + floors[t] * np.eye(scale.size)) / scale[:, None]
-        blocks = self._block_lams(lams)
-        return blocks[1:] if self.eq.layout.has_lead else blocks
 
     # -- average information ------------------------------------------------------------------------------
 

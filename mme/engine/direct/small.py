@@ -15,15 +15,16 @@ from ..kernels.schur import level_factors
 from ..search.evaluation import Evaluation, Solution
 from ..search.machine import Machine
 
-__all__ = ["SmallLikelihood", "is_small"]
+__all__ = ["FAILURES", "TRIAL", "VALUES", "SmallLikelihood", "is_small"]
 
 # Operations of an evaluation up to which it is one piece of work on one thread anyway (`runtime.parallel`).
 _MOST = 2e6
 # deviance, sigma2 and noise, here and there
-_TRIAL = slice(newton.TRIAL_DEVIANCE, newton.TRIAL_NOISE + 1)
-_VALUES = slice(kernels.DEVIANCE, kernels.NOISE + 1)
-_FAILURES = {
+TRIAL = slice(newton.TRIAL_DEVIANCE, newton.TRIAL_NOISE + 1)
+VALUES = slice(kernels.DEVIANCE, kernels.NOISE + 1)
+FAILURES = {
     kernels.SINGULAR_BORDER: "the fixed effects' information is not positive definite.",
+    kernels.SINGULAR: "the mixed-model equations are not positive definite at this theta.",
     kernels.OVERFLOW: "the mixed-model equations overflow at this theta.",
     kernels.ROUGH: "rounding hides the deviance at this theta: variances are too large.",
 }
@@ -54,6 +55,8 @@ class SmallLikelihood:
         The response's sum of squares beside the fixed effects.
     """
 
+    name = "one block (no factorization needed)"
+
     def __init__(self, eq: Equations, reml: bool, nu: int, yy: float) -> None:
         lay = eq.layout
         self._eq, self.n_factorizations = eq, 0
@@ -83,7 +86,7 @@ class SmallLikelihood:
     def evaluate(self, theta: np.ndarray, order: int) -> Evaluation:
         """As `mme.engine.direct.objective.Objective.evaluate`."""
         self._evaluate(theta, order, self._information)
-        deviance, sigma2, noise = self._numbers[_VALUES].tolist()
+        deviance, sigma2, noise = self._numbers[VALUES].tolist()
         if order == 0:
             return Evaluation(theta, deviance, sigma2, noise=noise)
         N_basis = [self._Q[p.columns, p.columns].copy() for p in self._eq.layout.places]
@@ -97,7 +100,7 @@ class SmallLikelihood:
     def answer(self, machine: Machine, order: int) -> None:
         """Evaluate the trial of a search for it."""
         self._evaluate(machine.vectors[rows.TRIAL], order, machine.matrices[rows.TRIAL_INFORMATION])
-        machine.numbers[_TRIAL] = self._numbers[_VALUES]
+        machine.numbers[TRIAL] = self._numbers[VALUES]
         if order:
             for t, place in enumerate(self._eq.layout.places):
                 machine.tmats[rows.TRIAL_N, t, : place.k, : place.k] = self._Q[place.columns, place.columns]
@@ -140,5 +143,5 @@ class SmallLikelihood:
         if status == kernels.PERFECT:
             raise PerfectFitError(EXPLAINED)
         if status != kernels.DONE:
-            raise np.linalg.LinAlgError(_FAILURES[status])
+            raise np.linalg.LinAlgError(FAILURES[status])
         self._exact = True

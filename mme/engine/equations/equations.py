@@ -118,6 +118,16 @@ class Equations:
         return sp.csr_array(sp.tril(A) + sp.tril(A, -1).T)
 
     @cached_property
+    def dense22(self) -> np.ndarray:
+        """`A22` as an array, for small ones."""
+        q2 = self.layout.q2
+        A = np.zeros((q2, q2))
+        A[self.gidx, np.repeat(np.arange(q2), np.diff(self.gptr))] = self.gval
+        rows, columns = np.tril_indices(q2, -1)
+        A[columns, rows] = A[rows, columns]
+        return A
+
+    @cached_property
     def parts(self) -> np.ndarray:
         """Connected part of every column of the rest, shape (q2,): different parts share no row."""
         sp = scipy_module("sparse")
@@ -236,7 +246,7 @@ class Equations:
         return scales
 
 
-_MADE = ("val", "tpos", "A22", "parts", "scales")  # on demand, of the design alone
+_MADE = ("val", "tpos", "A22", "dense22", "parts", "scales")  # on demand, of the design alone
 
 
 def _own_block(eq: Equations, start: int, q: int, k: int) -> np.ndarray:

@@ -26,6 +26,7 @@ __all__ = ["Moments", "check_identified", "moment_start"]
 
 _LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
 _MOST = 0.98
+_DENSE = 64  # order of Z_2'WZ_2 up to which it is an array
 
 
 def check_identified(design: Design, eq: Equations) -> None:
@@ -75,7 +76,9 @@ class Moments:
         self._components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
         self._columns: list[slice | None] = []
         components = self._components
-        A22 = (eq.A22 if symmetric is None else symmetric) if lay.q2 else None
+        A22: sp.csr_array | np.ndarray | None = symmetric
+        if symmetric is None and lay.q2:
+            A22 = eq.dense22 if lay.q2 <= _DENSE else eq.A22
         k1 = lay.k1 if lay.has_lead else 0
         m = len(components)
         F = np.zeros((m + 1, m + 1))
@@ -174,7 +177,7 @@ def _columns_of(eq: Equations, block: int, column: int) -> slice:
 
 def _cross(
     eq: Equations,
-    A22: sp.csr_array | None,
+    A22: sp.csr_array | np.ndarray | None,
     first: tuple[int, int],
     second: tuple[int, int],
     w: np.ndarray,
@@ -189,6 +192,9 @@ def _cross(
     lead = (lay.has_lead and first[0] == 0, lay.has_lead and second[0] == 0)
     if lead == (False, False):
         assert A22 is not None
+        if isinstance(A22, np.ndarray):
+            cell = A22[_columns_of(eq, *first), _columns_of(eq, *second)]
+            return float(w @ (cell * cell).sum(axis=1)), float(w @ np.sum(H1 * (cell @ H2), axis=1))
         A = A22[_columns_of(eq, *first)][:, _columns_of(eq, *second)]
         squares = A.multiply(A)
         return float(w @ (squares @ np.ones(A.shape[1]))), float(np.sum(w[:, None] * H1 * (A @ H2)))

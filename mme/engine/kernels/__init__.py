@@ -74,7 +74,8 @@ class Kernel(Late, Generic[Given, Result]):
 
     def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result:
         compiled = self._made or self.made()
-        return cast(Callable[Given, Result], compiled)(*args, **kwargs)
+        result: Result = cast(Any, compiled)(*args, **kwargs)
+        return result
 
     @property
     def signatures(self) -> list[Any]:

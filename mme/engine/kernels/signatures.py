@@ -41,6 +41,13 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "float64[1] float64[1] float64[1]",
         ),
     },
+    "few": {  # small models of several factors
+        "several.evaluate_several": (
+            "int64 int64[2] int64[1] int32[1] float64[3] float64[3] float64[2] float64[1] float64[3] "
+            "float64[3] float64[2] float64[2] float64[3] float64[3] float64[1] float64[2] float64[2] "
+            "float64[1] float64[3] float64[2] float64[1] float64[3] float64[2]",
+        ),
+    },
     "several": {  # several terms
         "cells.cell_moments": (
             "int64 int64 int64[1] int32[1] float64[2] int64 int64 int64 int64 float64[1] float64[1] "

@@ -10,7 +10,7 @@ from . import kernel, part
 from .triangle import inverse_cholesky
 
 # what became of an evaluation
-DONE, SINGULAR_BORDER, OVERFLOW, PERFECT, ROUGH = range(5)
+DONE, SINGULAR_BORDER, OVERFLOW, PERFECT, ROUGH, SINGULAR = range(6)
 # `given`: degrees of freedom; whether REML; the response's sum of squares; log|X'WX|; sum of log weights
 NU, REML, YY, LOGDET_X, LOG_W = range(5)
 # `numbers`
@@ -20,6 +20,24 @@ N_NUMBERS = 5
 _PERFECT = 1e-12  # residual sum of squares left of the response's own below which the fit is perfect
 _EPS = 2.220446049250313e-16
 _ROUGHEST = 1e-2  # estimated rounding error of a deviance that is no use to a search
+
+
+@part
+def finish(given: np.ndarray, numbers: np.ndarray, border: float, r2: float, lost: float) -> int:
+    """The deviance from y'Py, log|X'V^-1X| and log|S|, in `numbers[LOGDET]`; what became of it.
+
+    `lost` is its rounding error in units of the machine's.
+    """
+    if r2 <= _PERFECT * given[YY]:
+        return PERFECT
+    numbers[R2] = r2
+    numbers[SIGMA2] = r2 / given[NU]
+    if given[REML] == 1.0:
+        numbers[LOGDET] += border + given[LOGDET_X]
+    spread = given[NU] * (1.0 + np.log(2.0 * np.pi * numbers[SIGMA2]))
+    numbers[DEVIANCE] = numbers[LOGDET] + spread - given[LOG_W]
+    numbers[NOISE] = _EPS * lost
+    return ROUGH if numbers[NOISE] > _ROUGHEST else DONE
 
 
 @part
@@ -44,21 +62,12 @@ def solve_border(C: np.ndarray, given: np.ndarray, numbers: np.ndarray, Ri: np.n
             b[j] += Ri[i, j] * z
     if not np.isfinite(numbers[LOGDET]) or not np.isfinite(r2):
         return OVERFLOW
-    if r2 <= _PERFECT * given[YY]:
-        return PERFECT
-    numbers[R2] = r2
-    numbers[SIGMA2] = r2 / given[NU]
-    if given[REML] == 1.0:
-        numbers[LOGDET] += border + given[LOGDET_X]
-    spread = given[NU] * (1.0 + np.log(2.0 * np.pi * numbers[SIGMA2]))
-    numbers[DEVIANCE] = numbers[LOGDET] + spread - given[LOG_W]
     lost = given[NU] * given[YY] / r2
     if given[REML] == 1.0:
         for i in range(p):
             for j in range(i + 1):
                 lost += Ri[i, j] * Ri[i, j]
-    numbers[NOISE] = _EPS * lost
-    return ROUGH if numbers[NOISE] > _ROUGHEST else DONE
+    return finish(given, numbers, border, r2, lost)
 
 
 @kernel

@@ -328,6 +328,12 @@ class _Search:
         while True:
             wanted, reached = machine.go_on()
             self.history += reached
+            if self.callback is not None and wanted != newton.DERIVATIVES:
+                self.callback(
+                    int(counts[newton.ITERATIONS]),
+                    float(numbers[newton.DEVIANCE]),
+                    float(numbers[newton.DECREMENT]),
+                )
             if wanted == newton.ENDED:
                 break
             counts[newton.ANSWERED] = 1
@@ -336,12 +342,6 @@ class _Search:
             except np.linalg.LinAlgError:
                 counts[newton.ANSWERED] = 0
             counts[newton.COUNT] = self.count()
-            if self.callback is not None and wanted == newton.VALUE:
-                self.callback(
-                    int(counts[newton.ITERATIONS]),
-                    float(numbers[newton.DEVIANCE]),
-                    float(numbers[newton.DECREMENT]),
-                )
         self.place, self.ev = machine.place(), machine.evaluation()
         self.curvature = machine.matrices[rows.CURVATURE].copy()
         self.iterations = int(counts[newton.ITERATIONS])
