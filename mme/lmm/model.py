@@ -92,7 +92,7 @@ class LinearMixedModel:
         """
         if is_source(data):
             # not loaded for one frame
-            from ..stream.products import collect
+            from ..stream.passes import collect
             from ..stream.survey import Request
 
             request = Request(formula, weights, offset, subset, missing, evaluate, context)

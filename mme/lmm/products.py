@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..exceptions import DataError
 from ..fit.options import FitArguments
-from ..stream.products import Products, collect
+from ..stream.passes import collect
+from ..stream.products import Products
 from ..stream.sources import is_source, source_of
 from ..stream.storage import read, write
 from ..stream.survey import Request

@@ -1,8 +1,8 @@
-"""One pass, or two, over chunks: sums with the recipe that says what they are sums of."""
+"""Sums with the recipe that says what they are sums of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,17 +12,15 @@ from ..engine.equations.assembly import equations_of_sums
 from ..engine.equations.equations import Equations
 from ..engine.equations.rowless import RowlessTerm
 from ..engine.equations.sums import Sums
-from ..engine.runtime.parallel import single_threaded_blas
-from ..exceptions import DataError, DesignError, InferenceError, MissingDataWarning, warn_caller
+from ..exceptions import DataError, DesignError, InferenceError
 from ..formula.build import ModelDesign, lme4_order, make_unique
 from ..formula.coding import Coding, Variable
 from ..formula.levels import GroupCoding
 from ..formula.occurrences import Occurrences
 from .recipe import Recipe
-from .survey import Request, Survey
 from .tables import LevelTable
 
-__all__ = ["Products", "collect"]
+__all__ = ["Products"]
 
 
 class _NoOccurrences(Occurrences):
@@ -124,56 +122,6 @@ class Products:
                 labels = self.recipe.tables[columns].factor.levels
                 out[":".join(columns)] = pd.Series(block.counts[few], index=labels[few], name="rows")
         return out
-
-
-def collect(
-    request: Request, chunks: Iterable[object], levels: Mapping[str, object] | None = None
-) -> Products:
-    """Two passes over chunks.
-
-    Parameters
-    ----------
-    request : Request
-    chunks : iterable
-        That can be begun again.
-    levels : mapping, optional
-        Levels of columns that are known beforehand.
-
-    Returns
-    -------
-    Products
-
-    Raises
-    ------
-    DataError
-        The second pass sees other rows than the first.
-
-    Warns
-    -----
-    MissingDataWarning
-    """
-    with single_threaded_blas():
-        survey = Survey(request)
-        for chunk in chunks:
-            survey.add(chunk)
-        recipe = Recipe.of(survey, levels)
-        if survey.dropped and request.missing == "warn":
-            warn_caller(
-                f"{survey.dropped} of {survey.n + survey.dropped} rows were left out because of missing "
-                'values. missing="drop" leaves them out without this warning, missing="raise" refuses them.',
-                MissingDataWarning,
-            )
-        sums = recipe.zero(recipe.basis(survey.sample()))
-        for chunk in chunks:
-            coded = recipe.code(chunk)
-            if coded is not None:
-                coded.add_to(sums)
-    if sums.n != survey.n:
-        raise DataError(
-            f"the chunks had {survey.n} rows to use in the first pass and {sums.n} in the second: they must "
-            "begin again from the first row, with the same rows."
-        )
-    return Products(recipe, sums, survey.dropped, survey.given)
 
 
 def _joined(a: Products, b: Products) -> tuple[Variable, ...]:

@@ -122,9 +122,26 @@ def _dataset(path: str) -> Any:
     return ds.dataset(files, format="parquet")
 
 
-def _arrow(dataset: Any, request: Request) -> Source:
-    import pyarrow as pa
+def frame_of(batch: Any) -> pd.DataFrame:
+    """An Arrow batch as a frame; numbers without missing values are not copied."""
+    plain = {
+        name: column.to_numpy(zero_copy_only=True)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if column.null_count == 0 and _is_number(column.type)
+    }
+    if len(plain) < len(batch.schema.names):
+        rest = [name for name in batch.schema.names if name not in plain]
+        plain |= dict(batch.select(rest).to_pandas().items())
+    return pd.DataFrame({name: plain[name] for name in batch.schema.names}, copy=False)
 
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow.types as pt
+
+    return pt.is_integer(kind) or pt.is_float32(kind) or pt.is_float64(kind)
+
+
+def _arrow(dataset: Any, request: Request) -> Source:
     names = list(dataset.schema.names)
     text = " ".join([request.formula, str(request.subset or ""), *request.given.values()])
     # words of the text, and names that are no words
@@ -137,6 +154,6 @@ def _arrow(dataset: Any, request: Request) -> Source:
         )
         for batch in scanner.to_batches():
             if batch.num_rows:
-                yield pa.Table.from_batches([batch]).to_pandas()
+                yield frame_of(batch)
 
     return Source(begin)

@@ -40,6 +40,12 @@ FORMULAS = {
 }
 
 
+@pytest.fixture(params=[16_384, 50])
+def head(request, monkeypatch):
+    """Rows looked at before the single pass: all, so that there are two, or a few."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", request.param)
+
+
 @pytest.fixture(scope="module")
 def data() -> pd.DataFrame:
     rng = np.random.default_rng(11)
@@ -97,14 +103,14 @@ def pieces(data: pd.DataFrame, size: int) -> list[pd.DataFrame]:
 
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("size", [97, 350])
-def test_a_stream_is_fitted_as_one_frame(data, name, size):
+def test_a_stream_is_fitted_as_one_frame(head, data, name, size):
     whole = mme.lmer(FORMULAS[name], data)
     chunks = pieces(data, size)
     close(whole, mme.lmer(FORMULAS[name], chunks=lambda: iter(chunks)))
 
 
 @pytest.mark.parametrize("order", ["as it is", "by x", "backwards"])
-def test_far_from_the_origin_in_any_order(order):
+def test_far_from_the_origin_in_any_order(head, order):
     """Years of the calendar and a large mean: what a sum of squares of the values as they are would lose."""
     rng = np.random.default_rng(0)
     n = 3000
@@ -121,7 +127,7 @@ def test_far_from_the_origin_in_any_order(order):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_cross_products_add_up(data, name):
+def test_cross_products_add_up(head, data, name):
     """Every factor of the fixed part has all of its levels in every chunk; grouping factors do not."""
     data = data.sort_values("g", kind="stable").reset_index(drop=True)
     whole = mme.lmer(FORMULAS[name], data)
@@ -133,7 +139,7 @@ def test_cross_products_add_up(data, name):
     close(whole, (parts[2] + (parts[0] + parts[1])).fit())
 
 
-def test_weights_offset_subset_and_missing_values(data):
+def test_weights_offset_subset_and_missing_values(head, data):
     data = data.copy()
     data.loc[[3, 50, 51], "x"] = np.nan
     data.loc[[7], "text"] = None
@@ -187,7 +193,7 @@ def test_dependent_columns_are_dropped_by_name(data):
     )
 
 
-def test_categories_that_appear_late(data):
+def test_categories_that_appear_late(head, data):
     """In chunks sorted by a factor of the fixed part: levels are found first."""
     data = data.sort_values("f", kind="stable").reset_index(drop=True)
     for formula in ("y ~ f + (1 | g)", "y ~ x + (1 | f:text)", "y ~ category + (1 | g)"):
@@ -274,7 +280,7 @@ def test_bad_sources(data):
         mme.lmer("y ~ x + (1 | g) + (1 | other)", same)
 
 
-def test_empty_chunks_and_types_that_change(data):
+def test_empty_chunks_and_types_that_change(head, data):
     formula = "y ~ x + (1 | g)"
     chunks = pieces(data, 100)
     empty = data[:0]
@@ -297,7 +303,7 @@ def test_empty_chunks_and_types_that_change(data):
         mme.lmer(formula, infinite)
 
 
-def test_parquet_and_arrow(data, tmp_path):
+def test_parquet_and_arrow(head, data, tmp_path):
     pa = pytest.importorskip("pyarrow", reason="pyarrow (extra 'test') is not installed")
     ds = pytest.importorskip("pyarrow.dataset")
     formula = "y ~ x + f + (x | g) + (1 | text)"
@@ -406,6 +412,50 @@ def test_more_levels_than_memory_are_refused(data, monkeypatch):
     monkeypatch.setattr("mme.stream.recipe.available_memory", lambda: 1000.0)
     with pytest.raises(MemoryEstimateError, match=r"the sums of 40 levels .* would take .* GiB"):
         mme.lmer("y ~ x + (x | g)", pieces(data, 100))
+
+
+def test_levels_are_numbered_as_they_are_met(data, monkeypatch):
+    """In one pass over whole numbers of any range, text, categories, and combinations of them."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", 50)
+    kinds = {
+        "near": lambda g: g,
+        "far": lambda g: (g.to_numpy().astype(np.int64) - 980) * 2**52,
+        "spread": lambda g: np.where(g < 980, g, g * 10**9),
+        "text": lambda g: "s" + g.astype(str),
+        "object": lambda g: ("s" + g.astype(str)).astype(object),
+        "categories": lambda g: pd.Categorical(g, categories=sorted(set(g), reverse=True)),
+        "floats": lambda g: g / 4.0,
+        "unsigned": lambda g: g.astype("uint16"),
+    }
+    for kind, made in kinds.items():
+        odd = data.assign(k=made(data.g))
+        asked = 0
+
+        def begin(odd=odd):
+            nonlocal asked
+            asked += 1
+            return iter(pieces(odd, 60))
+
+        close(mme.lmer("y ~ x + (x | k)", odd), mme.lmer("y ~ x + (x | k)", chunks=begin))
+        assert asked == 1, kind
+        formula = "y ~ x + (1 | k:h) + (1 | text)"
+        close(mme.lmer(formula, odd), mme.lmer(formula, pieces(odd, 60)))
+
+
+def test_the_first_rows_of_a_single_pass_may_be_unlike_the_others(data, monkeypatch):
+    """Their basis loses digits: the rows are added up in another one."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", 50)
+    x = np.r_[1e-3 * np.random.default_rng(1).normal(size=100), 1e3 + data.x[100:]]
+    odd, formula = data.assign(x=x), "y ~ x + I(x**2) + (1 | g)"
+    asked = 0
+
+    def begin():
+        nonlocal asked
+        asked += 1
+        return iter(pieces(odd, 100))
+
+    close(mme.lmer(formula, odd), mme.lmer(formula, chunks=begin))
+    assert asked == 2
 
 
 def test_first_sums_unlike_the_others_are_refused(data):
