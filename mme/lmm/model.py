@@ -22,7 +22,7 @@ from ..formula.update import update_formula
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
-from ..stream.sources import is_source, source_of
+from ..stream.sources import is_source
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -92,11 +92,11 @@ class LinearMixedModel:
         """
         if is_source(data):
             # not loaded for one frame
-            from ..stream.passes import collect
+            from ..stream.cluster import gather
             from ..stream.survey import Request
 
             request = Request(formula, weights, offset, subset, missing, evaluate, context)
-            design, equations = collect(request, source_of(data, request)).model_design()
+            design, equations = gather(request, data).model_design()
             return cls(design, equations=equations)
         given: dict[str, Any] = {
             "weights": weights,

@@ -9,11 +9,11 @@ import pandas as pd
 from ..engine.equations.assembly import resembles
 from ..engine.equations.sums import Sums
 from ..engine.runtime.parallel import single_threaded_blas
-from ..exceptions import DataError, MissingDataWarning, warn_caller
+from ..exceptions import DataError
 from .numbering import LevelNumbers, Numbers, TypeChanged
 from .products import Products
 from .recipe import Recipe
-from .survey import Request, Survey
+from .survey import Request, Survey, warn_of_missing
 
 __all__ = ["collect"]
 
@@ -58,12 +58,7 @@ def collect(
                 survey.add(chunk)
         if recipe is None:
             recipe = Recipe.of(survey, levels)
-        if survey.dropped and request.missing == "warn":
-            warn_caller(
-                f"{survey.dropped} of {survey.n + survey.dropped} rows were left out because of missing "
-                'values. missing="drop" leaves them out without this warning, missing="raise" refuses them.',
-                MissingDataWarning,
-            )
+        warn_of_missing(request, survey.dropped, survey.n)
         if sums is None:
             sums = recipe.zero(recipe.basis(survey.sample()))
             for chunk in chunks:
@@ -79,7 +74,7 @@ def collect(
 
 
 def _one_pass(request: Request, chunks: Iterable[object]) -> tuple[Survey | None, Recipe | None, Sums | None]:
-    """What a single pass found: nothing where levels must be known first; no sums where they lost digits."""
+    """What a pass found: without sums where levels must be known first, or where digits were lost."""
     survey = Survey(request)
     head = []
     coming = iter(chunks)
@@ -93,7 +88,9 @@ def _one_pass(request: Request, chunks: Iterable[object]) -> tuple[Survey | None
         # few rows: their levels are known now
         return survey, None, None
     if survey.coded:
-        return None, None, None
+        for chunk in coming:
+            survey.add(chunk)
+        return survey, None, None
     first = Recipe.of(survey)
     numbers: Numbers = {columns: LevelNumbers(columns) for columns in first.group_columns}
     sums = Sums.zero(first.basis(survey.sample()), first.groups, [0] * len(first.groups), more=True)

@@ -8,19 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ..engine.equations.assembly import equations_of_sums
+from ..engine.equations.assembly import equations_of_sums, resembles
+from ..engine.equations.basis import Basis, of_products
 from ..engine.equations.equations import Equations
 from ..engine.equations.rowless import RowlessTerm
 from ..engine.equations.sums import Sums
 from ..exceptions import DataError, DesignError, InferenceError
 from ..formula.build import ModelDesign, lme4_order, make_unique
 from ..formula.coding import Coding, Variable
+from ..formula.columns import INTERCEPT
 from ..formula.levels import GroupCoding
 from ..formula.occurrences import Occurrences
 from .recipe import Recipe
 from .tables import LevelTable
 
 __all__ = ["Products"]
+
+
+_REBASES = 3  # times that added sums are turned into a basis of all their rows
 
 
 class _NoOccurrences(Occurrences):
@@ -72,8 +77,27 @@ class Products:
         sums = self.sums.placed(own_places, [tables[c].n_levels for c in blocks])
         more = other.sums if other.sums.basis is sums.basis else other.sums.rebased(sums.basis)
         sums.merge(more, places)
+        for _ in range(_REBASES):
+            if resembles(sums):
+                break
+            basis = self._basis_of(sums)
+            sums = self.sums.rebased(basis).placed(own_places, [tables[c].n_levels for c in blocks])
+            sums.merge(other.sums.rebased(basis), places)
         recipe = _with_tables(self.recipe, tables, _joined(self, other))
         return Products(recipe, sums, self.dropped + other.dropped, self.given + other.given)
+
+    def _basis_of(self, sums: Sums) -> Basis:
+        """A basis in which the rows of sums are nearly orthonormal."""
+        terms: list[np.ndarray | None] = [None] * len(sums.basis.terms)
+        for group, block in zip(sums.groups, sums.blocks, strict=True):
+            start = 0
+            for t in group:
+                part = slice(start, start + len(sums.basis.pool[t]))
+                start = part.stop
+                if part.stop - part.start > 1:
+                    terms[t] = block.total[part, part]
+        firsts = [term.column_names[0] == INTERCEPT for term in self.recipe.coding.random_terms]
+        return of_products(sums.basis, sums.xr, sums.n, terms, self.recipe.ones_first, firsts)
 
     def model_design(self) -> tuple[ModelDesign, Equations]:
         """The labelled design without rows, and its equations; levels without rows are left out."""

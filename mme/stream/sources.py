@@ -1,4 +1,4 @@
-"""Sources of chunks that can be begun again: Parquet files, Arrow datasets, callables, lists of frames."""
+"""Sources of chunks that can be begun again: files, Arrow datasets, queries, callables, lists of frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..exceptions import DataError
 if TYPE_CHECKING:
     from .survey import Request
 
-__all__ = ["Source", "is_source", "source_of"]
+__all__ = ["Source", "columns_of", "frame_of", "is_cluster_frame", "is_source", "source_of"]
 
 _ROWS = 262_144  # of an Arrow batch
 _AHEAD = 4  # batches decoded beforehand
+_QUERIES = {"polars": ("LazyFrame",), "duckdb": ("DuckDBPyRelation",)}
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ def is_source(data: object) -> bool:
             or (_is_pattern(text) and "parq" in text.lower())
             or (os.path.isdir(text) and any(Path(text).rglob("*.parquet")))
         )
-    kind = type(data)
-    if kind.__module__.partition(".")[0] == "pyarrow":
+    kind, library = type(data), _library(data)
+    if library == "pyarrow":
         return kind.__name__ == "RecordBatchReader" or kind.__name__.endswith("Dataset")
+    if library in _QUERIES or is_cluster_frame(data):
+        return kind.__name__ in _QUERIES.get(library, ("DataFrame",))
+    if not _is_frame(data) and hasattr(data, "__arrow_c_stream__"):
+        return True
     if isinstance(data, list | tuple):
         return bool(data) and all(_is_frame(part) for part in data)
     return (callable(data) and not isinstance(data, type)) or isinstance(data, Iterator)
@@ -59,7 +64,19 @@ def _is_pattern(path: str) -> bool:
 
 
 def _is_frame(value: object) -> bool:
-    return isinstance(value, pd.DataFrame) or hasattr(value, "num_rows")
+    eager = isinstance(value, pd.DataFrame) or hasattr(value, "num_rows")
+    return eager or (_library(value) == "polars" and type(value).__name__ in ("DataFrame", "Series"))
+
+
+def _library(value: object) -> str:
+    return type(value).__module__.partition(".")[0].removeprefix("_")
+
+
+def is_cluster_frame(data: object) -> bool:
+    """Whether data are a frame of Dask, whose partitions are summed where they are."""
+    return (
+        _library(data) in ("dask", "dask_expr") and hasattr(data, "to_delayed") and hasattr(data, "columns")
+    )
 
 
 def source_of(data: object, request: Request) -> Source:
@@ -67,7 +84,9 @@ def source_of(data: object, request: Request) -> Source:
 
     Parameters
     ----------
-    data : str, path, pyarrow Dataset, callable, list of frames
+    data : object
+        A path, a pyarrow Dataset, a lazy frame of polars, a relation of DuckDB, anything that gives an Arrow
+        stream, a callable, a list of frames.
     request : Request
         Columns that are not in it are not read.
 
@@ -78,14 +97,20 @@ def source_of(data: object, request: Request) -> Source:
     """
     if isinstance(data, str | os.PathLike):
         return _arrow(_dataset(os.fspath(data)), request)
-    kind = type(data).__name__
+    kind, library = type(data).__name__, _library(data)
     if kind == "RecordBatchReader" or isinstance(data, Iterator):
         raise DataError(
             f"a {kind} can be read once, and a fit reads its rows twice (levels first). Give what starts it "
             "again: chunks=lambda: open_it_again()."
         )
-    if type(data).__module__.partition(".")[0] == "pyarrow":
+    if library == "pyarrow":
         return _arrow(data, request)
+    if library == "polars" and kind == "LazyFrame":
+        return _polars(data, request)
+    if library == "duckdb":
+        return _duckdb(data, request)
+    if hasattr(data, "__arrow_c_stream__"):
+        return _capsules(data, request)
     if callable(data):
         return Source(lambda: _begun(data))
     assert isinstance(data, list | tuple)
@@ -142,18 +167,81 @@ def _is_number(kind: Any) -> bool:
 
 
 def _arrow(dataset: Any, request: Request) -> Source:
-    names = list(dataset.schema.names)
-    text = " ".join([request.formula, str(request.subset or ""), *request.given.values()])
-    # words of the text, and names that are no words
-    words: set[str] = set(re.findall(r"[^\W\d]\w*(?:\.\w+)*", text)) | set(re.findall(r"[^\W\d]\w*", text))
-    columns = [n for n in names if n in words or (not n.isidentifier() and n in text)]
+    columns = columns_of(request, dataset.schema.names)
 
     def begin() -> Iterator[pd.DataFrame]:
         scanner = dataset.scanner(
             columns=columns, batch_size=_ROWS, batch_readahead=_AHEAD, fragment_readahead=1
         )
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                yield frame_of(batch)
+        return _frames(scanner.to_batches())
 
     return Source(begin)
+
+
+def columns_of(request: Request, names: Iterable[str]) -> list[str]:
+    """Columns that may be meant by a formula and what goes with it, in the order of the names."""
+    text = " ".join([request.formula, str(request.subset or ""), *request.given.values()])
+    # words of the text, and names that are no words
+    words: set[str] = set(re.findall(r"[^\W\d]\w*(?:\.\w+)*", text)) | set(re.findall(r"[^\W\d]\w*", text))
+    return [n for n in names if n in words or (not n.isidentifier() and n in text)]
+
+
+def _frames(batches: Iterable[Any]) -> Iterator[pd.DataFrame]:
+    for batch in batches:
+        if batch.num_rows:
+            yield frame_of(batch)
+
+
+def _polars(query: Any, request: Request) -> Source:
+    """A lazy frame, run once for every pass by the streaming engine, with the columns of the formula."""
+    chosen = query.select(columns_of(request, query.collect_schema().names()))
+
+    def begin() -> Iterator[pd.DataFrame]:
+        for frame in chosen.collect_batches(chunk_size=_ROWS, maintain_order=True):
+            yield from _frames(_batches(frame.rechunk()))
+
+    return Source(begin)
+
+
+def _duckdb(relation: Any, request: Request) -> Source:
+    """A relation, run once for every pass."""
+    names = columns_of(request, relation.columns)
+    chosen = relation.project(", ".join('"' + name.replace('"', '""') + '"' for name in names))
+
+    def begin() -> Iterator[pd.DataFrame]:
+        return _frames(chosen.to_arrow_reader(_ROWS))
+
+    return Source(begin)
+
+
+def _capsules(data: Any, request: Request) -> Source:
+    """Anything with the Arrow PyCapsule interface that gives its stream anew whenever it is asked."""
+
+    def begin() -> Iterator[pd.DataFrame]:
+        for batch in _batches(data):
+            names = columns_of(request, batch.schema.names)
+            yield from _frames([batch.select(names)] if names else [])
+
+    return Source(begin)
+
+
+def _batches(data: Any) -> Any:
+    """The Arrow batches of a stream."""
+    pa = _pyarrow(f"a {type(data).__name__}")
+    try:
+        return pa.RecordBatchReader.from_stream(data)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"a {type(data).__name__} could not be read from its beginning ({error}). Give what starts it "
+            "again: chunks=lambda: open_it_again()."
+        ) from error
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise DataError(
+            f"{what} is read with pyarrow, which is not installed: pip install pyarrow."
+        ) from error
+    return pyarrow

@@ -9,14 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..exceptions import DataError, FormulaError, OptionError
+from ..exceptions import DataError, FormulaError, MissingDataWarning, OptionError, warn_caller
 from ..formula.build import used_columns
 from ..formula.frame import ModelFrame, as_frame, suggest
 from ..formula.parse import ParsedFormula, names_in, parse_formula
 from ..formula.scope import Scope
 from .tables import Levels, LevelTable, joined_columns
 
-__all__ = ["Request", "Survey", "categorical_names", "is_empty", "model_columns", "rows_of"]
+__all__ = [
+    "NoRows",
+    "Request",
+    "Survey",
+    "categorical_names",
+    "is_empty",
+    "model_columns",
+    "rows_of",
+    "warn_of_missing",
+]
 
 _SAMPLE = 16_384  # rows; every 4th of them is kept where there would be more
 _CODED = re.compile(r"\b(?:C|factor)\(\s*(?:`([^`]+)`|Q\(\s*[\"']([^\"']+)[\"']\s*\)|([^\W\d][\w.]*))")
@@ -254,10 +263,7 @@ class Survey:
             Rows have levels that are not among those.
         """
         if self.n == 0:
-            raise DataError(
-                "the chunks have no rows to use: check subset and missing values"
-                + (f" ({self.dropped} rows have some)." if self.dropped else ".")
-            )
+            raise NoRows(self.dropped, self.given)
         out = (
             {columns: levels.table() for columns, levels in self._levels.items()}
             if numbered is None
@@ -280,6 +286,36 @@ class Survey:
                 raise DataError(f"column {name!r} has levels that are not among those given: {shown}.")
             out[name,] = wider
         return out
+
+
+class NoRows(DataError):
+    """There is nothing to add up.
+
+    Parameters
+    ----------
+    dropped, given : int
+        Rows with missing values, and all there were.
+    """
+
+    def __init__(self, dropped: int, given: int) -> None:
+        self.dropped, self.given = dropped, given
+        super().__init__(
+            "the chunks have no rows to use: check subset and missing values"
+            + (f" ({dropped} rows have some)." if dropped else ".")
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:
+        return type(self), (self.dropped, self.given)
+
+
+def warn_of_missing(request: Request, dropped: int, n: int) -> None:
+    """Say how many rows were left out beside the n in use, if that is wanted."""
+    if dropped and request.missing == "warn":
+        warn_caller(
+            f"{dropped} of {n + dropped} rows were left out because of missing values. "
+            'missing="drop" leaves them out without this warning, missing="raise" refuses them.',
+            MissingDataWarning,
+        )
 
 
 def rows_of(frame: ModelFrame, used: list[str]) -> pd.DataFrame:

@@ -93,10 +93,11 @@ class Basis:
             for column in M.T:
                 made = np.zeros(p)
                 used = [(same[i], value) for i, value in enumerate(column) if value != 0.0]
-                for i, value in used:
+                known = all(i >= 0 for i, _ in used)
+                for i, value in used if known else ():
                     made[i] = value
                 alike = np.flatnonzero((fixed == made[:, None]).all(axis=0))
-                if alike.size and all(i >= 0 for i, _ in used):
+                if known and alike.size:
                     places.append(int(alike[0]))
                 else:
                     places.append(own)
@@ -113,6 +114,79 @@ class Basis:
     def guess(self) -> np.ndarray:
         """The first guess as coefficients of x M, shape (p,)."""
         return self.b + self.level * self.x.inverse[:, 0] if self.level else self.b
+
+
+def of_products(
+    basis: Basis,
+    xr: np.ndarray,
+    n: int,
+    terms: Sequence[np.ndarray | None],
+    ones_first: bool,
+    firsts: Sequence[bool],
+) -> Basis:
+    """Another basis, in which rows are nearly orthonormal of which the cross-products in this one are known.
+
+    A few digits of these are enough: sums are turned into the new basis from the one that they were made in.
+
+    Parameters
+    ----------
+    basis : Basis
+    xr : ndarray, shape (p + 1, p + 1)
+        [x r]'W[x r].
+    n : int
+    terms : sequence of ndarray of shape (k, k) or None
+        z'Wz of every term; None leaves its columns as they are.
+    ones_first : bool
+        Whether the first fixed column is one.
+    firsts : sequence of bool
+        Whether the first column of every term is.
+
+    Returns
+    -------
+    Basis
+    """
+    p = basis.b.size
+    x = _turned(basis.x, xr[:p, :p] / n, ones_first)
+    out: list[Columns | None] = []
+    for how, own, same, first in zip(basis.terms, terms, basis.same, firsts, strict=True):
+        k = len(same)
+        if how is None or own is None:
+            out.append(how)
+        elif same == tuple(range(k)) and first == ones_first:
+            out.append(Columns(x.shift[:k], x.P[:k, :k]))
+        else:
+            out.append(_turned(how, own / n, first))
+    C = basis.x.inverse @ x.matrix
+    G, c = C.T @ xr[:p, :p] @ C, C.T @ xr[:p, p]
+    # of x M, less the level that is taken off beforehand
+    guess = np.linalg.solve(C, basis.guess) + np.linalg.lstsq(G, c, rcond=1e-12)[0]
+    b = guess - basis.level * x.inverse[:, 0] if basis.level else guess
+    return Basis(x, b, basis.level, tuple(out), basis.same)
+
+
+def _turned(how: Columns, G: np.ndarray, ones_first: bool) -> Columns:
+    """Columns made nearly orthonormal, with the mean cross-products G of those there are."""
+    k = len(G)
+    C = np.eye(k)
+    done: list[int] = []
+    for j in range(k):
+        column = np.eye(k)[:, j]
+        for i in done:
+            column = column - C[:, i] * (C[:, i] @ G @ column)
+        size = float(column @ G @ column)
+        # what is left of a column that depends on others is no guide
+        if size > 1e-10 * G[j, j] > 0:
+            C[:, j] = column / np.sqrt(size)
+            done.append(j)
+        elif G[j, j] > 0:
+            C[j, j] = 1.0 / np.sqrt(G[j, j])
+    M = how.matrix @ C
+    shift, P = np.zeros(k), M.copy()
+    if ones_first:
+        mean = how.inverse.T @ (G[0] / how.matrix[0, 0])
+        shift[1:] = mean[1:]
+        P[0] += shift @ M
+    return Columns(shift, P)
 
 
 def standard_columns(x: np.ndarray, ones_first: bool) -> Columns:

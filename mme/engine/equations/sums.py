@@ -331,7 +331,7 @@ class UnlikeSample(DataError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}: their cross-products lose too many digits, because the rows from which they were "
-            "centred and scaled (a sample, and of added sums the first ones) are unlike the others. "
+            "centred and scaled (a sample of them) are unlike the others. "
             "Begin with a chunk that resembles the data, or centre and scale the columns."
         )
 
