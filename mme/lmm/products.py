@@ -50,6 +50,8 @@ class CrossProducts:
         missing: str = "warn",
         evaluate: str = "full",
         context: int | Mapping[str, object] = 0,
+        like: CrossProducts | None = None,
+        progress: bool | None = None,
     ) -> CrossProducts:
         """The cross-products of one chunk of rows, or of a source of chunks.
 
@@ -67,6 +69,10 @@ class CrossProducts:
             Names of columns, an expression.
         missing, evaluate, context
             As in `mme.lmer`.
+        like : CrossProducts, optional
+            To which these will be added: factors of the fixed part have its levels.
+        progress : bool, optional
+            A bar of the rows; None: on a terminal, once it has taken a while.
 
         Returns
         -------
@@ -86,7 +92,9 @@ class CrossProducts:
         -871.8141
         """
         request = Request(formula, weights, offset, subset, missing, evaluate, context)
-        return cls(gather(request, data, levels))
+        if like is not None:
+            levels = {**like._products.coded_levels(), **(levels or {})}
+        return cls(gather(request, data, levels, progress))
 
     @classmethod
     def delayed(

@@ -22,22 +22,27 @@ __all__ = ["delayed_products", "gather"]
 _TOGETHER = 8  # sums that one task of the tree adds up
 
 
-def gather(request: Request, data: object, levels: Mapping[str, object] | None = None) -> Products:
+def gather(
+    request: Request,
+    data: object,
+    levels: Mapping[str, object] | None = None,
+    progress: bool | None = None,
+) -> Products:
     """Sums of anything that `mme.lmer` takes as a source of rows, or of one frame.
 
     Parameters
     ----------
     request : Request
     data : object
-    levels : mapping, optional
-        As in `mme.stream.passes.collect`.
+    levels, progress
+        As in `mme.stream.passes.collect`; a cluster has its own bars.
 
     Raises
     ------
     DataError
     """
     if not is_cluster_frame(data):
-        return collect(request, source_of(data, request) if is_source(data) else [data], levels)
+        return collect(request, source_of(data, request) if is_source(data) else [data], levels, progress)
     products: Products = delayed_products(request, data, levels).compute()
     warn_of_missing(request, products.dropped, products.sums.n)
     return replace(products, recipe=replace(products.recipe, request=request))

@@ -13,6 +13,7 @@ from ..exceptions import DataError
 from .numbering import LevelNumbers, Numbers, TypeChanged
 from .products import Products
 from .recipe import Recipe
+from .sources import watched
 from .survey import Request, Survey, warn_of_missing
 
 __all__ = ["collect"]
@@ -21,7 +22,10 @@ _HEAD = 16_384  # rows from which the basis of a single pass is made
 
 
 def collect(
-    request: Request, chunks: Iterable[object], levels: Mapping[str, object] | None = None
+    request: Request,
+    chunks: Iterable[object],
+    levels: Mapping[str, object] | None = None,
+    progress: bool | None = None,
 ) -> Products:
     """Sums over chunks.
 
@@ -36,6 +40,8 @@ def collect(
         That can be begun again.
     levels : mapping, optional
         Levels of columns that are known beforehand.
+    progress : bool, optional
+        A bar of the rows of every pass; None: on a terminal, once it has taken a while.
 
     Returns
     -------
@@ -51,17 +57,19 @@ def collect(
     MissingDataWarning
     """
     with single_threaded_blas():
-        survey, recipe, sums = _one_pass(request, chunks) if not levels else (None, None, None)
+        survey, recipe, sums = (
+            _one_pass(request, watched(chunks, progress)) if not levels else (None, None, None)
+        )
         if survey is None:
             survey = Survey(request)
-            for chunk in chunks:
+            for chunk in watched(chunks, progress):
                 survey.add(chunk)
         if recipe is None:
             recipe = Recipe.of(survey, levels)
         warn_of_missing(request, survey.dropped, survey.n)
         if sums is None:
             sums = recipe.zero(recipe.basis(survey.sample()))
-            for chunk in chunks:
+            for chunk in watched(chunks, progress, "second pass"):
                 coded = recipe.code(chunk)
                 if coded is not None:
                     coded.add_to(sums)

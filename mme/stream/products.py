@@ -137,6 +137,11 @@ class Products:
         )
         return labelled, equations
 
+    def coded_levels(self) -> dict[str, pd.Series]:
+        """Levels of the columns that are coded by levels left of the bars."""
+        coded = {name for columns in self.recipe.codings for name in columns.names if columns.levels(name)}
+        return {c[0]: t.rows[c[0]] for c, t in self.recipe.tables.items() if len(c) == 1 and c[0] in coded}
+
     def small_cells(self, least: int) -> dict[str, pd.Series]:
         """Rows of the levels with fewer than so many, by grouping factor."""
         out = {}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..engine.runtime.notices import Progress
 from ..exceptions import DataError
 
 if TYPE_CHECKING:
     from .survey import Request
 
-__all__ = ["Source", "columns_of", "frame_of", "is_cluster_frame", "is_source", "source_of"]
+__all__ = ["Source", "columns_of", "frame_of", "is_cluster_frame", "is_source", "source_of", "watched"]
 
 _ROWS = 262_144  # of an Arrow batch
 _AHEAD = 4  # batches decoded beforehand
@@ -30,12 +32,38 @@ class Source:
     Attributes
     ----------
     begin : callable () -> iterable of chunks
+    count : callable () -> int, or None
+        Rows, where they are known without reading them.
+    size : callable () -> int, or None
+        Bytes of the files.
     """
 
     begin: Callable[[], Iterable[Any]]
+    count: Callable[[], int] | None = None
+    size: Callable[[], int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.begin())
+
+
+def watched(chunks: Iterable[Any], progress: bool | None, label: str = "first pass") -> Iterator[Any]:
+    """Chunks, and a bar of their rows.
+
+    Parameters
+    ----------
+    chunks : iterable
+    progress : bool, optional
+        None: on a terminal, once it has taken a while.
+    label : str
+    """
+    count = getattr(chunks, "count", None) if isinstance(chunks, Source) and progress is not False else None
+    with closing(Progress(progress, label, total=count and count(), unit=" row")) as bar:
+        seen = 0
+        for chunk in chunks:
+            yield chunk
+            rows = getattr(chunk, "num_rows", None)
+            seen += len(chunk) if rows is None and hasattr(chunk, "__len__") else rows or 0
+            bar.report(seen)
 
 
 def is_source(data: object) -> bool:
@@ -175,7 +203,9 @@ def _arrow(dataset: Any, request: Request) -> Source:
         )
         return _frames(scanner.to_batches())
 
-    return Source(begin)
+    files = getattr(dataset, "files", None)
+    size = None if files is None else lambda: sum(os.path.getsize(f) for f in files if os.path.exists(f))
+    return Source(begin, dataset.count_rows, size)
 
 
 def columns_of(request: Request, names: Iterable[str]) -> list[str]:
