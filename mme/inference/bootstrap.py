@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -37,8 +39,10 @@ __all__ = [
     "NO_FIT",
     "Draws",
     "Job",
+    "Workers",
     "check_count",
     "check_draws",
+    "check_workers",
     "draw",
     "independent_clusters",
     "job_of",
@@ -52,6 +56,7 @@ KINDS = ("parametric", "residual", "cluster")
 BACKENDS = ("threads", "processes")
 FEW = 10  # draws from which percentiles are taken
 _PIECES = 8  # of every worker's share: the bar moves, and no worker waits long for another
+Workers: TypeAlias = Any  # an int, or a distributed.Client
 NO_FIT = (ConvergenceError, DesignError, np.linalg.LinAlgError)
 
 
@@ -278,7 +283,7 @@ def independent_clusters(design: Design, what: str) -> Clusters:
 def run_jobs(
     jobs: Sequence[Job],
     numbers: Sequence[int],
-    workers: int = 1,
+    workers: Workers = 1,
     backend: str = "threads",
     progress: bool | None = None,
 ) -> Iterator[tuple[Made, ...]]:
@@ -288,7 +293,8 @@ def run_jobs(
     ----------
     jobs : sequence of Job
     numbers : sequence of int
-    workers : int
+    workers : int or distributed.Client
+        A client's cluster does the draws.
     backend : {"threads", "processes"}
     progress : bool, optional
         A bar; None: on a terminal, once it has taken a while.
@@ -300,16 +306,18 @@ def run_jobs(
 
 
 def _made(
-    jobs: Sequence[Job], numbers: Sequence[int], workers: int, backend: str
+    jobs: Sequence[Job], numbers: Sequence[int], workers: Workers, backend: str
 ) -> Iterator[tuple[Made, ...]]:
+    if not isinstance(workers, int):
+        yield from _on_cluster(jobs, numbers, workers)
+        return
     if workers == 1 or len(numbers) == 1:
         own = [Worker(job) for job in jobs]
         with single_threaded_blas():  # entered once, and not by every fit
             for i in numbers:
                 yield tuple(worker(i) for worker in own)
         return
-    size = max(1, -(-len(numbers) // (workers * _PIECES)))
-    pieces = [list(numbers[a : a + size]) for a in range(0, len(numbers), size)]
+    pieces = _pieces(numbers, workers)
     with _pool(jobs, workers, backend) as (pool, call):
         results = pool.map(call, pieces)
         for piece in results:
@@ -350,6 +358,37 @@ def _pool(
         pool.shutdown(cancel_futures=True)
 
 
+def _pieces(numbers: Sequence[int], workers: int) -> list[list[int]]:
+    size = max(1, -(-len(numbers) // (workers * _PIECES)))
+    return [list(numbers[a : a + size]) for a in range(0, len(numbers), size)]
+
+
+def _on_cluster(jobs: Sequence[Job], numbers: Sequence[int], client: Any) -> Iterator[tuple[Made, ...]]:
+    """Pieces as tasks of a cluster; one that is lost with its worker is done again, with the same draws."""
+    threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    token = uuid.uuid4().hex
+    # what is scattered is taken item by item
+    (held,) = client.scatter([list(jobs)], broadcast=True, hash=False)
+    tasks = [
+        client.submit(_as_task, token, held, piece, pure=False) for piece in _pieces(numbers, max(1, threads))
+    ]
+    try:
+        for task in tasks:
+            yield from task.result()
+    finally:
+        client.cancel(tasks)
+
+
+_of_thread = threading.local()
+
+
+def _as_task(token: str, held: list[Job], piece: list[int]) -> list[tuple[Made, ...]]:
+    if getattr(_of_thread, "token", None) != token:
+        _of_thread.workers = [Worker(job) for job in held]
+        _of_thread.token = token
+    return _together(_of_thread.workers, piece)
+
+
 _of_process: list[Worker] = []
 
 
@@ -373,7 +412,7 @@ def draw(
     seed: int,
     *,
     kind: str = "parametric",
-    workers: int = 1,
+    workers: Workers = 1,
     backend: str = "threads",
     first: int = 0,
     progress: bool | None = None,
@@ -386,7 +425,7 @@ def draw(
     fitted : Fitted
     n_boot, seed : int
     kind : {"parametric", "residual", "cluster"}
-    workers : int
+    workers : int or distributed.Client
     backend : {"threads", "processes"}
     first : int
         Number of the first draw.
@@ -455,6 +494,20 @@ def check_count(name: str, value: object, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise OptionError(f"{name}={value!r} must be an integer, {least} or more.")
+    return int(value)
+
+
+def check_workers(value: object) -> Workers:
+    """A number of workers, or a client of a cluster.
+
+    Raises
+    ------
+    OptionError
+    """
+    if all(hasattr(value, name) for name in ("submit", "scatter", "scheduler_info")):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise OptionError(f"workers={value!r} must be an integer, 1 or more, or a distributed.Client.")
     return int(value)
 
 

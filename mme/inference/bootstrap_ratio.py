@@ -9,7 +9,7 @@ import numpy as np
 
 from ..exceptions import InferenceError, OptionError
 from ..fit.fitted import Fitted
-from .bootstrap import FEW, Job, job_of, run_jobs
+from .bootstrap import FEW, Job, Workers, job_of, run_jobs
 from .comparison import compare_models, description, log_columns
 from .mixtures import likelihood_ratio
 
@@ -60,7 +60,7 @@ def bootstrap_ratio(
     n: int,
     seed: int,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     backend: str = "threads",
     progress: bool | None = None,
     refit: str | None = None,

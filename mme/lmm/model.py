@@ -22,7 +22,7 @@ from ..formula.update import update_formula
 from ..hints import unknown_option
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
-from ..stream.sources import is_source, source_of
+from ..stream.sources import is_source
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -83,8 +83,14 @@ class LinearMixedModel:
         missing: str = "warn",
         evaluate: str = "full",
         context: int | Mapping[str, object] = 0,
+        progress: bool | None = None,
     ) -> LinearMixedModel:
         """Evaluate a formula in data; see `lmer` for the parameters.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            A bar of the rows that are read from a source.
 
         Returns
         -------
@@ -92,11 +98,11 @@ class LinearMixedModel:
         """
         if is_source(data):
             # not loaded for one frame
-            from ..stream.products import collect
+            from ..stream.cluster import gather
             from ..stream.survey import Request
 
             request = Request(formula, weights, offset, subset, missing, evaluate, context)
-            design, equations = collect(request, source_of(data, request)).model_design()
+            design, equations = gather(request, data, progress=progress).model_design()
             return cls(design, equations=equations)
         given: dict[str, Any] = {
             "weights": weights,
@@ -257,8 +263,9 @@ def lmer(
         contrasts.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
         Or a source of rows that need not fit in memory: the path of a Parquet file or of a folder of them, a
-        pattern (``"2024-*.parquet"``), a pyarrow Dataset, a list of frames. It is read twice, `weights`,
-        `offset` and `subset` are then names and an expression, and the results hold no rows.
+        pattern (``"2024-*.parquet"``), a pyarrow Dataset, a lazy frame of polars, a relation of DuckDB, a
+        frame of Dask, a list of frames. It may be read twice, `weights`, `offset` and `subset` are then names
+        and an expression, and the results hold no rows: see docs/streaming.md.
     chunks : callable, optional
         In place of `data`: returns an iterator of frames, from the beginning whenever it is called, such as
         ``lambda: pandas.read_csv(path, chunksize=100_000)``.
@@ -348,6 +355,7 @@ def lmer(
         missing=missing,
         evaluate=evaluate,
         context=context,
+        progress=options.get("progress"),
     )
     return model.fit(reml, solver=solver, start=start, **options)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
 from ..exceptions import DataError
 from ..fit.options import FitArguments
-from ..stream.products import Products, collect
-from ..stream.sources import is_source, source_of
+from ..stream.cluster import delayed_products, gather
+from ..stream.products import Products
+from ..stream.sources import is_cluster_frame
 from ..stream.storage import read, write
 from ..stream.survey import Request
 from .model import LinearMixedModel
@@ -49,6 +50,8 @@ class CrossProducts:
         missing: str = "warn",
         evaluate: str = "full",
         context: int | Mapping[str, object] = 0,
+        like: CrossProducts | None = None,
+        progress: bool | None = None,
     ) -> CrossProducts:
         """The cross-products of one chunk of rows, or of a source of chunks.
 
@@ -66,6 +69,10 @@ class CrossProducts:
             Names of columns, an expression.
         missing, evaluate, context
             As in `mme.lmer`.
+        like : CrossProducts, optional
+            To which these will be added: factors of the fixed part have its levels.
+        progress : bool, optional
+            A bar of the rows; None: on a terminal, once it has taken a while.
 
         Returns
         -------
@@ -85,8 +92,46 @@ class CrossProducts:
         -871.8141
         """
         request = Request(formula, weights, offset, subset, missing, evaluate, context)
-        chunks = source_of(data, request) if is_source(data) else [data]
-        return cls(collect(request, chunks, levels))
+        if like is not None:
+            levels = {**like._products.coded_levels(), **(levels or {})}
+        return cls(gather(request, data, levels, progress))
+
+    @classmethod
+    def delayed(
+        cls,
+        formula: str,
+        data: object,
+        levels: Mapping[str, object] | None = None,
+        *,
+        weights: str | None = None,
+        offset: str | None = None,
+        subset: str | None = None,
+        missing: str = "drop",
+        evaluate: str = "full",
+        context: int | Mapping[str, object] = 0,
+    ) -> Any:
+        """As `of` for a frame of Dask, computed when asked: `.compute()`, or on a worker `.fit().compute()`.
+
+        Parameters
+        ----------
+        formula, levels, weights, offset, subset, missing, evaluate, context
+            As in `of`. Levels of factors of the fixed part that are not given are found at once.
+        data : dask.dataframe.DataFrame
+
+        Returns
+        -------
+        dask.delayed.Delayed
+            Of the cross-products.
+
+        Raises
+        ------
+        DataError
+            Anything but a frame of Dask.
+        """
+        if not is_cluster_frame(data):
+            raise DataError(f"delayed() takes a dask.dataframe.DataFrame, not a {type(data).__name__}.")
+        request = Request(formula, weights, offset, subset, missing, evaluate, context)
+        return delayed_products(request, data, levels, cls)
 
     def __add__(self, other: object) -> CrossProducts:
         if not isinstance(other, CrossProducts):

@@ -5,9 +5,11 @@ Everything that costs more than a look-up is computed when first asked for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -348,19 +350,39 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         new_levels: str = "population",
         offset: object = None,
         context: Mapping[str, object] | None = None,
-    ) -> pd.Series:
+        *,
+        to: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> pd.Series | Path:
         """Predictions x'b + z'u; `get_prediction` has their standard errors and intervals.
 
         Parameters
         ----------
         data, random_effects, new_levels, offset, context
-            As in `get_prediction`.
+            As in `get_prediction`; with `to` also a source of rows, as `mme.lmer` takes them.
+        to : str or path, optional
+            A Parquet file to write, chunk by chunk, in the order of the rows: ``predicted_mean``, and
+            ``resid`` where the response is among the columns. It is there once it is complete.
+        progress : bool, optional
+            A bar of the rows that are written; None: on a terminal, once it has taken a while.
 
         Returns
         -------
         pandas.Series, shape (n,)
-            On the index of the data; NaN where a value is missing.
+            On the index of the data; NaN where a value is missing. With `to`, the path.
         """
+        if to is not None:
+            # not loaded for one frame
+            from .written import write_predictions
+
+            return write_predictions(
+                self.formula,
+                self.fitted.coding().named.get("offset") if self.fitted.coding is not None else None,
+                lambda rows: self.predict(rows, random_effects, new_levels, offset, context),
+                data,
+                to,
+                progress,
+            )
         out = self.get_prediction(data, random_effects, new_levels, offset=offset, context=context)
         return out.predicted_mean
 

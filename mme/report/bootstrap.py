@@ -16,6 +16,7 @@ from ..inference.bootstrap import (
     FEW,
     Draws,
     check_count,
+    check_workers,
     draw,
     percentiles,
 )
@@ -138,7 +139,7 @@ class BootstrapResult:
         return jackknife(self._fitted, lambda v: vector(plain(function(v))))
 
     def more(
-        self, n: int, workers: int = 1, *, backend: str = "threads", progress: bool | None = None
+        self, n: int, workers: Any = 1, *, backend: str = "threads", progress: bool | None = None
     ) -> BootstrapResult:
         """The same with the next `n` draws of the seed: as if all had been asked for at once.
 
@@ -155,7 +156,7 @@ class BootstrapResult:
         if self._fitted is None:
             raise InferenceError("further draws need the fit, which a stored bootstrap has not.")
         known = self._draws
-        n, workers = check_count("n", n, 1), check_count("workers", workers, 1)
+        n, workers = check_count("n", n, 1), check_workers(workers)
         next_ones = draw(
             self._fitted, n, self.seed, kind=self.kind, workers=workers,
             backend=check_option("backend", backend, BACKENDS), first=known.first + known.n,
@@ -174,7 +175,7 @@ def bootstrap_result(
     fitted: Fitted,
     n: int,
     seed: int = 0,
-    workers: int = 1,
+    workers: Any = 1,
     *,
     statistic: Statistic | None = None,
     kind: str = "parametric",
@@ -183,7 +184,7 @@ def bootstrap_result(
     progress: bool | None = None,
 ) -> BootstrapResult:
     """Draw and fit; parameters as of `mme.report.resampling.Resampling.bootstrap`."""
-    n, workers = check_count("n", n, 1), check_count("workers", workers, 1)
+    n, workers = check_count("n", n, 1), check_workers(workers)
     seed, first = check_count("seed", seed, 0), check_count("first", first, 0)
     backend = check_option("backend", backend, BACKENDS)
     if statistic is not None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..exceptions import InferenceError, OptionError
 from ..fit.fitted import Fitted
-from ..inference.bootstrap import BACKENDS, check_count
+from ..inference.bootstrap import BACKENDS, check_count, check_workers
 from ..inference.coefficients import check_alpha
 from ..inference.parameters import check_maximum, check_option
 from ..inference.power import FixedTest, grouping_of, power_of, truth_of
@@ -36,7 +36,7 @@ def power(
     seed: int = 0,
     alpha: float = 0.05,
     ddf: str = "satterthwaite",
-    workers: int = 1,
+    workers: Any = 1,
     backend: str = "threads",
     progress: bool | None = None,
 ) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def power(
     check_maximum(fitted, "power()")
     design = rows_of_fit(fitted, "power()")
     n, seed = check_count("n", n, 1), check_count("seed", seed, 0)
-    workers, alpha = check_count("workers", workers, 1), check_alpha(alpha)
+    workers, alpha = check_workers(workers), check_alpha(alpha)
     backend, ddf = check_option("backend", backend, BACKENDS), check_option("ddf", ddf, _DDF)
     sizes = [(g, r) for g in _sizes("groups", groups, 2) for r in _sizes("rows", rows, 1)]
     L, value = hypothesis(test, 0.0, fitted.labels.fixed)

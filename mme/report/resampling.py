@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
-from ..inference.bootstrap import BACKENDS, check_count
+from ..inference.bootstrap import BACKENDS, check_count, check_workers
 from ..inference.bootstrap_ratio import bootstrap_ratio
 from ..inference.parameters import Values, check_option
 from ..inference.simulation import ParametricDraws, rows_of_fit
@@ -133,7 +133,7 @@ class Resampling(Reported):
         self,
         n: int = 500,
         seed: int = 0,
-        workers: int = 1,
+        workers: Any = 1,
         *,
         statistic: Callable[[Values], Any] | None = None,
         kind: str = "parametric",
@@ -150,8 +150,8 @@ class Resampling(Reported):
             Draws.
         seed : int
             Draw i depends on `seed` and i alone.
-        workers : int
-            Threads or processes; the draws are the same whatever their number.
+        workers : int or distributed.Client
+            Threads or processes, or a Dask cluster's; the draws are the same whatever their number.
         statistic : callable, optional
             What to keep of every fit: a function of the parameters, as `delta` takes it (``p["Days"]``,
             ``p["sd_Days|Subject"]``, ``p.fixed``, ``p.cov``, ``p.sigma2``), to a number, several or a dict.
@@ -194,7 +194,7 @@ class Resampling(Reported):
         other: Any,
         n: int = 500,
         seed: int = 0,
-        workers: int = 1,
+        workers: Any = 1,
         *,
         refit: str | None = None,
         backend: str = "threads",
@@ -231,7 +231,7 @@ class Resampling(Reported):
             After iterative fits.
         """
         n, seed = check_count("n", n, 10), check_count("seed", seed, 0)
-        workers, backend = check_count("workers", workers, 1), check_option("backend", backend, BACKENDS)
+        workers, backend = check_workers(workers), check_option("backend", backend, BACKENDS)
         fitted = getattr(other, "fitted", None)
         if not isinstance(fitted, Fitted):
             raise OptionError(

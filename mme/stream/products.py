@@ -1,28 +1,31 @@
-"""One pass, or two, over chunks: sums with the recipe that says what they are sums of."""
+"""Sums with the recipe that says what they are sums of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from ..engine.equations.assembly import equations_of_sums
+from ..engine.equations.assembly import equations_of_sums, resembles
+from ..engine.equations.basis import Basis, of_products
 from ..engine.equations.equations import Equations
 from ..engine.equations.rowless import RowlessTerm
 from ..engine.equations.sums import Sums
-from ..engine.runtime.parallel import single_threaded_blas
-from ..exceptions import DataError, DesignError, InferenceError, MissingDataWarning, warn_caller
+from ..exceptions import DataError, DesignError, InferenceError
 from ..formula.build import ModelDesign, lme4_order, make_unique
 from ..formula.coding import Coding, Variable
+from ..formula.columns import INTERCEPT
 from ..formula.levels import GroupCoding
 from ..formula.occurrences import Occurrences
 from .recipe import Recipe
-from .survey import Request, Survey
 from .tables import LevelTable
 
-__all__ = ["Products", "collect"]
+__all__ = ["Products"]
+
+
+_REBASES = 3  # times that added sums are turned into a basis of all their rows
 
 
 class _NoOccurrences(Occurrences):
@@ -74,8 +77,27 @@ class Products:
         sums = self.sums.placed(own_places, [tables[c].n_levels for c in blocks])
         more = other.sums if other.sums.basis is sums.basis else other.sums.rebased(sums.basis)
         sums.merge(more, places)
+        for _ in range(_REBASES):
+            if resembles(sums):
+                break
+            basis = self._basis_of(sums)
+            sums = self.sums.rebased(basis).placed(own_places, [tables[c].n_levels for c in blocks])
+            sums.merge(other.sums.rebased(basis), places)
         recipe = _with_tables(self.recipe, tables, _joined(self, other))
         return Products(recipe, sums, self.dropped + other.dropped, self.given + other.given)
+
+    def _basis_of(self, sums: Sums) -> Basis:
+        """A basis in which the rows of sums are nearly orthonormal."""
+        terms: list[np.ndarray | None] = [None] * len(sums.basis.terms)
+        for group, block in zip(sums.groups, sums.blocks, strict=True):
+            start = 0
+            for t in group:
+                part = slice(start, start + len(sums.basis.pool[t]))
+                start = part.stop
+                if part.stop - part.start > 1:
+                    terms[t] = block.total[part, part]
+        firsts = [term.column_names[0] == INTERCEPT for term in self.recipe.coding.random_terms]
+        return of_products(sums.basis, sums.xr, sums.n, terms, self.recipe.ones_first, firsts)
 
     def model_design(self) -> tuple[ModelDesign, Equations]:
         """The labelled design without rows, and its equations; levels without rows are left out."""
@@ -115,6 +137,11 @@ class Products:
         )
         return labelled, equations
 
+    def coded_levels(self) -> dict[str, pd.Series]:
+        """Levels of the columns that are coded by levels left of the bars."""
+        coded = {name for columns in self.recipe.codings for name in columns.names if columns.levels(name)}
+        return {c[0]: t.rows[c[0]] for c, t in self.recipe.tables.items() if len(c) == 1 and c[0] in coded}
+
     def small_cells(self, least: int) -> dict[str, pd.Series]:
         """Rows of the levels with fewer than so many, by grouping factor."""
         out = {}
@@ -124,56 +151,6 @@ class Products:
                 labels = self.recipe.tables[columns].factor.levels
                 out[":".join(columns)] = pd.Series(block.counts[few], index=labels[few], name="rows")
         return out
-
-
-def collect(
-    request: Request, chunks: Iterable[object], levels: Mapping[str, object] | None = None
-) -> Products:
-    """Two passes over chunks.
-
-    Parameters
-    ----------
-    request : Request
-    chunks : iterable
-        That can be begun again.
-    levels : mapping, optional
-        Levels of columns that are known beforehand.
-
-    Returns
-    -------
-    Products
-
-    Raises
-    ------
-    DataError
-        The second pass sees other rows than the first.
-
-    Warns
-    -----
-    MissingDataWarning
-    """
-    with single_threaded_blas():
-        survey = Survey(request)
-        for chunk in chunks:
-            survey.add(chunk)
-        recipe = Recipe.of(survey, levels)
-        if survey.dropped and request.missing == "warn":
-            warn_caller(
-                f"{survey.dropped} of {survey.n + survey.dropped} rows were left out because of missing "
-                'values. missing="drop" leaves them out without this warning, missing="raise" refuses them.',
-                MissingDataWarning,
-            )
-        sums = recipe.zero(recipe.basis(survey.sample()))
-        for chunk in chunks:
-            coded = recipe.code(chunk)
-            if coded is not None:
-                coded.add_to(sums)
-    if sums.n != survey.n:
-        raise DataError(
-            f"the chunks had {survey.n} rows to use in the first pass and {sums.n} in the second: they must "
-            "begin again from the first row, with the same rows."
-        )
-    return Products(recipe, sums, survey.dropped, survey.given)
 
 
 def _joined(a: Products, b: Products) -> tuple[Variable, ...]:

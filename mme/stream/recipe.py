@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..engine.covariance.structure import structure_of
-from ..engine.equations.sums import Basis, Sums, sample_basis
+from ..engine.equations.basis import Basis, sample_basis
+from ..engine.equations.sums import Sums
 from ..engine.runtime.memory import available_memory
 from ..exceptions import DataError, FormulaError, MemoryEstimateError
 from ..formula.build import expand_bars, make_unique
@@ -21,7 +22,8 @@ from ..formula.columns import INTERCEPT, Columns, EngineColumns
 from ..formula.frame import ModelFrame
 from ..formula.matrix import MatrixBuilder
 from ..formula.scope import Scope
-from .survey import Request, Survey, categorical_names, model_columns
+from .numbering import Numbers
+from .survey import Request, Survey, categorical_names, is_empty, model_columns, rows_of
 from .tables import LevelTable, joined_columns
 
 __all__ = ["CodedChunk", "Range", "Recipe"]
@@ -71,8 +73,13 @@ class Recipe:
     ranges: dict[str, Range]
 
     @classmethod
-    def of(cls, survey: Survey, known: Mapping[str, object] | None = None) -> Recipe:
-        """From what a pass over the chunks found, and levels known beforehand.
+    def of(
+        cls,
+        survey: Survey,
+        known: Mapping[str, object] | None = None,
+        numbered: Mapping[tuple[str, ...], LevelTable] | None = None,
+    ) -> Recipe:
+        """From what a pass over the chunks found, levels known beforehand, and levels found otherwise.
 
         Raises
         ------
@@ -80,7 +87,7 @@ class Recipe:
             Something that depends on all rows at once.
         """
         ranges = {name: (r[0] / survey.n, r[1], r[2]) for name, r in survey.ranges.items()}
-        tables = survey.tables(known)
+        tables = survey.tables(known, numbered)
         return cls.made(survey.request, survey.sample(), tables, dict(survey.kinds), ranges)
 
     @classmethod
@@ -182,7 +189,20 @@ class Recipe:
             (z, structure_of("full").mixes, term.column_names[0] == INTERCEPT)
             for z, term in zip(coded.columns, self.coding.random_terms, strict=True)
         ]
-        return sample_basis(coded.X, y, self.ones_first, terms)
+        return sample_basis(coded.X, y, self.ones_first, terms, self._shared(coded))
+
+    def _shared(self, coded: CodedChunk) -> list[tuple[int, ...]]:
+        """Which of the fixed columns those of every random term are: of one name, and alike in a sample."""
+        names = self.coding.x_names
+        out = []
+        for term, z in zip(self.coding.random_terms, coded.columns, strict=True):
+            places = []
+            for a, name in enumerate(term.column_names):
+                at = names.index(name) if name in names else -1
+                same = at >= 0 and bool(np.all(coded.X[:, at] == (1.0 if z is None else z[:, a])))
+                places.append(at if same else -1)
+            out.append(tuple(places))
+        return out
 
     def zero(self, basis: Basis) -> Sums:
         """Sums of no rows.
@@ -192,57 +212,79 @@ class Recipe:
         MemoryEstimateError
             More levels than fit in memory.
         """
-        m = basis.b.size + 1
+        self.check_memory(self.n_levels)
+        return Sums.zero(basis, self.groups, self.n_levels)
+
+    def check_memory(self, n_levels: list[int]) -> None:
+        """Refuse more levels than fit in memory.
+
+        Raises
+        ------
+        MemoryEstimateError
+        """
+        m = len(self.coding.x_names) + 1
         need = 0
-        for group, q in zip(self.groups, self.n_levels, strict=True):
+        for group, q in zip(self.groups, n_levels, strict=True):
             k = sum(len(self.coding.random_terms[t].column_names) for t in group)
             need += 8 * q * (1 + k * k + k * m)
         have = available_memory()
         # the equations are made beside the sums
         if 2 * need > have:
             raise MemoryEstimateError(
-                f"the sums of {sum(self.n_levels):,} levels of grouping factors, and equations of them, "
+                f"the sums of {sum(n_levels):,} levels of grouping factors, and equations of them, "
                 f"would take {2 * need / 2**30:,.1f} GiB; {have / 2**30:,.1f} GiB are available. Use fewer "
                 "columns, or a machine with more memory."
             )
-        return Sums.zero(basis, self.groups, self.n_levels)
 
     def code(self, chunk: object) -> CodedChunk | None:
         """The rows of a chunk that are in use; None if there are none."""
-        if getattr(chunk, "num_rows", 1) == 0 or (isinstance(chunk, pd.DataFrame) and not len(chunk)):
+        if is_empty(chunk):
             return None
         found = self.request.frame(chunk)
         if found is None or found[0].n == 0:
             return None
-        frame, used = found
-        return self.code_rows(pd.DataFrame({name: frame.raw(name) for name in used}, copy=False))
+        return self.code_rows(rows_of(*found))
 
-    def code_rows(self, data: pd.DataFrame) -> CodedChunk:
-        """Rows without missing values."""
+    def code_rows(self, data: pd.DataFrame, numbers: Numbers | None = None) -> CodedChunk:
+        """Rows without missing values.
+
+        Parameters
+        ----------
+        data : DataFrame
+        numbers : dict of tuple of str to LevelNumbers, optional
+            Of every grouping factor whose levels are numbered as they are met; by default they are known.
+        """
         coding = self.coding
         rows = coding.rows(data, self.request.context if isinstance(self.request.context, Mapping) else None)
         X = coding.fixed(rows)
         y = self.response.matrix(rows)[:, 0]
-        new = coding.random(rows)
-        for term in new:
-            strange = term.codes < 0
-            if strange.any():
-                where = coding.random_terms[[t.name for t in new].index(term.name)].group.columns
-                shown = ", ".join(
-                    ":".join(map(str, r)) for r in data.loc[strange, list(where)].head(3).values
-                )
-                raise DataError(
-                    f"grouping factor {term.label!r} has levels that are not among the known ones: {shown}. "
-                    "Levels are found in a first pass, or given; the rows must be the same in both."
-                )
+        if numbers is None:
+            new = coding.random(rows)
+            codes = [new[group[0]].codes for group in self.groups]
+            self._check_known(data, codes)
+        else:
+            new = coding.random(rows, [False] * len(coding.random_terms))
+            codes = [
+                numbers[columns].codes([data[name] for name in columns]) for columns in self.group_columns
+            ]
         return CodedChunk(
             np.ascontiguousarray(X),
             np.ascontiguousarray(y, dtype=np.float64),
-            [new[group[0]].codes for group in self.groups],
+            codes,
             [term.columns for term in new],
             coding.weights(rows),
             coding.offset(rows),
         )
+
+    def _check_known(self, data: pd.DataFrame, codes: list[np.ndarray]) -> None:
+        for columns, own in zip(self.group_columns, codes, strict=True):
+            if own.min(initial=0) < 0:
+                labels = data.loc[own < 0, list(columns)].head(3).values
+                shown = ", ".join(":".join(map(str, row)) for row in labels)
+                raise DataError(
+                    f"grouping factor {':'.join(columns)!r} has levels that are not among the known ones: "
+                    f"{shown}. Levels are found in a first pass, or given; the rows must be the same in both."
+                )
 
 
 def _coded_by_levels(request: Request, kinds: Mapping[str, str]) -> set[str]:

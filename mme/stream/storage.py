@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..engine.equations.sums import Basis, BlockSums, Columns, PairSums, Sums
+from ..engine.equations.basis import Basis, Columns
+from ..engine.equations.level_sums import BlockSums, PairSums
+from ..engine.equations.sums import Sums
 from ..exceptions import DataError
 from .products import Products
 from .recipe import Recipe
@@ -20,7 +22,7 @@ from .tables import LevelTable
 
 __all__ = ["read", "write"]
 
-_FORMAT = "mme cross-products 1"
+_FORMAT = "mme cross-products 2"
 _FRAME = "frame"  # in place of a type of NumPy's: a frame as an Arrow stream
 
 
@@ -72,7 +74,7 @@ def write(products: Products, path: str | os.PathLike[str]) -> None:
         "columns": [list(columns.labels) for columns in recipe.codings],
         "variables": {v.name: [v.mean, v.low, v.high] for v in recipe.coding.variables},
         "groups": [list(group) for group in sums.groups],
-        "blocks": [[block.k, block.m] for block in sums.blocks],
+        "same": [list(places) for places in sums.basis.same],
         "pairs": [[a, b, pair.q] for (a, b), pair in sums.pairs.items()],
         "terms": [columns is not None for columns in sums.basis.terms],
         "level": sums.basis.level,
@@ -155,10 +157,12 @@ def read(path: str | os.PathLike[str], evaluate: str = "safe") -> Products:
         Columns(held[f"term{t}.shift"], held[f"term{t}.P"]) if there else None
         for t, there in enumerate(facts["terms"])
     )
-    basis = Basis(Columns(held["x.shift"], held["x.P"]), held["b"], facts["level"], terms)
+    same = tuple(map(tuple, facts["same"]))
+    basis = Basis(Columns(held["x.shift"], held["x.P"]), held["b"], facts["level"], terms, same)
+    groups = tuple(map(tuple, facts["groups"]))
     sums = Sums(
         basis,
-        tuple(map(tuple, facts["groups"])),
+        groups,
         facts["n"],
         facts["log_w"],
         held["xr"],
@@ -166,7 +170,10 @@ def read(path: str | os.PathLike[str], evaluate: str = "safe") -> Products:
         facts["total"],
         facts["low"],
         facts["high"],
-        [BlockSums(held[f"block{i}"], k, m) for i, (k, m) in enumerate(facts["blocks"])],
+        [
+            BlockSums(held[f"block{i}"], tuple(at for t in group for at in basis.pool[t]), basis.b.size + 1)
+            for i, group in enumerate(groups)
+        ],
         {
             (a, b): PairSums(q, held[f"pair{a},{b}.keys"], held[f"pair{a},{b}.values"])
             for a, b, q in facts["pairs"]

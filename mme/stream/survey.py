@@ -9,14 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..exceptions import DataError, FormulaError, OptionError
+from ..exceptions import DataError, FormulaError, MissingDataWarning, OptionError, warn_caller
 from ..formula.build import used_columns
 from ..formula.frame import ModelFrame, as_frame, suggest
 from ..formula.parse import ParsedFormula, names_in, parse_formula
 from ..formula.scope import Scope
 from .tables import Levels, LevelTable, joined_columns
 
-__all__ = ["Request", "Survey", "categorical_names", "model_columns"]
+__all__ = [
+    "NoRows",
+    "Request",
+    "Survey",
+    "categorical_names",
+    "is_empty",
+    "model_columns",
+    "rows_of",
+    "warn_of_missing",
+]
 
 _SAMPLE = 16_384  # rows; every 4th of them is kept where there would be more
 _CODED = re.compile(r"\b(?:C|factor)\(\s*(?:`([^`]+)`|Q\(\s*[\"']([^\"']+)[\"']\s*\)|([^\W\d][\w.]*))")
@@ -152,25 +161,38 @@ class Survey:
         self._columns: set[str] = set()
         self._groups = list(dict.fromkeys(bar.group.columns for bar in request.parsed.bars))
 
-    def add(self, chunk: object) -> None:
-        """Look at a chunk."""
-        if _is_empty(chunk):
-            return
+    def add(self, chunk: object, levels: bool = True) -> pd.DataFrame | None:
+        """Look at a chunk.
+
+        Parameters
+        ----------
+        chunk : object
+        levels : bool
+            Whether to find the levels of grouping factors.
+
+        Returns
+        -------
+        DataFrame or None
+            Its rows in use, of the columns used.
+        """
+        if is_empty(chunk):
+            return None
         found = self.request.frame(chunk)
         if found is None:
             self.given += len(as_frame(chunk))
-            return
+            return None
         frame, self.used = found
         if not self.n:
             self._columns = model_columns(self.request.parsed, self.used)
         self.given += len(frame.data)
         self.dropped += frame.dropped
         if frame.n == 0:
-            return
+            return None
         for name in self.used:
             self._look(frame, name)
+        rows_in_use = rows_of(frame, self.used)
         columns = {name: frame.raw(name) for name in self.used}
-        for group in self._groups:
+        for group in self._groups if levels else ():
             self._levels.setdefault(group, Levels(group)).add(
                 pd.DataFrame({name: columns[name] for name in group}, copy=False)
             )
@@ -186,6 +208,15 @@ class Survey:
             self._sample = [self.sample().iloc[::4].reset_index(drop=True)]
             self._sampled = len(self._sample[0])
             self._every *= 4
+        return rows_in_use
+
+    @property
+    def coded(self) -> bool:
+        """Whether columns left of the bars are coded by levels, which all chunks must be asked for."""
+        return any(
+            name in self._columns and (kind != "numbers" or name in self._asked)
+            for name, kind in self.kinds.items()
+        )
 
     def _look(self, frame: ModelFrame, name: str) -> None:
         column = frame.raw(name)
@@ -212,13 +243,19 @@ class Survey:
         parts = self._sample
         return pd.DataFrame({n: joined_columns([p[n] for p in parts], n) for n in self.used}, copy=False)
 
-    def tables(self, known: Mapping[str, object] | None = None) -> dict[tuple[str, ...], LevelTable]:
+    def tables(
+        self,
+        known: Mapping[str, object] | None = None,
+        numbered: Mapping[tuple[str, ...], LevelTable] | None = None,
+    ) -> dict[tuple[str, ...], LevelTable]:
         """Levels of the grouping factors and of the columns that are coded by levels.
 
         Parameters
         ----------
         known : mapping, optional
             Levels of columns that are known beforehand.
+        numbered : mapping of tuple of str to LevelTable, optional
+            Levels of grouping factors that were found otherwise.
 
         Raises
         ------
@@ -226,11 +263,12 @@ class Survey:
             Rows have levels that are not among those.
         """
         if self.n == 0:
-            raise DataError(
-                "the chunks have no rows to use: check subset and missing values"
-                + (f" ({self.dropped} rows have some)." if self.dropped else ".")
-            )
-        out = {columns: levels.table() for columns, levels in self._levels.items()}
+            raise NoRows(self.dropped, self.given)
+        out = (
+            {columns: levels.table() for columns, levels in self._levels.items()}
+            if numbered is None
+            else dict(numbered)
+        )
         for name, labels in ({} if known is None else known).items():
             if (name,) not in out:
                 names = frozenset(c[0] for c in out if len(c) == 1)
@@ -250,7 +288,43 @@ class Survey:
         return out
 
 
-def _is_empty(chunk: object) -> bool:
+class NoRows(DataError):
+    """There is nothing to add up.
+
+    Parameters
+    ----------
+    dropped, given : int
+        Rows with missing values, and all there were.
+    """
+
+    def __init__(self, dropped: int, given: int) -> None:
+        self.dropped, self.given = dropped, given
+        super().__init__(
+            "the chunks have no rows to use: check subset and missing values"
+            + (f" ({dropped} rows have some)." if dropped else ".")
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:
+        return type(self), (self.dropped, self.given)
+
+
+def warn_of_missing(request: Request, dropped: int, n: int) -> None:
+    """Say how many rows were left out beside the n in use, if that is wanted."""
+    if dropped and request.missing == "warn":
+        warn_caller(
+            f"{dropped} of {n + dropped} rows were left out because of missing values. "
+            'missing="drop" leaves them out without this warning, missing="raise" refuses them.',
+            MissingDataWarning,
+        )
+
+
+def rows_of(frame: ModelFrame, used: list[str]) -> pd.DataFrame:
+    """The rows in use of the columns used."""
+    return pd.DataFrame({name: frame.raw(name) for name in used}, copy=False)
+
+
+def is_empty(chunk: object) -> bool:
+    """Whether a chunk has no rows, as far as that is known without making a frame of it."""
     rows = getattr(chunk, "num_rows", None)
     if rows is not None:
         return rows == 0

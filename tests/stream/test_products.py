@@ -22,89 +22,25 @@ from mme.exceptions import (
 )
 from mme.stream.tables import Levels, LevelTable
 
-FORMULAS = {
-    "intercept": "y ~ x + (1 | g)",
-    "slope": "y ~ x + (x | g)",
-    "uncorrelated": "y ~ x + (x || g)",
-    "factors": "y ~ x * f + b + (1 | g)",
-    "factor slopes": "y ~ f + (0 + f | g)",
-    "crossed": "y ~ x + (1 | g) + (x | h)",
-    "three crossed": "y ~ 1 + (1 | h) + (x | g) + (1 | text)",
-    "nested": "y ~ x + (1 | h/text)",
-    "interaction": "y ~ x + (1 | g) + (x | text:h)",
-    "no intercept": "y ~ 0 + f + x + (0 + x | g)",
-    "functions": "np.log(pos) ~ I(x**2) + np.exp(0.1 * x) + C(h) + (1 | text)",
-    "offsets": "y ~ x + offset(0.5 * z) + (1 | g)",
-    "category": "y ~ category + (1 | g) + (1 | category:text)",
-    "unbalanced names": "y ~ `a b` + (`a b` | g)",
-}
+from .data import FORMULAS, close, pieces
 
 
-@pytest.fixture(scope="module")
-def data() -> pd.DataFrame:
-    rng = np.random.default_rng(11)
-    n = 700
-    g, h, text = rng.integers(0, 40, n), rng.integers(3, 9, n), rng.integers(0, 12, n)
-    out = pd.DataFrame(
-        {
-            "x": 5.0 + rng.normal(size=n),
-            "z": rng.normal(size=n),
-            "a b": rng.normal(size=n),
-            "g": 1000 - g,
-            "h": h,
-            "text": np.char.add("t", text.astype(str)),
-            "f": rng.choice(["low", "mid", "high"], n),
-            "b": rng.random(n) < 0.4,
-            "category": pd.Categorical(rng.choice(["c", "a", "b"], n), categories=["c", "unused", "a", "b"]),
-            "w": rng.uniform(0.5, 2.0, n),
-            "o": rng.normal(size=n),
-        }
-    )
-    u = rng.normal(size=(40, 2)) @ np.array([[1.0, 0.3], [0.0, 0.5]])
-    mean = (
-        100.0
-        + 0.7 * out.x
-        + u[g, 0]
-        + u[g, 1] * (out.x - 5)
-        + rng.normal(size=9)[h]
-        + rng.normal(size=12)[text]
-    )
-    out["y"] = mean + rng.normal(size=n)
-    out["pos"] = np.exp(0.1 * out.y - 8.0)
-    return out
-
-
-def close(whole, part) -> None:
-    assert part.converged == whole.converged
-    assert abs(part.deviance - whole.deviance) <= 1e-10 * max(1.0, abs(whole.deviance))
-    assert part.fe_params.index.equals(whole.fe_params.index)
-    se = whole.bse_fe.to_numpy()
-    kept = np.isfinite(se)
-    assert np.all(np.abs(part.fe_params - whole.fe_params).to_numpy()[kept] < 1e-8 * se[kept])
-    assert np.allclose(part.bse_fe, se, rtol=1e-8, equal_nan=True)
-    assert np.allclose(part.varcorr.vcov, whole.varcorr.vcov, rtol=1e-7, atol=1e-9)
-    assert part.varcorr[["grp", "var1", "var2"]].equals(whole.varcorr[["grp", "var1", "var2"]])
-    assert (part.nobs, part.n_dropped, part.n_groups) == (whole.nobs, whole.n_dropped, whole.n_groups)
-    for group, modes in whole.ranef.items():
-        assert part.ranef[group].index.equals(modes.index)
-        assert part.ranef[group].index.dtype == modes.index.dtype
-        assert np.allclose(part.ranef[group], modes, rtol=1e-7, atol=1e-8)
-
-
-def pieces(data: pd.DataFrame, size: int) -> list[pd.DataFrame]:
-    return [data[i : i + size] for i in range(0, len(data), size)]
+@pytest.fixture(params=[16_384, 50])
+def head(request, monkeypatch):
+    """Rows looked at before the single pass: all, so that there are two, or a few."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", request.param)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("size", [97, 350])
-def test_a_stream_is_fitted_as_one_frame(data, name, size):
+def test_a_stream_is_fitted_as_one_frame(head, data, name, size):
     whole = mme.lmer(FORMULAS[name], data)
     chunks = pieces(data, size)
     close(whole, mme.lmer(FORMULAS[name], chunks=lambda: iter(chunks)))
 
 
 @pytest.mark.parametrize("order", ["as it is", "by x", "backwards"])
-def test_far_from_the_origin_in_any_order(order):
+def test_far_from_the_origin_in_any_order(head, order):
     """Years of the calendar and a large mean: what a sum of squares of the values as they are would lose."""
     rng = np.random.default_rng(0)
     n = 3000
@@ -121,7 +57,7 @@ def test_far_from_the_origin_in_any_order(order):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_cross_products_add_up(data, name):
+def test_cross_products_add_up(head, data, name):
     """Every factor of the fixed part has all of its levels in every chunk; grouping factors do not."""
     data = data.sort_values("g", kind="stable").reset_index(drop=True)
     whole = mme.lmer(FORMULAS[name], data)
@@ -133,7 +69,7 @@ def test_cross_products_add_up(data, name):
     close(whole, (parts[2] + (parts[0] + parts[1])).fit())
 
 
-def test_weights_offset_subset_and_missing_values(data):
+def test_weights_offset_subset_and_missing_values(head, data):
     data = data.copy()
     data.loc[[3, 50, 51], "x"] = np.nan
     data.loc[[7], "text"] = None
@@ -187,7 +123,7 @@ def test_dependent_columns_are_dropped_by_name(data):
     )
 
 
-def test_categories_that_appear_late(data):
+def test_categories_that_appear_late(head, data):
     """In chunks sorted by a factor of the fixed part: levels are found first."""
     data = data.sort_values("f", kind="stable").reset_index(drop=True)
     for formula in ("y ~ f + (1 | g)", "y ~ x + (1 | f:text)", "y ~ category + (1 | g)"):
@@ -274,7 +210,7 @@ def test_bad_sources(data):
         mme.lmer("y ~ x + (1 | g) + (1 | other)", same)
 
 
-def test_empty_chunks_and_types_that_change(data):
+def test_empty_chunks_and_types_that_change(head, data):
     formula = "y ~ x + (1 | g)"
     chunks = pieces(data, 100)
     empty = data[:0]
@@ -297,7 +233,7 @@ def test_empty_chunks_and_types_that_change(data):
         mme.lmer(formula, infinite)
 
 
-def test_parquet_and_arrow(data, tmp_path):
+def test_parquet_and_arrow(head, data, tmp_path):
     pa = pytest.importorskip("pyarrow", reason="pyarrow (extra 'test') is not installed")
     ds = pytest.importorskip("pyarrow.dataset")
     formula = "y ~ x + f + (x | g) + (1 | text)"
@@ -408,12 +344,56 @@ def test_more_levels_than_memory_are_refused(data, monkeypatch):
         mme.lmer("y ~ x + (x | g)", pieces(data, 100))
 
 
-def test_first_sums_unlike_the_others_are_refused(data):
-    """In the basis of the first chunk the others have lost their digits; one pass over both has not."""
+def test_levels_are_numbered_as_they_are_met(data, monkeypatch):
+    """In one pass over whole numbers of any range, text, categories, and combinations of them."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", 50)
+    kinds = {
+        "near": lambda g: g,
+        "far": lambda g: (g.to_numpy().astype(np.int64) - 980) * 2**52,
+        "spread": lambda g: np.where(g < 980, g, g * 10**9),
+        "text": lambda g: "s" + g.astype(str),
+        "object": lambda g: ("s" + g.astype(str)).astype(object),
+        "categories": lambda g: pd.Categorical(g, categories=sorted(set(g), reverse=True)),
+        "floats": lambda g: g / 4.0,
+        "unsigned": lambda g: g.astype("uint16"),
+    }
+    for kind, made in kinds.items():
+        odd = data.assign(k=made(data.g))
+        asked = 0
+
+        def begin(odd=odd):
+            nonlocal asked
+            asked += 1
+            return iter(pieces(odd, 60))
+
+        close(mme.lmer("y ~ x + (x | k)", odd), mme.lmer("y ~ x + (x | k)", chunks=begin))
+        assert asked == 1, kind
+        formula = "y ~ x + (1 | k:h) + (1 | text)"
+        close(mme.lmer(formula, odd), mme.lmer(formula, pieces(odd, 60)))
+
+
+def test_the_first_rows_of_a_single_pass_may_be_unlike_the_others(data, monkeypatch):
+    """Their basis loses digits: the rows are added up in another one."""
+    monkeypatch.setattr("mme.stream.passes._HEAD", 50)
     x = np.r_[1e-3 * np.random.default_rng(1).normal(size=100), 1e3 + data.x[100:]]
     odd, formula = data.assign(x=x), "y ~ x + I(x**2) + (1 | g)"
+    asked = 0
+
+    def begin():
+        nonlocal asked
+        asked += 1
+        return iter(pieces(odd, 100))
+
+    close(mme.lmer(formula, odd), mme.lmer(formula, chunks=begin))
+    assert asked == 2
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + I(x**2) + (1 | g)", "y ~ x + (x | g) + (0 + x | h)"])
+def test_sums_unlike_one_another_are_turned_into_a_basis_of_all(data, formula):
+    """In the basis of the first chunk the others would have lost their digits."""
+    x = np.r_[1e-3 * np.random.default_rng(1).normal(size=100), 1e3 + data.x[100:]]
+    odd = data.assign(x=x)
     close(mme.lmer(formula, odd), mme.lmer(formula, pieces(odd, 100)))
-    with pytest.raises(
-        DataError, match=r"are unlike the others\. Begin with a chunk that resembles the data"
-    ):
-        sum(mme.CrossProducts.of(formula, part) for part in pieces(odd, 100)).fit()
+    parts = [mme.CrossProducts.of(formula, part) for part in pieces(odd, 100)]
+    close(mme.lmer(formula, odd), sum(parts).fit())
+    close(mme.lmer(formula, odd), sum(parts[::-1]).fit())

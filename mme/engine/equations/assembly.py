@@ -11,12 +11,13 @@ from .design import check_effects, check_levels
 from .equations import Equations, by_column
 from .fixed import FixedPart, upper_inverse
 from .layout import Layout, arrange
+from .level_sums import BlockSums, turned
 from .rowless import RowlessDesign, RowlessTerm
-from .sums import Sums, UnlikeSample, block_diagonal, check_constant, triangle_of, turned
+from .sums import RESEMBLES, Sums, UnlikeSample, block_diagonal, check_constant, triangle_of
 
-__all__ = ["equations_of_sums"]
+__all__ = ["equations_of_sums", "resembles"]
 
-_RESEMBLES = 1e-6  # of the residual about the first guess: what may be left once the fixed effects are out
+_CLOSELY = 1e-3  # as RESEMBLES, of sums that lose nearly no digits
 _EXPLAINED = 1e-20  # of the response's own sum of squares, that is rounding
 
 
@@ -63,14 +64,14 @@ def equations_of_sums(
     fixed, xy_map, Axx = _fixed(sums)
     turns, bases = [], []
     for group, block in zip(sums.groups, sums.blocks, strict=True):
-        turn, R = _block_basis(sums, group, block.D, terms)
+        turn, R = _block_basis(sums, group, block, terms)
         turns.append(turn)
         bases.append(R)
     layout = arrange(terms, sums.groups)
     order = [sums.groups.index(block.terms) for block in layout.blocks]
     basis = tuple(bases[i] for i in order)
-    turned_blocks = [sums.blocks[i].turned(turns[i], xy_map) for i in order]
-    D, B = [b.D for b in turned_blocks], [b.B for b in turned_blocks]
+    products = [sums.blocks[i].products(turns[i], xy_map) for i in order]
+    D, B = [part[0] for part in products], [part[1] for part in products]
     m = Axx.shape[0]
     ptr, idx, val = _cells(sums, layout, order, turns)
     tptr, tlev, tpos = by_column(ptr, idx, layout.q2, positions=val is not None)
@@ -89,12 +90,30 @@ def _centred_size(G: np.ndarray, P: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ik,kj->j", inverse, G, inverse)
 
 
-def _fixed(sums: Sums) -> tuple[FixedPart, np.ndarray, np.ndarray]:
+def resembles(sums: Sums) -> bool:
+    """Whether the basis resembles the rows so closely that their sums have lost nearly no digits."""
+    try:
+        _fixed(sums, _CLOSELY)
+        for group, block in zip(sums.groups, sums.blocks, strict=True):
+            start = 0
+            for t in group:
+                how = sums.basis.terms[t]
+                part = slice(start, start + len(sums.basis.pool[t]))
+                start = part.stop
+                if how is not None and part.stop - part.start > 1:
+                    G = block.total[part, part]
+                    triangle_of(G, _centred_size(G, how.P), "", _CLOSELY)
+    except UnlikeSample:
+        return False
+    return True
+
+
+def _fixed(sums: Sums, least: float = RESEMBLES) -> tuple[FixedPart, np.ndarray, np.ndarray]:
     """The fixed part; what turns [x r] into [Q residual]; its cross-products."""
     basis = sums.basis
     p = basis.b.size
     G = sums.xr[:p, :p]
-    R, kept = triangle_of(G, _centred_size(G, basis.x.P), "the fixed-effects columns")
+    R, kept = triangle_of(G, _centred_size(G, basis.x.P), "the fixed-effects columns", least)
     r = R.shape[0]
     T2 = np.asarray(upper_inverse(R))
     c = T2.T @ sums.xr[:p, p][kept]
@@ -104,7 +123,7 @@ def _fixed(sums: Sums) -> tuple[FixedPart, np.ndarray, np.ndarray]:
     turn[p, r] = 1.0
     Axx = turn.T @ sums.xr @ turn
     Axx = (Axx + Axx.T) / 2.0
-    if sums.xr[p, p] > _EXPLAINED * sums.total and Axx[r, r] < _RESEMBLES * sums.xr[p, p]:
+    if sums.xr[p, p] > _EXPLAINED * sums.total and Axx[r, r] < least * sums.xr[p, p]:
         raise UnlikeSample("the response and the fixed-effects columns")
     T = basis.x.matrix[np.ix_(kept, kept)] @ T2
     b0 = R @ basis.guess[kept] + c
@@ -123,10 +142,10 @@ def _root(sums: Sums, kept: np.ndarray) -> np.ndarray:
 
 
 def _block_basis(
-    sums: Sums, group: Sequence[int], D: np.ndarray, terms: Sequence[RowlessTerm]
+    sums: Sums, group: Sequence[int], block: BlockSums, terms: Sequence[RowlessTerm]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What turns a block's columns into those of the equations, and R: the design's are these times R."""
-    total = D.sum(axis=0)
+    total = block.total
     turns, bases, start = [], [], 0
     for t in group:
         term, how = terms[t], sums.basis.terms[t]
@@ -136,7 +155,7 @@ def _block_basis(
             turns.append(np.eye(1))
             bases.append(np.eye(1))
             continue
-        G = total[part, part] / D.shape[0]
+        G = total[part, part] / len(block.table)
         names = term.column_names
         zero = [name for name, size in zip(names, np.diag(G), strict=True) if not size > 0]
         if zero and term.k == 1:

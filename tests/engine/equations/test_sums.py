@@ -8,10 +8,11 @@ from problems import PROBLEMS, build
 
 from mme.engine.direct.objective import Objective
 from mme.engine.equations.assembly import equations_of_sums
+from mme.engine.equations.basis import Basis, sample_basis
 from mme.engine.equations.design import Design, RandomTerm
 from mme.engine.equations.layout import layout_of
 from mme.engine.equations.rowless import RowlessDesign, RowlessTerm
-from mme.engine.equations.sums import Basis, Sums, UnlikeSample, sample_basis
+from mme.engine.equations.sums import Sums, UnlikeSample
 from mme.exceptions import DataError, DesignError, InferenceError
 from mme.fit.fit import fit_design
 
@@ -32,7 +33,15 @@ def basis_of(design: Design, rows: slice | np.ndarray) -> Basis:
             )
             for t in design.terms
         ],
+        [same_columns(design, t) for t in design.terms],
     )
+
+
+def same_columns(design: Design, term: RandomTerm) -> list[int]:
+    """Which of the fixed columns those of a term are."""
+    Z = np.ones((design.n, 1)) if term.columns is None else term.columns
+    found = [np.flatnonzero((design.X == z[:, None]).all(axis=0)) for z in Z.T]
+    return [int(at[0]) if at.size else -1 for at in found]
 
 
 def chunked(design: Design, basis: Basis, edges: list[int], parts: int = 1) -> Sums:
