@@ -475,12 +475,12 @@ def _near(name: str, names: Iterable[str]) -> str:
 def bar_hint(term: str) -> str:
     """How to write a random term that other software wraps in a function."""
     function = term.partition("(")[0].strip()
-    if function in ("zerocorr", "diag"):
+    if function == "zerocorr":
         return " For uncorrelated effects write (x || g)."
-    if function in ("us", "fulldummy"):
+    if function == "fulldummy":
         return " Correlated effects are (x | g)."
-    if function in ("cs", "ar1", "exp", "gau", "mat", "toep", "homdiag"):
-        return " Covariances are unstructured, (x | g), or diagonal, (x || g)."
+    if function in ("ou", "exp", "gau", "mat", "equalto", "propto"):
+        return " Structures are us, diag, homdiag, cs, homcs, ar1, hetar1, toep, homtoep and rr."
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,10 +17,13 @@ from ..engine.equations.equations import Equations
 from ..engine.equations.moments import moment_start
 from ..engine.runtime.notices import Progress
 from ..engine.search.coordinates import Coordinates, term_specs
+from ..engine.search.curve import Curve, is_curved
 from ..engine.search.optimizer import Minimum, minimise
 from ..exceptions import EXPLAINED, ConvergenceError, PerfectFitError
+from .curved import flat_parameters, search_curved
 from .flat import flat_directions
 from .modes import search_modes
+from .outcome import Outcome
 from .perfect import ADDED, CLOSER, explains_exactly, limit_equations, may_explain
 from .record import Clock, Fit, FitRecord, assemble_fit
 
@@ -102,7 +105,8 @@ def _fit(
 ) -> Fit:
     objective = Objective(design, reml, factorization, equations, plan)
     clock.lap("structure")
-    started = theta0 is None and equations.layout.q2 > _CHEAP_START and objective.plan.dense
+    large = equations.layout.q2 > _CHEAP_START and objective.plan.dense
+    started = theta0 is None and large and not is_curved(equations.layout)
     with contextlib.closing(progress(objective, started)) as bar:
         if theta0 is None:
             start = moment_start(equations)
@@ -124,7 +128,10 @@ def _fit(
         outcome = search_minimum(design, objective, start, max_evaluations, tol, starts, watch, limit)
     clock.lap("evaluations")
     minimum = outcome.best
-    flat, flat_fixed = flat_directions(design, outcome.objective, outcome.space, minimum)
+    if isinstance(outcome.space, Curve):
+        flat, flat_fixed = flat_parameters(design, outcome.objective, outcome.space, minimum)
+    else:
+        flat, flat_fixed = flat_directions(design, outcome.objective, outcome.space, minimum)
     solution = outcome.objective.solution(minimum.theta, standard=True)
     clock.lap("solution")
     record = FitRecord(
@@ -147,31 +154,6 @@ def _fit(
     return assemble_fit(design, objective, solution["theta"], solution, record, solution["deviance"])
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """The best minimum, of which objective, and what it took to find it.
-
-    Attributes
-    ----------
-    objective : Objective or CarefulObjective
-        That was minimised in the end.
-    space : Coordinates
-    best : Minimum
-    seen, starts : int
-        As `FitRecord.modes` and `FitRecord.starts`.
-    evaluations : int
-    solver : str
-    """
-
-    objective: Objective | CarefulObjective
-    space: Coordinates
-    best: Minimum
-    seen: int
-    starts: int
-    evaluations: int
-    solver: str
-
-
 def search_minimum(
     design: Design,
     objective: Objective,
@@ -181,7 +163,7 @@ def search_minimum(
     starts: int | None,
     callback: Callable[[int, float, float], None] | None = None,
     limit: bool = False,
-    space: Coordinates | None = None,
+    space: Coordinates | Curve | None = None,
 ) -> Outcome:
     """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
 
@@ -196,9 +178,12 @@ def search_minimum(
     callback : callable (iteration, deviance, decrement), optional
     limit : bool
         In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
-    space : Coordinates, optional
+    space : Coordinates or Curve, optional
         Of the design, where they are there already.
     """
+    if isinstance(space, Curve) or is_curved(objective.eq.layout):
+        assert not isinstance(space, Coordinates)
+        return search_curved(design, objective, start, max_evaluations, tol, starts, callback, limit, space)
     if space is None:
         space = Coordinates(term_specs(objective.eq, standard=True))
     small = design.has_rows and is_small(objective.eq)

@@ -24,6 +24,7 @@ from ..engine.runtime.warm import Helper
 from ..exceptions import OptionError
 from .checks import check_search, check_start
 from .costs import direct_seconds
+from .curved import direct_if_curved
 from .direct import fit_direct
 from .forecast import Preflight, check_rows, forecast, iterative_hint, refuse
 from .options import SOLVERS, IterativeArguments, IterativeOptions, Route, check_solver, route_of
@@ -105,7 +106,7 @@ def fit_design(
     PerfectFitError
         The model explains the response exactly (see `perfect`).
     """
-    route = route_of(solver)
+    route = direct_if_curved(route_of(solver), design)
     tol, max_evaluations = check_search(tol, max_evaluations)
     if theta0 is not None:
         theta0 = check_start(theta0, design)

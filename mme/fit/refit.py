@@ -17,6 +17,7 @@ from ..engine.equations.moments import Moments
 from ..engine.equations.respond import Responder
 from ..engine.runtime.parallel import single_threaded_blas
 from ..engine.search.coordinates import Coordinates, term_specs
+from ..engine.search.curve import Curve, is_curved
 from .direct import search_minimum
 
 __all__ = ["Refit", "Refits"]
@@ -83,7 +84,11 @@ class Refits:
         self.design, self._tol = design, tol
         self._start = None if theta is None else equations.to_standard(np.asarray(theta, dtype=np.float64))
         self._moments = Moments(equations) if theta is None else None
-        self._space = Coordinates(term_specs(equations, standard=True))
+        self._space: Coordinates | Curve
+        if is_curved(equations.layout):
+            self._space = Curve.of(equations)
+        else:
+            self._space = Coordinates(term_specs(equations, standard=True))
 
     def fit(self, y: np.ndarray) -> Refit:
         """Fit a response, shape (n,).

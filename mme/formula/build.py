@@ -20,6 +20,7 @@ from .matrix import MatrixBuilder
 from .occurrences import Occurrences
 from .parse import Bar, ParsedFormula, names_in, parse_formula
 from .scope import Scope
+from .structures import check_effects
 
 __all__ = [
     "ModelDesign",
@@ -153,7 +154,14 @@ def build_design(
     for t, name, factor in zip(order, make_unique(labels), factors, strict=True):
         part = parts[t]
         terms.append(
-            RandomTerm(name, factor.codes, factor.n_levels, part.matrix, column_names=part.column_names)
+            RandomTerm(
+                name,
+                factor.codes,
+                factor.n_levels,
+                part.matrix,
+                part.structure,
+                column_names=part.column_names,
+            )
         )
         group = GroupCoding.of(part.group, factor)
         codings.append(TermCoding(name, labels[len(codings)], group, part.columns, part.column_names))
@@ -234,11 +242,15 @@ def used_columns(parsed: ParsedFormula, frame: ModelFrame) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class TermPart:
-    """What one random term has per level: an intercept alone, or columns and how they were coded."""
+    """What one random term has per level: an intercept alone, or columns and how they were coded.
+
+    `structure` is the name of their covariance structure.
+    """
 
     group: tuple[str, ...]
     matrix: np.ndarray | None = None
     columns: Columns | None = None
+    structure: str = "full"
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -256,7 +268,9 @@ def expand_bars(
     crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
-            made = TermPart(bar.group.columns, *(builder.matrix(part) if part.terms else ()))
+            matrix, columns = builder.matrix(part) if part.terms else (None, None)
+            made = TermPart(bar.group.columns, matrix, columns, bar.structure)
+            check_effects(bar, made.column_names, frame, builder.formula)
             for name in made.column_names:
                 earlier = owner.setdefault((frozenset(bar.group.columns), name), bar.text)
                 if earlier is not bar.text:

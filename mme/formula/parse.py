@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from ..exceptions import FormulaError
 from ..hints import bar_hint
+from .words import structured
 
 __all__ = [
     "Bar",
@@ -85,12 +86,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Bar:
-    """One random term ``(part | group)``; `double` is ``||``; `text` is what the user wrote."""
+    """One random term ``(part | group)``; `double` is ``||``; `text` is what the user wrote.
+
+    `structure` is the name of its covariance structure, as in `mme.engine.covariance.structure`.
+    """
 
     part: Part
     group: Group
     double: bool
     text: str
+    structure: str = "full"
 
 
 @dataclass(frozen=True)
@@ -309,6 +314,15 @@ def _sort_term(
             f"formula {formula!r}: the bar in {term!r} needs parentheses around it; write '({term})' "
             "for the random term only."
         )
+    named = structured(term, formula)
+    if named is not None:
+        name, inner = named
+        if sign == "-":
+            raise FormulaError(
+                f"formula {formula!r}: the random term {term} cannot be subtracted; leave it out."
+            )
+        bars.extend(_bars(inner, formula, name, term))
+        return
     if not enclosed(term, formula):
         raise FormulaError(
             f"formula {formula!r}: {term!r} has a bar inside a function or another operator; "
@@ -355,12 +369,17 @@ def _part(signed: Iterable[tuple[str, str]]) -> Part:
     return Part(intercept, tuple(terms))
 
 
-def _bars(inner: str, formula: str) -> list[Bar]:
-    text = f"({inner.strip()})"
+def _bars(inner: str, formula: str, structure: str = "full", written: str = "") -> list[Bar]:
+    text = written or f"({inner.strip()})"
     marks = [i for i, c, depth in _code(inner, formula) if c == "|" and depth == 0]
     double = len(marks) == 2 and marks[1] == marks[0] + 1
     if len(marks) != 1 and not double:
         raise FormulaError(f"formula {formula!r}: {text} has {len(marks)} bars; write (columns | group).")
+    if written and double:
+        raise FormulaError(
+            f"formula {formula!r}: {text} has two bars and a structure; write diag(x | g) or (x || g) for "
+            "uncorrelated effects, one bar for any other structure."
+        )
     left, right = inner[: marks[0]].strip(), inner[marks[-1] + 1 :].strip()
     if not right:
         raise FormulaError(
@@ -380,7 +399,7 @@ def _bars(inner: str, formula: str) -> list[Bar]:
         raise FormulaError(
             f"formula {formula!r}: {text} has no columns; write (1 | {right}) or (0 + x | {right})."
         )
-    return [Bar(part, group, double, text) for group in _groups(right, text, formula)]
+    return [Bar(part, group, double, text, structure) for group in _groups(right, text, formula)]
 
 
 def _groups(text: str, bar: str, formula: str) -> list[Group]:

@@ -27,19 +27,36 @@ import numpy as np
 
 from ..engine.covariance.derivatives import unit_matrix
 from ..engine.covariance.factors import factor_psd
+from ..engine.covariance.patterns import Pattern
+from ..engine.covariance.structure import DIAGONAL
 from ..engine.direct.objective import Objective
 from ..engine.direct.plan import make_plan
 from ..engine.equations.design import Design
 from ..engine.equations.equations import Equations
 from ..engine.equations.fixed import FixedPart
+from ..engine.equations.layout import Layout
 from ..engine.equations.response import Response
 from ..engine.search.chain import gradient_in_basis
 from ..engine.search.coordinates import Coordinates, TermSpec, term_specs
+from ..engine.search.curve import Curve, is_curved
+from ..engine.search.curved import minimise_curved
 from ..engine.search.evaluation import Evaluation
 from ..engine.search.optimizer import minimise
+from ..exceptions import InferenceError
+from ..fit.fitted import Labels
 from .correlation import correlation_minimum
+from .parameters import Parameter
 
-__all__ = ["Held", "Setting", "Solution", "held_correlation", "held_deviation", "held_fixed", "held_sigma"]
+__all__ = [
+    "Held",
+    "Setting",
+    "Solution",
+    "check_held",
+    "held_correlation",
+    "held_deviation",
+    "held_fixed",
+    "held_sigma",
+]
 
 _TOL = 1e-9  # predicted decrease of the deviance at which a point of a profile is found
 _MOST = 200  # evaluations of one
@@ -70,18 +87,20 @@ class Setting:
     design : Design
     objective : Objective
         Used for nothing else meanwhile.
-    space : Coordinates
+    space : Coordinates or Curve
         Of the equations' basis.
     """
 
     design: Design
     objective: Objective
-    space: Coordinates
+    space: Coordinates | Curve
 
     @classmethod
     def of(cls, design: Design, equations: Equations, factorization: str, reml: bool = False) -> Setting:
         """With a factorization of its own."""
         objective = Objective(design, reml, factorization, equations)
+        if is_curved(equations.layout):
+            return cls(design, objective, Curve.of(equations))
         return cls(design, objective, Coordinates(term_specs(equations, standard=True)))
 
     @property
@@ -95,9 +114,13 @@ class Setting:
 
 
 def _searched(
-    evaluate: Callable[[np.ndarray, int], Evaluation], theta: np.ndarray, space: Coordinates
+    evaluate: Callable[[np.ndarray, int], Evaluation], theta: np.ndarray, space: Coordinates | Curve
 ) -> Solution:
-    found = minimise(evaluate, theta, space, tol=_TOL, max_evaluations=_MOST)
+    if isinstance(space, Curve):
+        begin = space.coordinates(theta)
+        found = minimise_curved(evaluate, begin, space, tol=_TOL, max_evaluations=_MOST)
+    else:
+        found = minimise(evaluate, theta, space, tol=_TOL, max_evaluations=_MOST)
     return Solution(found.theta, found.evaluation.deviance, found.evaluation.sigma2, found.converged)
 
 
@@ -167,9 +190,12 @@ def held_deviation(setting: Setting, t: int, a: int) -> Held:
     eq, place = setting.eq, setting.eq.layout.places[t]
     R = eq.term_basis(t)
     inverse = np.linalg.inv(R)
+    evaluate = partial(setting.objective.evaluate, standard=True)
 
     def solve(value: float, start: Solution) -> Solution:
         if value == 0.0:
+            if isinstance(setting.space, Curve):
+                return _searched(evaluate, start.theta, setting.space.hold(t, a, 0.0))
             return _without_effect(setting, t, a, start.theta)
         theta = start.theta.copy()
         inner = place.structure.lam(theta[place.theta], place.k)
@@ -347,7 +373,17 @@ def _restricted(
 
 
 def held_correlation(setting: Setting, t: int, a: int, b: int) -> Held:
-    """The correlation of two effects of a term."""
+    """The correlation of two effects of a term, or the only one of its structure."""
+    curve = setting.space
+
+    def held(value: float, start: Solution) -> Solution:
+        assert isinstance(curve, Curve)
+        kinds = curve.shares[t].kinds
+        evaluate = partial(setting.objective.evaluate, standard=True)
+        return _searched(evaluate, start.theta, curve.hold(t, kinds.index("cor"), value))
+
+    if isinstance(curve, Curve):
+        return held
 
     def solve(value: float, start: Solution) -> Solution:
         theta, deviance, sigma2, converged = correlation_minimum(
@@ -356,3 +392,29 @@ def held_correlation(setting: Setting, t: int, a: int, b: int) -> Held:
         return Solution(theta, deviance, sigma2, converged)
 
     return solve
+
+
+def check_held(layout: Layout, p: Parameter, labels: Labels) -> None:
+    """Refuse what cannot be held beside a covariance that is a function of few parameters.
+
+    Raises
+    ------
+    InferenceError
+    """
+    if p.term < 0 or not is_curved(layout):
+        return
+    place = layout.places[p.term]
+    structure = place.structure
+    if isinstance(structure, Pattern):
+        kinds = structure.kinds(place.k)
+        # the first of a Toeplitz structure's correlations is a parameter, later ones are functions of several
+        known = p.kind in kinds and (p.kind == "sd" or p.a == 1)
+    else:
+        known = place.k == 1 or (p.kind == "sd" and structure is DIAGONAL)
+    if not known:
+        others = [t.structure.name for t in labels.terms if t.structure.curved]
+        raise InferenceError(
+            f"{p.name} has no profile: with the structure {', '.join(dict.fromkeys(others))} it is no "
+            "parameter that can be held by itself. Use method='boot', or the standard errors of "
+            "variance_table()."
+        )

@@ -24,7 +24,8 @@ class Parameter:
     Attributes
     ----------
     name : str
-        A coefficient's own, else lme4's: ``sd_Days|Subject``, ``cor_Days.(Intercept)|Subject``, ``sigma``.
+        A coefficient's own, else lme4's: ``sd_Days|Subject``, ``cor_Days.(Intercept)|Subject``, ``sigma``;
+        of a structure ``cor_cs|Block``, ``sd_ar1|Subject``, ``cor_toep.2|Subject``.
     kind : {"fixed", "sd", "cor", "sigma"}
     term : int
         Of the design; -1 for fixed effects and sigma.
@@ -48,11 +49,12 @@ def parameters_of(labels: Labels) -> tuple[Parameter, ...]:
     raw = [Parameter(name, "fixed", a=j) for j, name in enumerate(labels.fixed)]
     for t, term in enumerate(labels.terms):
         names = term.effects
-        for a, b in term.structure.entries(len(names)):
+        for a, b in term.structure.shown(len(names)):
+            label = term.structure.parameter_label(names, a, b)
             if a == b:
-                raw.append(Parameter(f"sd_{names[a]}|{term.group}", "sd", t, a, a))
+                raw.append(Parameter(f"sd_{label}|{term.group}", "sd", t, a, a))
             else:
-                raw.append(Parameter(f"cor_{names[a]}.{names[b]}|{term.group}", "cor", t, a, b))
+                raw.append(Parameter(f"cor_{label}|{term.group}", "cor", t, a, b))
     raw.append(Parameter("sigma", "sigma"))
     seen: dict[str, int] = {}
     out = []

@@ -13,13 +13,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..engine.covariance.patterns import Pattern
 from ..engine.direct.objective import Objective
 from ..engine.runtime.parallel import single_threaded_blas
 from ..engine.runtime.scipys import special
 from ..exceptions import ConvergenceError, InferenceError, OptionError, PerfectFitError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted
-from .held import Held, Setting, Solution, held_correlation, held_deviation, held_fixed, held_sigma
+from .held import (
+    Held,
+    Setting,
+    Solution,
+    check_held,
+    held_correlation,
+    held_deviation,
+    held_fixed,
+    held_sigma,
+)
 from .parameters import Parameter, Values, check_maximum
 
 __all__ = ["Curve", "Profiles", "profile_intervals", "profiles"]
@@ -223,6 +233,7 @@ class _Best:
 
     def held(self, p: Parameter) -> Held:
         """The minima with a parameter held."""
+        check_held(self.setting.eq.layout, p, self.fitted.labels)
         if p.kind == "fixed":
             kept = self.setting.eq.fixed.kept
             return held_fixed(self.setting, int(np.count_nonzero(kept[: p.a])))
@@ -271,6 +282,14 @@ def _all(best: _Best, chosen: Sequence[Parameter], z: float, points: int) -> tup
     return curves, ends
 
 
+def _lowest(best: _Best, p: Parameter) -> float:
+    """Lowest value of a correlation."""
+    structure = best.fitted.labels.terms[p.term].structure
+    return (
+        structure.lowest(best.setting.eq.layout.places[p.term].k) if isinstance(structure, Pattern) else -1.0
+    )
+
+
 class _Walk:
     """Along one parameter, outwards from the estimate."""
 
@@ -279,7 +298,7 @@ class _Walk:
         estimate = estimates.value(p)
         self.held = best.held(p)
         self.log = p.kind in ("sd", "sigma")
-        self.bounds = {"cor": (-1.0, 1.0), "sd": (0.0, np.inf), "sigma": (0.0, np.inf)}.get(
+        self.bounds = {"cor": (_lowest(best, p), 1.0), "sd": (0.0, np.inf), "sigma": (0.0, np.inf)}.get(
             p.kind, (-np.inf, np.inf)
         )
         self.unknown = bool(np.isnan(estimate))  # a correlation beside a variance of zero

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..engine.covariance.structure import DIAGONAL
+from ..engine.covariance.structure import DIAGONAL, Pattern
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.equations import Equations
 from ..exceptions import InferenceError, OptionError
@@ -130,7 +130,7 @@ def exact_maximum(fitted: Fitted, what: str) -> Design:
 def n_parameters(design: Design | None, rank: int) -> int:
     """Fixed effects, covariance parameters and the residual variance."""
     terms = () if design is None else design.terms
-    return rank + sum(term.structure.size(term.k) for term in terms) + 1
+    return rank + sum(term.structure.n_parameters(term.k) for term in terms) + 1
 
 
 # -- names --------------------------------------------------------------------------------------------------
@@ -168,6 +168,8 @@ def _bar(term: RandomTerm, labels: TermLabels, group: str) -> str:
     parts = [name for name in _parts(term, labels) if name != "1"]
     first = [] if _intercept(term) is not None else ["0"]
     left = " + ".join([*first, *parts]) or "1"
+    if isinstance(term.structure, Pattern):
+        return term.structure.written(left, group)
     return f"({left} {'||' if _independent(term) else '|'} {group})"
 
 
@@ -218,7 +220,8 @@ def reductions(fitted: Fitted, design: Design) -> list[Reduction]:
     """What is tested of each random term, as lmerTest's ``ranova`` does.
 
     Of a term with several columns each part of its formula that is in no interaction with others, the
-    intercept staying; ``(0 + f | g)`` of a factor f becomes ``(1 | g)``; a term of one column is removed.
+    intercept staying; ``(0 + f | g)`` of a factor f becomes ``(1 | g)``; a term of one column is removed, and
+    so is one with a structure (cs, ar1, toep, rr).
     """
     out = []
     for whole, term, labels in zip(
@@ -226,7 +229,7 @@ def reductions(fitted: Fitted, design: Design) -> list[Reduction]:
     ):
         parts = {} if term.general else _parts(term, labels)
         slopes = [name for name in parts if name != "1"]
-        if term.k == 1 or not slopes:
+        if term.k == 1 or not slopes or term.structure.curved:
             out.append(whole)
             continue
         if _independent(term):

@@ -10,7 +10,9 @@ from ..fit.fitted import Fitted, Labels
 from .parameters import Parameter, check_maximum, parameters_of
 from .variances import variance_covariance
 
-__all__ = ["variance_order", "variance_rows"]
+__all__ = ["TIED", "correlation_errors", "variance_order", "variance_rows"]
+
+TIED = "cor"  # var1 of a correlation that pairs of effects share; var2 is the structure's name
 
 
 def variance_order(labels: Labels) -> list[Parameter]:
@@ -44,13 +46,19 @@ def variance_rows(fitted: Fitted, scale: str, alpha: float) -> dict[str, list]:
     rows: list[tuple[str, str | None, str | None, str, float, float]] = []
     for t, (term, lam) in enumerate(zip(fitted.labels.terms, fitted.lam, strict=True)):
         T = fitted.sigma2 * (lam @ lam.T)
-        for a, name in enumerate(term.effects):
-            rows.append((term.group, name, None, *_deviation(T[a, a], errors[t][a, a], scale)))
-        for a, b in term.structure.entries(len(term.effects)):
+        structure = term.structure
+        shown, tied = structure.shown(len(term.effects)), structure.tied
+        for a, b in shown:
+            if a == b:
+                name = structure.parameter_label(term.effects, a, a)
+                rows.append((term.group, name, None, *_deviation(T[a, a], errors[t][a, a], scale)))
+        for a, b in shown:
             if a == b:
                 continue
             names = term.effects[b], term.effects[a]
-            if scale == "var":
+            if tied:
+                names = TIED, structure.parameter_label(term.effects, a, b)
+            if scale == "var" and not tied:
                 rows.append((term.group, *names, "plain", T[a, b], errors[t][a, b]))
             else:
                 product = T[a, a] * T[b, b]
@@ -110,7 +118,7 @@ def _errors(fitted: Fitted) -> tuple[list[np.ndarray], list[np.ndarray]]:
                 continue
             C = np.linalg.pinv(information, hermitian=True)[place.theta, place.theta]
             back = congruence(np.linalg.inv(eq.term_basis(t)), entries)
-            correlations.append(_correlation_errors(lam @ lam.T, back @ C @ back.T, entries))
+            correlations.append(correlation_errors(lam @ lam.T, back @ C @ back.T, entries))
         return errors, correlations
     covariance = variance_covariance(fitted).covariance
     errors, correlations, start = [], [], 0
@@ -122,14 +130,14 @@ def _errors(fitted: Fitted) -> tuple[list[np.ndarray], list[np.ndarray]]:
         for i, (a, b) in enumerate(entries):
             se[a, b] = se[b, a] = np.sqrt(C[i, i]) if C[i, i] > 0.0 else np.nan
         errors.append(se)
-        correlations.append(_correlation_errors(fitted.sigma2 * (lam @ lam.T), C, entries))
+        correlations.append(correlation_errors(fitted.sigma2 * (lam @ lam.T), C, entries))
         start = part.stop
     last = covariance[-1, -1]
     errors.append(np.full((1, 1), np.sqrt(last) if last > 0.0 else np.nan))
     return errors, correlations
 
 
-def _correlation_errors(T: np.ndarray, C: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
+def correlation_errors(T: np.ndarray, C: np.ndarray, entries: list[tuple[int, int]]) -> np.ndarray:
     """Standard errors of correlations by the delta rule; NaN at +-1, and beside a zero variance."""
     out = np.full(T.shape, np.nan)
     at = {entry: i for i, entry in enumerate(entries)}

@@ -123,8 +123,8 @@ def _positive(name: str, value: Any, least: int = 1) -> int:
 def _check_single(design: Design, reduction: Reduction) -> None:
     """One variance is tested, and no covariance."""
     term = design.terms[reduction.term]
-    gone = term.structure.size(term.k) - (
-        0 if reduction.removes else term.structure.size(reduction.A.shape[1])
+    gone = term.structure.n_parameters(term.k) - (
+        0 if reduction.removes else term.structure.n_parameters(reduction.A.shape[1])
     )
     if gone != 1:
         raise InferenceError(

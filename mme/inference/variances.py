@@ -16,6 +16,7 @@ import numpy as np
 
 from ..engine.covariance.boundary import SINGULAR
 from ..engine.covariance.derivatives import congruence, unit_matrix
+from ..engine.covariance.patterns import Pattern
 from ..engine.covariance.structure import Structure
 from ..engine.direct.hessian import (
     Direction,
@@ -154,7 +155,8 @@ def observed_covariance(
 def expected_covariance(fitted: Fitted, point: Around, second: SecondDerivatives) -> InnerCovariance:
     """From the expected information of all entries, at the boundary or not.
 
-    Parameters and result as of `observed_covariance`: 2 [tr(P V_i P V_j)]^-1, V linear in the parameters.
+    Parameters and result as of `observed_covariance`: 2 [tr(P V_i P V_j)]^-1, V linear in the parameters, or
+    along the tangents of structures with fewer.
     """
     m, s2 = second.slope.size, fitted.sigma2
     single = np.zeros(m)
@@ -165,8 +167,13 @@ def expected_covariance(fitted: Fitted, point: Around, second: SecondDerivatives
     information[:m, :m] = second.traces
     information[:m, m] = information[m, :m] = single / s2
     information[m, m] = fitted.nu / s2**2
-    covariance, blind = _inverse(information, np.diag(_natural(fitted, point)), _BLIND)
-    return InnerCovariance(2.0 * covariance, blind, singular_terms(point, fitted.lam))
+    natural, singular = _natural(fitted, point), singular_terms(point, fitted.lam)
+    if any(place.structure.curved for place in point.equations.layout.places):
+        J = _along(point, fitted.lam)
+        covariance, blind = _inverse(J.T @ information @ J, np.diag(J.T @ natural @ J), _BLIND)
+        return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, singular)
+    covariance, blind = _inverse(information, np.diag(natural), _BLIND)
+    return InnerCovariance(2.0 * covariance, blind, singular)
 
 
 def singular_terms(point: Around, lams: tuple[np.ndarray, ...]) -> tuple[int, ...]:
@@ -175,7 +182,7 @@ def singular_terms(point: Around, lams: tuple[np.ndarray, ...]) -> tuple[int, ..
     return tuple(
         t
         for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True))
-        if _Moves(place.structure, eq.term_basis(t) @ lam, eq.term_root(t)).singular
+        if _moves(place.structure, eq.term_basis(t), lam, eq.term_root(t)).singular
     )
 
 
@@ -232,16 +239,19 @@ class _Free:
         self.turns: list[np.ndarray] = []
         self.directions: list[Direction] = []
         for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True)):
-            moves = _Moves(place.structure, eq.term_basis(t) @ lam, eq.term_root(t))
+            moves = _moves(place.structure, eq.term_basis(t), lam, eq.term_root(t))
             if moves.singular:
                 singular.append(t)
-                N = [-2.0 * slope for slope in point.slope()] if N is None else N
+            bent = moves.singular or place.structure.curved
+            if bent and N is None:
+                N = [-2.0 * slope for slope in point.slope()]
             parts.append(moves.entries(place.entries))
-            curvatures.append(moves.curvature(N[t] if moves.singular and N is not None else None))
+            curvatures.append(moves.curvature(N[t] if bent and N is not None else None))
             self.turns.append(moves.back @ moves.U)
             self.directions += [(t, E) for E in moves.units]
         self.singular = tuple(singular)
-        self.turned = any(eq.layout.places[t].k > 1 for t in singular)
+        places = eq.layout.places
+        self.turned = any(places[t].k > 1 and not places[t].structure.curved for t in singular)
         sizes = [J.shape for J in parts]
         self.J = np.zeros((sum(a for a, _ in sizes), sum(b for _, b in sizes)))
         self.curvature = np.zeros((self.J.shape[1], self.J.shape[1]))
@@ -300,6 +310,68 @@ class _Moves:
                     # d2 / dB_a dB_c of tr(N U0 B diag(d) B' U0')
                     out[i, j] = 2.0 * self.d[first[1]] * null[first[0], second[0]]
         return out
+
+
+class _PatternMoves:
+    """As `_Moves`, of a covariance that is a function of few parameters: along those that are at no bound."""
+
+    def __init__(self, structure: Pattern, basis: np.ndarray, lam: np.ndarray, root: np.ndarray) -> None:
+        k = lam.shape[0]
+        D = lam @ lam.T
+        x = structure.coordinates(D)
+        jet = structure.covariance(x, k)
+        low, high = structure.bounds(k)
+        kinds = np.array(structure.kinds(k))
+        size = float(np.trace(root @ basis @ D @ basis.T @ root.T)) / k
+        # a deviation in units of balanced data, a correlation beside the length of its interval
+        scale = np.sqrt(np.mean(np.sum((root @ basis) ** 2, axis=0)))
+        at_zero = (kinds == "sd") & ((x * scale) ** 2 < SINGULAR)
+        at_end = (kinds == "cor") & ((x - low < SINGULAR) | (high - x < SINGULAR))
+        moves = np.max(np.abs(jet.first), axis=(1, 2)) > 0.0 if size > 0.0 else np.zeros(x.size, dtype=bool)
+        free = np.flatnonzero(~at_zero & ~at_end & moves)
+        eigenvalues = np.linalg.eigvalsh(root @ basis @ D @ basis.T @ root.T)
+        self.singular = bool(at_zero.any() or at_end.any()) or structure.is_singular(eigenvalues, SINGULAR)
+        self.U, self.back = np.eye(k), np.eye(k)
+        self.units = list(basis @ jet.first[free] @ basis.T)
+        self._second = basis @ jet.second[np.ix_(free, free)] @ basis.T
+
+    def entries(self, entries: list[tuple[int, int]]) -> np.ndarray:
+        """The moves in the free entries of R D R', shape (m, f)."""
+        rows, columns = np.array(entries).T
+        return np.array([unit[rows, columns] for unit in self.units]).reshape(-1, len(entries)).T
+
+    def curvature(self, N: np.ndarray | None) -> np.ndarray:
+        """<N, second derivatives of R D R'>, shape (f, f)."""
+        assert N is not None
+        return np.einsum("ijab,ab->ij", self._second, N)
+
+
+def _moves(
+    structure: Structure, basis: np.ndarray, lam: np.ndarray, root: np.ndarray
+) -> _Moves | _PatternMoves:
+    if isinstance(structure, Pattern):
+        return _PatternMoves(structure, basis, lam, root)
+    return _Moves(structure, basis @ lam, root)
+
+
+def _along(point: Around, lams: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Columns in the entries of R D R' and sigma2: all entries of a term, or the moves of its structure."""
+    eq = point.equations
+    blocks = []
+    for t, (place, lam) in enumerate(zip(eq.layout.places, lams, strict=True)):
+        if place.structure.curved:
+            moves = _moves(place.structure, eq.term_basis(t), lam, eq.term_root(t))
+            blocks.append(moves.entries(place.entries))
+        else:
+            blocks.append(np.eye(len(place.entries)))
+    m = sum(block.shape[0] for block in blocks)
+    J = np.zeros((m + 1, sum(block.shape[1] for block in blocks) + 1))
+    row = column = 0
+    for block in blocks:
+        J[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    J[-1, -1] = 1.0
+    return J
 
 
 def _natural(fitted: Fitted, point: Around) -> np.ndarray:

@@ -20,6 +20,8 @@ from ..engine.equations.design import Design
 from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
+from ..inference.random_terms import n_parameters
+from ..inference.variance_table import correlation_errors
 from ..inference.variances import variance_covariance
 from ..report.artifact import Artifacts
 from ..report.confidence import confidence_intervals
@@ -101,8 +103,8 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
 
     @property
     def n_params(self) -> int:
-        """Parameters estimated: fixed effects, theta and the residual variance."""
-        return self.fit.p + self.theta.size + 1
+        """Parameters estimated: fixed effects, those of the covariances and the residual variance."""
+        return n_parameters(self._design, self.fit.p)
 
     @property
     def nobs(self) -> int:
@@ -247,26 +249,37 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         From the exact Hessian of the deviance (direct fits) or from the average information (iterative ones);
         at a singular covariance along the covariances of its rank, NaN for what is held at zero and for what
         the data do not tell.  In the order of `varcorr`; estimates of variances are skewed, so that these
-        make poor intervals: see `variance_table` and ``conf_int(method="profile")``.
+        make poor intervals: see `variance_table` and ``conf_int(method="profile")``.  That of a structure's
+        correlation (cs, ar1, toep) is of the correlation itself.
         """
         terms, errors = self._design.terms, self.fit.monte_carlo
         if errors is not None:
             entries = [se for se in errors.variance_se]
             residual = errors.sigma2_se
         else:
-            se = variance_covariance(self.fitted).se
+            estimated = variance_covariance(self.fitted)
+            se = estimated.se
             entries, start = [], 0
-            for term in terms:
+            for t, term in enumerate(terms):
                 matrix = np.full((term.k, term.k), np.nan)
-                for a, b in term.structure.entries(term.k):
-                    matrix[a, b] = matrix[b, a] = se[start]
-                    start += 1
+                own = term.structure.entries(term.k)
+                for i, (a, b) in enumerate(own, start=start):
+                    matrix[a, b] = matrix[b, a] = se[i]
+                if term.structure.tied:
+                    part = slice(start, start + len(own))
+                    lam = self.fit.lam[t]
+                    C = estimated.covariance[part, part]
+                    matrix = np.where(
+                        np.eye(term.k) > 0.0, matrix, correlation_errors(self.scale * lam @ lam.T, C, own)
+                    )
+                start += len(own)
                 entries.append(matrix)
             residual = float(se[-1])
         values: list[float] = []
         for term, matrix in zip(terms, entries, strict=True):
-            values += np.diag(matrix).tolist()
-            values += [matrix[a, b] for a, b in term.structure.entries(term.k) if a != b]
+            shown = term.structure.shown(term.k)
+            values += [matrix[a, b] for a, b in shown if a == b]
+            values += [matrix[a, b] for a, b in shown if a != b]
         rows = self.varcorr
         index = pd.MultiIndex.from_frame(rows[["grp", "var1", "var2"]])
         return pd.Series([*values, residual], index=index, name="bse_re")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..fit.fitted import Fitted
+from ..inference.variance_table import TIED
 
 __all__ = ["FixedEffects", "fixed_effects", "variance_components"]
 
@@ -34,19 +35,28 @@ def variance_components(fitted: Fitted) -> pd.DataFrame:
 
     Columns ``grp``, ``var1``, ``var2``, ``vcov`` (variance or covariance) and ``sdcor`` (standard deviation
     or correlation): for each term the variances (`var2` is None), then the covariances; the residual last.
-    A correlation with a zero variance is NaN.
+    A correlation with a zero variance is NaN.  The correlation of a structure (cs, ar1, toep) is one row,
+    var1 ``"cor"`` and var2 the structure's name, without a covariance; a variance that effects share is one.
     """
     rows: list[tuple[str, str | None, str | None, float, float]] = []
     for term, lam in zip(fitted.labels.terms, fitted.lam, strict=True):
         names = term.effects
         cov = fitted.sigma2 * (lam @ lam.T)
         sd = np.sqrt(np.diag(cov))
-        rows += [(term.group, name, None, cov[a, a], sd[a]) for a, name in enumerate(names)]
-        for a, b in term.structure.entries(len(names)):
+        shown, tied = term.structure.shown(len(names)), term.structure.tied
+        for a, b in shown:
+            if a == b:
+                label = term.structure.parameter_label(names, a, a)
+                rows.append((term.group, label, None, cov[a, a], sd[a]))
+        for a, b in shown:
             if a != b:
                 product = sd[a] * sd[b]
                 correlation = cov[a, b] / product if product > 0 else np.nan
-                rows.append((term.group, names[b], names[a], cov[a, b], correlation))
+                if tied:
+                    label = term.structure.parameter_label(names, a, b)
+                    rows.append((term.group, TIED, label, np.nan, correlation))
+                else:
+                    rows.append((term.group, names[b], names[a], cov[a, b], correlation))
     rows.append(("Residual", None, None, fitted.sigma2, float(np.sqrt(fitted.sigma2))))
     grp, var1, var2, vcov, sdcor = zip(*rows, strict=True)
     # object columns: the text type of pandas 3 would turn None into NaN

@@ -273,4 +273,10 @@ def _variance_table(table: pd.DataFrame) -> pd.DataFrame:
             cells["Corr."] = " ".join("-" if np.isnan(c) else f"{c:.2f}" for c in pairs["sdcor"])
         rows.append(cells)
         earlier = row.grp
+        own = table[table["grp"] == row.grp]
+        names = own.loc[own["var2"].isna(), "var1"].tolist()
+        if row.var1 == names[-1]:
+            # correlations of a structure that no effect's row can show
+            for tied in own[own["var2"].notna() & ~own["var2"].isin(names)].itertuples():
+                rows.append(dict.fromkeys(cells, "") | {"Effect": tied.var2, "Corr.": f"{tied.sdcor:.2f}"})
     return pd.DataFrame(rows)

@@ -171,7 +171,7 @@ def criteria(fitted: Fitted) -> dict[str, float]:
     """lme4's information criteria and residual degrees of freedom; NaN of a fit with a restriction."""
     k = np.nan
     if not fitted.restriction:
-        free = sum(len(term.structure.entries(len(term.effects))) for term in fitted.labels.terms)
+        free = sum(term.structure.n_parameters(len(term.effects)) for term in fitted.labels.terms)
         k = int(np.count_nonzero(~np.isnan(fitted.beta))) + free + 1
     return {
         "AIC": 2.0 * k - 2.0 * fitted.loglik,
@@ -223,6 +223,8 @@ def _parameters(fitted: Fitted, scales: str) -> dict[str, Sequence[Any]]:
             if row.var2 is None:
                 term = f"{own}__{'Observation' if row.var1 is None else row.var1}"
                 keyed.append((place[row.var1], place[row.var1], term, value))
+            elif np.isnan(row.vcov):  # a structure's correlation, which has no covariance
+                keyed.append((len(place), len(keyed), f"cor__{row.var2}", row.sdcor))
             else:
                 keyed.append((place[row.var1], place[row.var2], f"{cross}__{row.var1}.{row.var2}", value))
         for *_, term, value in sorted(keyed, key=lambda entry: entry[:2]):

@@ -134,6 +134,12 @@ class Recipe:
         _, response = builder.coded_response(parsed.response, probed=True)
         _, fixed = builder.matrix(parsed.fixed)
         offsets = [builder.offset(text)[1] for text in parsed.offsets]
+        for bar in parsed.bars:
+            if bar.structure != "full":
+                raise FormulaError(
+                    f"formula {parsed.text!r}: {bar.text} has a covariance structure, which streamed fits do "
+                    "not know: use (x | g) or (x || g), or lmer() on data in memory."
+                )
         labels, _, parts = expand_bars(parsed.bars, builder, frame)
         random = tuple(
             TermCoding(name, label, tables[part.group].coding, part.columns, part.column_names)

@@ -35,7 +35,7 @@ _YY = 2  # place of the response's sum of squares among what is given
 def is_small(eq: Equations) -> bool:
     """Whether an evaluation costs less than the calls of numpy around it."""
     lay = eq.layout
-    if not lay.has_lead or lay.q2:
+    if not lay.has_lead or lay.q2 or any(place.structure.curved for place in lay.places):
         return False
     n, m, k = eq.p + 1.0, lay.n_theta, lay.k1
     return lay.q1 * k * (8.0 * k * k + n * (n + k) + m * (k + m + n)) <= _MOST

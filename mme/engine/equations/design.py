@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...exceptions import DataError, DesignError, NotEnoughDataError
-from ..covariance.structure import Structure, structure_of
+from ..covariance.structure import Pattern, Structure, structure_of
 from ..runtime.finite import count_non_finite
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class RandomTerm:
         Number of levels q (grouped), or of columns of ``Z`` (general).
     columns : ndarray of float, shape (n, k), or None
         The term's model-matrix columns; None stands for one column of ones.  Ignored for a general term.
-    covariance : {"full", "diagonal"} or Structure
-        Whether the k effects of a level are correlated: a `mme.engine.covariance.structure.Structure`, or
-        the name of one.
+    covariance : str or Structure
+        How the k effects of a level are correlated: a `mme.engine.covariance.structure.Structure`, or
+        the name of one (``"full"``, ``"diagonal"``, ``"cs"``, ``"ar1"``, ``"rr(2)"``, ...).
     Z : scipy.sparse array or matrix, shape (n, q), or None
         A general term: its columns are independent with a common variance (one parameter).
     column_names : tuple of str
@@ -305,6 +305,8 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         _check_finite(label, np.asarray(data, dtype=np.float64))
         if term.n_levels == 0 or data.size == 0 or not np.any(data):
             raise DesignError(f"{label}: its design is empty or zero, so its variance cannot be estimated.")
+        if isinstance(term.structure, Pattern):
+            _check_pattern(term, term.structure)
         return
     if term.codes is None:
         raise DesignError(f"{label} needs codes or Z.")
@@ -330,9 +332,34 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         zero = [
             ", ".join(term.column_names[j : j + 1]) or str(j) for j in begins if not np.any(columns[:, j])
         ]
-        if zero:
+        if zero and not (term.structure.curved and term.structure.ordered):
             raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
     check_effects(term, n, more_effects_than_rows)
+    if isinstance(term.structure, Pattern):
+        _check_pattern(term, term.structure)
+
+
+def _check_pattern(term: RandomTerm, structure: Pattern) -> None:
+    """Refuse a structure that the term is too small for, or whose correlations no level speaks of."""
+    label = f"random term '{term.name}'"
+    if term.Z is not None or term.k < structure.least:
+        effects = "1 effect" if term.k == 1 else f"{term.k} effects"
+        needs = f"needs at least {structure.least} effects a level"
+        raise DesignError(
+            f"{label} has {effects} a level, and the covariance structure {structure.name} {needs}: "
+            f"write {structure.written('0 + f', 'g')} with a factor f of several levels, or (1 | g)."
+        )
+    assert term.columns is not None
+    seen = np.zeros((term.n_levels, term.k), dtype=bool)
+    for c in range(term.k):
+        seen[term.codes[term.columns[:, c] != 0.0], c] = True  # type: ignore[index]  # there are codes
+    if "sd" in structure.kinds(term.k) and structure.n_parameters(term.k) == 1:
+        return
+    if not np.any(seen.sum(axis=1) > 1):
+        raise DesignError(
+            f"{label}: every level has rows with one of its {term.k} effects alone, so that no level tells "
+            f"their correlations ({structure.name}). Write (1 | g), diag(...), or check the grouping factor."
+        )
 
 
 def check_levels(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
@@ -362,7 +389,7 @@ def check_effects(term: RandomTerm, n: int, more_effects_than_rows: bool) -> Non
     NotEnoughDataError
     """
     label = f"random term '{term.name}'"
-    if term.n_effects > n and not more_effects_than_rows:
+    if term.n_effects > n and not (more_effects_than_rows or term.structure.curved):
         raise NotEnoughDataError(
             f"{label} has {term.n_effects} random effects ({term.n_levels} levels x {term.k} columns) for "
             f"{n} rows; its covariance and the residual variance cannot be told apart. "

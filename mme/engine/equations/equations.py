@@ -384,7 +384,7 @@ def block_columns(
             size = np.array([max(z[:, c].max(), -z[:, c].min()) for c in range(term.k)])
             odd = ~((size > 1.0 / _ORDINARY) & (size < _ORDINARY))
             if odd.any():
-                unit = np.where(odd, 2.0 ** np.round(np.log2(size)), 1.0)
+                unit = np.where(odd, 2.0 ** np.round(np.log2(np.where(size > 0.0, size, 1.0))), 1.0)
                 basis[range(start, start + term.k), range(start, start + term.k)] = unit
                 z = z / unit
         parts.append(z)

@@ -51,6 +51,8 @@ def check_identified(design: Design, eq: Equations) -> None:
                     diag2 = eq.gval[first + own]
                 columns = _columns_of(eq, place.block, c)
                 total, H = float(np.sum(diag2[columns])), eq.Z2Q[columns]
+            if total == 0.0:
+                continue  # seen nowhere: a structure ties it to others
             left = total - float(np.sum(H * H))
             if left <= 1e-10 * total:
                 raise DesignError(
@@ -144,7 +146,7 @@ class Moments:
                 ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
                 reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
                 reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
-                sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean)
+                sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean) if mean > 0.0 else 0.0
             theta[place.theta] = place.structure.theta(np.diag(sd))
         return theta
 

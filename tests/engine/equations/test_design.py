@@ -80,8 +80,13 @@ def test_a_constant_response_with_an_offset_is_no_constant():
 
 
 TERMS = [
-    (replace(TERM, covariance="unstructured"), DesignError, "'full' or 'diagonal', not 'unstructured'"),
-    (replace(GENERAL, covariance="ar1"), DesignError, "random term 'm': covariance must be .* not 'ar1'"),
+    (
+        replace(TERM, covariance="unstructured"),
+        DesignError,
+        "'full', 'diagonal', .*'rr\\(d\\)', not 'unstructured'",
+    ),
+    (replace(GENERAL, covariance="ar2"), DesignError, "random term 'm': covariance must be .* not 'ar2'"),
+    (replace(GENERAL, covariance="ar1"), DesignError, "'m' has 1 effect a level, .* ar1 needs at least 2"),
     (replace(GENERAL, n_levels=4), DataError, "Z has 3 columns but n_levels is 4"),
     (replace(GENERAL, Z=sp.csr_array(np.ones((N - 2, 3)))), DataError, "'m' has 22 rows but the response"),
     (replace(GENERAL, Z=sp.csr_array(np.full((N, 3), np.nan))), DataError, "'m' has 72 missing"),
