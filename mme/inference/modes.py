@@ -62,7 +62,7 @@ def mode_errors(
     levels = [None] * len(terms) if levels is None else levels
     with single_threaded_blas():
         if fitted.exact:
-            point = fitted.point(_WHAT, standard=True)
+            point = fitted.point(_WHAT, standard=True, white=True)
             blocks = point.conditional_covariances()
             own = [blocks[t] if at is None else blocks[t][at] for t, at in zip(terms, levels, strict=True)]
             root, zq = point.orthonormal_x()

@@ -30,11 +30,15 @@ from ..fit.fitted import Fitted
 
 __all__ = [
     "Around",
+    "FreeDirections",
     "InnerCovariance",
     "VarianceCovariance",
     "expected_covariance",
     "inner_directions",
+    "inverse_along",
+    "natural_information",
     "observed_covariance",
+    "singular_terms",
     "variance_covariance",
 ]
 
@@ -135,7 +139,7 @@ def observed_covariance(
     -------
     InnerCovariance
     """
-    free = _Free(point, fitted.lam)
+    free = FreeDirections(point, fitted.lam)
     m = second.slope.size
     J = np.zeros((m + 1, free.J.shape[1] + 1))
     J[:m, :-1], J[m, -1] = free.J, 1.0
@@ -146,8 +150,8 @@ def observed_covariance(
     else:
         information = J.T @ deviance_hessian(second, point.r2(), fitted.nu) @ J
     information[:-1, :-1] += free.curvature
-    natural = np.einsum("ij,ik,kj->j", J, _natural(fitted, point), J)
-    covariance, blind = _inverse(information, natural, flat)
+    natural = np.einsum("ij,ik,kj->j", J, natural_information(fitted, point), J)
+    covariance, blind = inverse_along(information, natural, flat)
     return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, free.singular)
 
 
@@ -165,7 +169,7 @@ def expected_covariance(fitted: Fitted, point: Around, second: SecondDerivatives
     information[:m, :m] = second.traces
     information[:m, m] = information[m, :m] = single / s2
     information[m, m] = fitted.nu / s2**2
-    covariance, blind = _inverse(information, np.diag(_natural(fitted, point)), _BLIND)
+    covariance, blind = inverse_along(information, np.diag(natural_information(fitted, point)), _BLIND)
     return InnerCovariance(2.0 * covariance, blind, singular_terms(point, fitted.lam))
 
 
@@ -219,7 +223,7 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     return VarianceCovariance(np.r_[s2 * D, s2], covariance, told, blind)
 
 
-class _Free:
+class FreeDirections:
     """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f).
 
     A coordinate is a direction turns[t] E turns[t]' of a term, (t, E) in `directions`.
@@ -253,7 +257,7 @@ class _Free:
 
 
 class _Moves:
-    """One term's share of `_Free`; inner inner' = R D R'."""
+    """One term's share of `FreeDirections`; inner inner' = R D R'."""
 
     def __init__(self, structure: Structure, inner: np.ndarray, root: np.ndarray) -> None:
         k = inner.shape[0]
@@ -302,7 +306,7 @@ class _Moves:
         return out
 
 
-def _natural(fitted: Fitted, point: Around) -> np.ndarray:
+def natural_information(fitted: Fitted, point: Around) -> np.ndarray:
     """Information of balanced data without other terms: beside it rounding is small, shape (m + 1, m + 1)."""
     eq = point.equations
     directions = inner_directions(eq)
@@ -317,7 +321,7 @@ def _natural(fitted: Fitted, point: Around) -> np.ndarray:
     return out
 
 
-def _inverse(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
+def inverse_along(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
     """Inverse along the directions that are curved, and those that are not (f columns); on one scale."""
     # a coordinate that is flat itself has a diagonal of rounding alone, which is no scale
     own = np.diag(information)

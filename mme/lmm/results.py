@@ -18,7 +18,7 @@ from ..engine.equations.design import Design
 from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
-from ..inference.variances import variance_covariance
+from ..inference.structured import variances_of
 from ..report.artifact import Artifacts
 from ..report.confidence import confidence_intervals
 from ..report.estimates import variance_components
@@ -99,8 +99,9 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
 
     @property
     def n_params(self) -> int:
-        """Parameters estimated: fixed effects, theta and the residual variance."""
-        return self.fit.p + self.theta.size + 1
+        """Parameters estimated: fixed effects, theta, the residual variance and the residuals' structure."""
+        structure = self.model.model_design.residual
+        return self.fit.p + self.theta.size + 1 + (0 if structure is None else structure.size)
 
     @property
     def nobs(self) -> int:
@@ -252,7 +253,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             entries = [se for se in errors.variance_se]
             residual = errors.sigma2_se
         else:
-            se = variance_covariance(self.fitted).se
+            se = variances_of(self.fitted).se
             entries, start = [], 0
             for term in terms:
                 matrix = np.full((term.k, term.k), np.nan)
@@ -272,7 +273,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     @cached_property
     def theta(self) -> np.ndarray:
         """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
-        return np.concatenate([np.atleast_1d(theta) for theta in self.fit.theta])
+        return np.concatenate([np.zeros(0), *(np.atleast_1d(theta) for theta in self.fit.theta)])
 
     @property
     def varcorr(self) -> pd.DataFrame:
