@@ -81,10 +81,10 @@ def dense_deviance(
     return float(d + (2.0 * np.sum(np.log(np.abs(np.diag(R)))) if reml else 0.0))
 
 
-def problem(name: str) -> tuple[Design, ResidualStructure]:
+def problem(name: str, subjects: int = 9) -> tuple[Design, ResidualStructure]:
     """A small unbalanced longitudinal design with the structure of that name."""
     rng = np.random.default_rng(5)
-    subjects, visits = 9, 4
+    visits = 4
     codes = np.repeat(np.arange(subjects), visits)
     visit = np.tile(np.arange(visits), subjects)
     keep = rng.uniform(size=codes.size) < 0.85

@@ -32,9 +32,11 @@ from .residual import ResidualFit
 __all__ = ["diagonal_slope", "fit_structured", "whitened_design"]
 
 _SETTLED = 1e-9  # predicted decrease of the deviance at which a search ends
-_ROUNDS = 8  # of a quasi-Newton search, each in the metric of the last one's end
+_ROUNDING = 1e-11  # of a deviance, relative
+_FARTHEST, _SHORTEST = 3.0, 1e-7  # step in xi; share of a step
 _OTHER = 1e-4  # difference of deviances of two minima
-_STEPS = 100
+_STEPS = 300
+_LEAST = 1e-8  # eigenvalue of the metric beside the largest
 _FLAT = 1e-7  # eigenvalue of the Hessian with a unit diagonal
 _CHECKED = 5e9  # multiplications up to which the Hessian is looked at
 
@@ -340,11 +342,19 @@ def fit_structured(
     if dense and not limits and parts.work() <= _CHECKED and _is_flat(parts, fit, phi):
         flat = (*flat, f"parameters of residual={structure.text!r}")
     minima = 1 + sum(b.deviance - a.deviance > _OTHER for a, b in _pairs(ends))
-    converged = end.settled and fit.record.converged
+    message = fit.record.message
+    if limits:
+        message = (
+            "the likelihood grows without bound, or as far as can be computed, towards a singular "
+            f"covariance of the residuals ({', '.join(limits)}): use a structure with fewer parameters"
+        )
+    elif not end.settled:
+        message = "the parameters of the residuals could not be settled"
+    converged = end.settled and fit.record.converged and not limits
     record = replace(
         fit.record,
         converged=converged,
-        message=fit.record.message if end.settled else "the parameters of the residuals could not be settled",
+        message=message,
         evaluations=total,
         all_evaluations=total,
         iterations=end.steps,
@@ -367,44 +377,59 @@ def _pairs(ends: list[_End]) -> list[tuple[_End, _End]]:
 
 
 def _minimise(search: _Search, start: np.ndarray) -> _End | None:
-    """A quasi-Newton search in the metric of the expected information, which is renewed until it stays."""
-    optimize = scipy_module("optimize")
+    """A quasi-Newton search that begins, and begins again where it is stuck, with the expected information.
+
+    Steps are halved until the deviance falls; the likelihood may have no value where they lead.
+    """
     xi = np.asarray(start, dtype=np.float64)
     value, gradient = search(xi)
     if not np.isfinite(value):
         return None
-    steps, decrement = 0, np.inf
-    curvature = None
-    for _ in range(_ROUNDS):
-        root = np.linalg.cholesky(search.metric(xi) if curvature is None else curvature)
-        turn = np.linalg.inv(root.T)
-
-        def turned(z: np.ndarray, xi: np.ndarray = xi, turn: np.ndarray = turn) -> tuple[float, np.ndarray]:
-            f, g = search(xi + turn @ z)
-            return (f, turn.T @ g) if np.isfinite(f) else (1e300, np.zeros_like(z))
-
-        found = optimize.minimize(
-            turned, np.zeros(xi.size), jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": _STEPS}
-        )
-        steps += int(found.nit)
-        if found.fun <= value:
-            xi = xi + turn @ found.x
-        value, gradient = search(xi)
-        H = turn @ found.hess_inv @ turn.T
+    steps, fresh = 0, True
+    H = _inverse_metric(search, xi)
+    decrement = 0.5 * float(gradient @ H @ gradient)
+    while steps < _STEPS and not (decrement <= _SETTLED and not fresh):
+        direction = -H @ gradient
+        direction *= min(1.0, _FARTHEST / max(float(np.abs(direction).max()), 1e-300))
+        slope = float(gradient @ direction)
+        length = 1.0
+        while length > _SHORTEST:
+            moved, there = search(xi + length * direction)
+            if moved <= value + 1e-4 * length * slope:
+                break
+            length *= 0.5 if np.isfinite(moved) else 0.25
+        else:
+            # the deviance is at its rounding error, or the curvature is not that of the last steps
+            if fresh:
+                break
+            H, fresh = _inverse_metric(search, xi), True
+            decrement = 0.5 * float(gradient @ H @ gradient)
+            continue
+        s, y = length * direction, there - gradient
+        xi, value, gradient = xi + s, moved, there
+        sy = float(s @ y)
+        if sy > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+            if fresh:
+                H = H * (sy / float(y @ H @ y))
+            left = np.eye(xi.size) - np.outer(s, y) / sy
+            H = left @ H @ left.T + np.outer(s, s) / sy
+        steps, fresh = steps + 1, False
         decrement = 0.5 * float(gradient @ H @ gradient)
-        if decrement <= _SETTLED:
-            break
-        curvature = None
-    moved = np.abs(search.structure.bounds) - np.abs(xi)
-    at_limit = bool(np.any(moved < 1.0))
+    at_limit = bool(np.any(np.abs(search.structure.bounds) - np.abs(xi) < 1.0))
+    rounding = _ROUNDING * max(1.0, abs(value))
     return _End(
         value,
         xi,
         float(np.abs(gradient).max(initial=0.0)),
         decrement,
         steps,
-        decrement <= _SETTLED or at_limit,
+        decrement <= max(_SETTLED, rounding) or at_limit,
     )
+
+
+def _inverse_metric(search: _Search, xi: np.ndarray) -> np.ndarray:
+    w, U = np.linalg.eigh(search.metric(xi))
+    return (U / np.maximum(w, _LEAST * w[-1])) @ U.T
 
 
 def _is_flat(parts: PartsLikelihood, fit: Fit, phi: np.ndarray) -> bool:

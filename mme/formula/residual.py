@@ -270,7 +270,7 @@ def _correlation(
         _refuse_twice(asked, np.unique(times, return_inverse=True)[1], codes, factor, frame)
         order = np.lexsort((times, codes))
         gaps = np.diff(times[order])[np.diff(codes[order]) == 0]
-        return AutoRegressive(times - times.min(), True, float(np.median(gaps)))
+        return AutoRegressive(times - times.min(), True, float(np.median(gaps)), float(gaps.min()))
     positions, levels = _positions(asked, frame, codes)
     _refuse_twice(asked, positions, codes, factor, frame)
     if kind == "ar1":

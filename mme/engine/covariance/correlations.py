@@ -71,20 +71,22 @@ class AutoRegressive:
     ----------
     times : ndarray, shape (n,)
     continuous : bool
-    gap : float
-        A usual difference of times, at which a search begins.
+    gap, least : float
+        A usual difference of times, at which a search begins, and the smallest.
     """
 
     times: np.ndarray
     continuous: bool = False
     gap: float = 1.0
+    least: float = 1.0
     scaled = False
     names = ("rho",)
 
     @property
     def bound(self) -> float:
         """Largest xi."""
-        return 20.0 if self.continuous else 9.0
+        # far enough for the closest rows to be independent
+        return min(20.0 * max(self.gap / self.least, 1.0), 600.0) if self.continuous else 9.0
 
     def starts(self) -> list[np.ndarray]:
         if self.continuous:

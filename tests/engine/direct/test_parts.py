@@ -1,5 +1,4 @@
-"""The likelihood by dense parts against the dense formulas over all rows: values, gradients, second
-derivatives."""
+"""The likelihood by dense parts against the dense formulas over all rows."""
 
 from __future__ import annotations
 
