@@ -37,6 +37,7 @@ _FARTHEST, _SHORTEST = 3.0, 1e-7  # step in xi; share of a step
 _OTHER = 1e-4  # difference of deviances of two minima
 _STEPS = 300
 _LEAST = 1e-8  # eigenvalue of the metric beside the largest
+_LEVEL = 1e-2  # slope of the deviance at a limit from which it still falls
 _FLAT = 1e-7  # eigenvalue of the Hessian with a unit diagonal
 _CHECKED = 5e9  # multiplications up to which the Hessian is looked at
 
@@ -343,14 +344,16 @@ def fit_structured(
         flat = (*flat, f"parameters of residual={structure.text!r}")
     minima = 1 + sum(b.deviance - a.deviance > _OTHER for a, b in _pairs(ends))
     message = fit.record.message
-    if limits:
+    # beside random effects a singular R may be an ordinary limit, towards which the deviance levels off
+    unbounded = bool(limits) and end.gradient > _LEVEL
+    if unbounded:
         message = (
             "the likelihood grows without bound, or as far as can be computed, towards a singular "
             f"covariance of the residuals ({', '.join(limits)}): use a structure with fewer parameters"
         )
     elif not end.settled:
         message = "the parameters of the residuals could not be settled"
-    converged = end.settled and fit.record.converged and not limits
+    converged = end.settled and fit.record.converged and not unbounded
     record = replace(
         fit.record,
         converged=converged,
