@@ -18,6 +18,7 @@ from ..engine.direct.point import KeptColumns, Point
 from ..engine.equations.design import Design
 from ..exceptions import InferenceError
 from .record import Fit, FitRecord
+from .residual import ResidualFit, refuse_structure
 
 if TYPE_CHECKING:
     from ..engine.iterative.marginal import IterativePoint
@@ -104,6 +105,11 @@ class Fitted:
     row_labels : callable -> index of the rows, or None
     effect_labels : callable -> list of (levels, effects), or None
         Names of each of a term's random effects, level by level: objects, shapes (q_t k_t,).
+    residual : ResidualFit or None
+        Covariance structure of the residuals. `objective` then raises InferenceError: what goes by it goes by
+        residuals that are independent.
+    white : Fit or None
+        The fit of the rows that were whitened by `residual`.
     """
 
     labels: Labels
@@ -126,6 +132,8 @@ class Fitted:
     modes: Callable[[], Sequence[np.ndarray]] | None = None
     row_labels: Callable[[], Any] | None = None
     effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None
+    residual: ResidualFit | None = None
+    white: Fit | None = None
 
     @classmethod
     def of(
@@ -138,6 +146,12 @@ class Fitted:
         effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None,
     ) -> Fitted:
         """A fit of the engine with labels."""
+        residual = fit.residual
+
+        def objective() -> Objective | IterativeObjective:
+            refuse_structure(residual, "this")
+            return fit.objective
+
         return cls(
             labels=labels,
             reml=fit.reml,
@@ -149,8 +163,8 @@ class Fitted:
             sigma2=fit.sigma2,
             loglik=fit.loglik,
             converged=fit.record.converged,
-            objective=lambda: fit.objective,
-            design=fit.design,
+            objective=objective,
+            design=fit.design if residual is None else residual.parts.design,
             record=fit.record,
             monte_carlo=fit.monte_carlo,
             coding=coding,
@@ -158,6 +172,8 @@ class Fitted:
             modes=lambda: fit.u,
             row_labels=row_labels,
             effect_labels=effect_labels,
+            residual=residual,
+            white=None if residual is None else fit,
         )
 
     @property
@@ -173,9 +189,11 @@ class Fitted:
     @property
     def exact(self) -> bool:
         """Whether `point` has a factorization to go by."""
+        if self.residual is not None:
+            return True
         return self.monte_carlo is None and isinstance(self.objective(), Objective)
 
-    def point(self, what: str, standard: bool = False) -> Point:
+    def point(self, what: str, standard: bool = False, white: bool = False) -> Point:
         """The exact likelihood at the estimate.
 
         Parameters
@@ -184,12 +202,21 @@ class Fitted:
             What wants it, for the message.
         standard : bool
             As in `mme.engine.direct.point.Point`.
+        white : bool
+            Of a fit whose residuals have a structure, the likelihood of the whitened rows will do: all that
+            is asked for is given the residuals' parameters.
 
         Raises
         ------
         InferenceError
-            After an iterative fit, which factors nothing, and where the rows were removed.
+            After an iterative fit, which factors nothing, and where the rows were removed; of residuals with
+            a structure, unless `white`.
         """
+        if self.white is not None and white:
+            objective, design = self.white.objective, self.white.design
+            assert isinstance(objective, Objective)
+            return Point(objective, design, KeptColumns(design, self.white.kept), list(self.lam), standard)
+        refuse_structure(self.residual, what)
         objective = self.objective()
         if self.monte_carlo is not None or not isinstance(objective, Objective):
             raise InferenceError(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..engine.iterative.objective import IterativeObjective
     from ..engine.iterative.root import MonteCarlo
     from ..engine.iterative.state import IterativeSolution
+    from .residual import ResidualFit
 
 __all__ = ["Clock", "Fit", "FitRecord", "assemble_fit"]
 
@@ -139,6 +140,8 @@ class Fit:
     design : Design
     monte_carlo : MonteCarlo or None
         Standard errors and Monte Carlo errors of an iterative fit.
+    residual : ResidualFit or None
+        Covariance structure of the residuals: objective and design are then those of the whitened rows.
     """
 
     reml: bool
@@ -158,6 +161,7 @@ class Fit:
     objective: Objective | IterativeObjective
     design: Design
     monte_carlo: MonteCarlo | None = None
+    residual: ResidualFit | None = None
 
 
 class Clock:

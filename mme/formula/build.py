@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pandas as pd
 
+from ..engine.covariance.residual import ResidualStructure
 from ..engine.equations.design import Design, RandomTerm
 from ..exceptions import DataError, DesignError, FormulaError
 from .codes import Factor, same_partition
@@ -19,6 +20,7 @@ from .levels import GroupCoding
 from .matrix import MatrixBuilder
 from .occurrences import Occurrences
 from .parse import Bar, ParsedFormula, names_in, parse_formula
+from .residual import make_residual, parse_residual
 from .scope import Scope
 from .structures import check_effects
 
@@ -58,6 +60,8 @@ class ModelDesign:
         How the columns and codes were made, for rows of other frames.
     occurrences : Occurrences
         Levels of the fixed part's factors in the rows.
+    residual : ResidualStructure or None
+        Covariance structure of the residuals.
     """
 
     design: Design
@@ -70,6 +74,7 @@ class ModelDesign:
     given: int
     coding: Coding
     occurrences: Occurrences
+    residual: ResidualStructure | None = None
 
 
 def build_design(
@@ -82,6 +87,8 @@ def build_design(
     missing: str = "warn",
     evaluate: str = "full",
     context: int | Mapping[str, object] = 0,
+    residual: str | None = None,
+    dispersion: str | None = None,
 ) -> ModelDesign:
     """Evaluate a mixed-model formula in data.
 
@@ -99,6 +106,8 @@ def build_design(
         without one, or they raise.
     evaluate, context
         What formulas and subsets may do, and see: see `mme.lmm.model`.
+    residual, dispersion : str, optional
+        Covariance structure of the residuals: see `mme.formula.residual`.
 
     Returns
     -------
@@ -115,9 +124,12 @@ def build_design(
     """
     if not isinstance(formula, str):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
-    parsed = parse_formula(formula)
+    asked = parse_residual(residual, dispersion)
+    parsed = parse_formula(formula, fixed_only=asked is not None)
     frame = ModelFrame(data, subset, Scope(context, evaluate))
     used = used_columns(parsed, frame)
+    if asked is not None:
+        used += asked.columns(frame.names)
     extra: dict[str, np.ndarray] = {}
     by_name: dict[str, str] = {}
     for label, value in (("weights", weights), ("offset", offset)):
@@ -166,8 +178,15 @@ def build_design(
         group = GroupCoding.of(part.group, factor)
         codings.append(TermCoding(name, labels[len(codings)], group, part.columns, part.column_names))
     design = Design(
-        y, X, tuple(terms), weights=vectors.get("weights"), offset=vectors.get("offset"), x_names=fixed.labels
+        y,
+        X,
+        tuple(terms),
+        weights=vectors.get("weights"),
+        offset=vectors.get("offset"),
+        x_names=fixed.labels,
+        fixed_only=asked is not None,
     )
+    structure = None if asked is None else make_residual(asked, frame, builder, vectors.get("weights"))
     coding = Coding(
         formula,
         fixed,
@@ -189,6 +208,7 @@ def build_design(
         len(frame.data),
         coding,
         Occurrences.of(coding.variables, frame),
+        structure,
     )
 
 

@@ -123,13 +123,15 @@ class ParsedFormula:
 
 
 @lru_cache(maxsize=512)
-def parse_formula(formula: str) -> ParsedFormula:
+def parse_formula(formula: str, fixed_only: bool = False) -> ParsedFormula:
     """Take a mixed-model formula apart.
 
     Parameters
     ----------
     formula : str
         For example ``"y ~ x + (x | g)"``.
+    fixed_only : bool
+        Accept a formula without random terms.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def parse_formula(formula: str) -> ParsedFormula:
     bars: list[Bar] = []
     for sign, term in signed_terms(right, formula):
         _sort_term(sign, term, formula, fixed, offsets, bars)
-    if not bars:
+    if not bars and not fixed_only:
         raise FormulaError(
             f"formula {formula!r} has no random term; add one such as (1 | g), in parentheses, "
             "or use ordinary least squares."

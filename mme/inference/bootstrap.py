@@ -29,6 +29,8 @@ from ..exceptions import ConvergenceError, DesignError, InferenceError, OptionEr
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted, Labels
 from ..fit.refit import Refit, Refits
+from ..fit.residual import ResidualFit, refuse_structure
+from ..fit.structured import fit_structured
 from .parameters import Values, check_maximum, check_option
 from .simulation import Clusters, ParametricDraws, ResidualDraws, rows_of_fit, simulate
 
@@ -82,6 +84,8 @@ class Job:
         Options of iterative fits; None: fits by factorizations.
     after : callable, optional
         A number that is made of every fit by factorizations on the design.
+    residual : ResidualFit, optional
+        Structure of the residuals; refits begin at its parameters.
     """
 
     design: Design
@@ -91,6 +95,7 @@ class Job:
     seed: int
     iterative: dict[str, Any] | None = None
     after: Callable[[Refits, Refit], float] | None = None
+    residual: ResidualFit | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +120,8 @@ class Worker:
         try:
             if isinstance(job.source, Clusters):
                 fit = self._clusters(job.source.resample(job.seed, i))
+            elif job.residual is not None:
+                fit = self._structured(job.source.response(job.seed, i), job.residual)
             elif job.iterative is None:
                 fit = self._refits.fit(job.source.response(job.seed, i))
             else:
@@ -148,6 +155,10 @@ class Worker:
             **job.iterative,
         )
         return _plain(fit)
+
+    def _structured(self, y: np.ndarray, residual: ResidualFit) -> Refit:
+        design = self.job.design.with_response(y)
+        return _plain(fit_structured(design, residual.structure, reml=self.job.reml, xi=residual.xi))
 
     def _clusters(self, design: Design) -> Refit:
         fit = fit_design(design, reml=self.job.reml, solver="direct")
@@ -246,12 +257,18 @@ def job_of(fitted: Fitted, kind: str, seed: int, what: str = "A bootstrap") -> J
         An unknown `kind`.
     """
     kind = check_option("kind", kind, KINDS)
-    check_maximum(fitted, what)
+    source: Source | Clusters
+    check_maximum(fitted, what, structured=True)
     design = rows_of_fit(fitted, what)
     iterative = None
+    if fitted.residual is not None:
+        if kind != "parametric":
+            refuse_structure(fitted.residual, f"{what} with kind={kind!r}")
+        assert fitted.white is not None
+        source = ParametricDraws.of(design, fitted)
+        return Job(design, fitted.white.objective.eq, fitted.reml, source, seed, residual=fitted.residual)
     if fitted.monte_carlo is not None:
         iterative = {"seed": fitted.monte_carlo.seed, "loglik_probes": 0}
-    source: Source | Clusters
     if kind == "cluster":
         if iterative is not None:
             raise InferenceError(f"{what} of clusters fits directly, and this fit was iterative.")

@@ -15,6 +15,7 @@ from ..fit.costs import direct_seconds, second_seconds
 from ..fit.fitted import Fitted
 from .degrees import FTest, SmallSample, independent, small_sample
 from .stochastic import StochasticSample, stochastic_sample
+from .structured import structured_sample, why_not
 from .tails import t_quantile, t_two_sided
 
 __all__ = ["Basis", "Rows", "check_alpha", "check_ddf", "inference_basis", "longer_than_the_fit"]
@@ -22,6 +23,7 @@ __all__ = ["Basis", "Rows", "check_alpha", "check_ddf", "inference_basis", "long
 _METHODS = ("satterthwaite", "kenward-roger", "normal", "residual")
 _INFORMATION = {"satterthwaite": "observed", "kenward-roger": "expected"}
 _SOON = 0.05  # seconds that nobody waits for
+_PRODUCTS = 1e9  # multiplications a second of dense parts
 _FIT = 4.0  # a fit with a sparse S of some 1,000 columns over what its flops at a dense factor's rate predict
 _ESTIMABLE = 1e-8  # relative distance of a row from the space of the rows of X
 
@@ -184,6 +186,9 @@ def inference_basis(
             f"Normal distribution: the fit has {fitted.restriction}, so that there are no degrees of freedom."
         )
         method = "normal"
+    if ddf is None and fitted.residual is not None and (reason := why_not(fitted)):
+        notes.append(f"Normal distribution: {reason}.")
+        method = "normal"
     if method not in _INFORMATION:
         if information is not None and ddf is not None:
             raise OptionError(f"information={information!r} has no use with ddf={method!r}.")
@@ -199,6 +204,8 @@ def inference_basis(
     pieces = None if cache is None else cache.get(chosen)
     if pieces is None:  # else nothing of the likelihood is asked for: the data may have been removed since
         pieces_of = small_sample if fitted.exact else stochastic_sample
+        if fitted.residual is not None:
+            pieces_of = structured_sample
         pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
     at_boundary = pieces.parameters.singular
     if at_boundary:
@@ -215,6 +222,9 @@ def longer_than_the_fit(fitted: Fitted) -> float:
 
     Of the design alone, not of the time that this fit took: a summary shows the same twice.
     """
+    if fitted.residual is not None:
+        seconds = 0.0 if why_not(fitted) else fitted.residual.parts.work() / _PRODUCTS
+        return seconds if seconds > 1.0 else 0.0
     objective = fitted.objective()
     assert isinstance(objective, Objective)
     seconds = second_seconds(objective.eq, objective.plan.entries)

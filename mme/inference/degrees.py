@@ -21,7 +21,7 @@ the sum over the entries of D alone: what sigma2 would add cancels.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,9 @@ class SmallSample:
         As in `mme.engine.direct.hessian.SecondDerivatives`.
     parameters : InnerCovariance
         Covariance of the estimated variances.
+    bend : ndarray, shape (rank, rank), or None
+        What the second derivatives of V add to Kenward and Roger's adjustment, where V is not linear in its
+        parameters.
     """
 
     unit: np.ndarray
@@ -85,6 +88,12 @@ class SmallSample:
     half: np.ndarray
     inner: np.ndarray
     parameters: InnerCovariance
+    bend: np.ndarray | None = field(default=None, kw_only=True)
+
+    def adjustment(self) -> np.ndarray:
+        """Of the covariance of coefficients along the rows of `unit`, over sigma2, shape (rank, rank)."""
+        out = adjustment(self.half, self.inner, self.parameters.covariance)
+        return out if self.bend is None else out + self.bend
 
     def covariance(self, adjusted: bool) -> np.ndarray:
         """Covariance of the kept coefficients, Kenward and Roger's if `adjusted`, shape (rank, rank).
@@ -93,7 +102,7 @@ class SmallSample:
         """
         if not adjusted:
             return self.sigma2 * self.unit.T @ self.unit
-        A = adjustment(self.half, self.inner, self.parameters.covariance)
+        A = self.adjustment()
         return self.sigma2 * self.unit.T @ (np.eye(self.unit.shape[0]) + A) @ self.unit
 
     def variances(self, L: np.ndarray, adjusted: bool) -> np.ndarray:
@@ -101,7 +110,7 @@ class SmallSample:
         u = self.unit @ L.T
         size = np.sum(u * u, axis=0)
         if adjusted:
-            A = adjustment(self.half, self.inner, self.parameters.covariance)
+            A = self.adjustment()
             size = size + np.einsum("xq,xy,yq->q", u, A, u)
         return self.sigma2 * size
 
@@ -109,7 +118,7 @@ class SmallSample:
         """Rows K (q, rank) with K K' the covariance of the rows L b."""
         u = self.unit @ L.T
         if adjusted:
-            A = adjustment(self.half, self.inner, self.parameters.covariance)
+            A = self.adjustment()
             if not np.all(np.isfinite(A)):
                 return np.full(u.T.shape, np.nan)
             w, P = np.linalg.eigh(np.eye(len(u)) + A)
@@ -139,7 +148,7 @@ class SmallSample:
         if not adjusted:
             df = fai_cornelius(satterthwaite(U, self.half, self.sigma2, self.parameters))
             return FTest(float(np.mean(t * t)), q, df)
-        A = adjustment(self.half, self.inner, self.parameters.covariance)
+        A = self.adjustment()
         C = np.eye(q) + U.T @ A @ U
         scale, df = kenward_roger_f(U, self.half, self.sigma2, self.parameters.covariance)
         if np.any(np.isnan(satterthwaite(U, self.half, self.sigma2, self.parameters))):

@@ -15,7 +15,7 @@ import numpy as np
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
 from .parameters import Values, check_maximum
-from .variances import variance_covariance
+from .structured import variances_of
 
 __all__ = ["Delta", "Joint", "delta_rule", "joint_covariance", "vector"]
 
@@ -78,8 +78,8 @@ def joint_covariance(fitted: Fitted, what: str) -> Joint:
     InferenceError
         After an iterative fit, and where the estimate is no maximum of the likelihood.
     """
-    check_maximum(fitted, what)
-    variances = variance_covariance(fitted)
+    check_maximum(fitted, what, structured=True)
+    variances = variances_of(fitted)
     beta = fitted.beta
     p, m = beta.size, variances.estimate.size
     kept = ~np.isnan(beta)

@@ -20,6 +20,7 @@ from ..engine.equations.design import Design, RandomTerm
 from ..engine.runtime.parallel import row_chunks, run
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from .parameters import Values
 
 __all__ = ["Shares", "shares_of"]
@@ -70,6 +71,7 @@ def shares_of(fitted: Fitted, what: str) -> Shares:
     """
     if fitted.design is None:
         raise InferenceError(f"{what} needs the design, and the data were removed.")
+    refuse_structure(fitted.residual, what)
     design = fitted.design
     return Shares(_column_covariance(design), tuple(_mean_square(t, design.n) for t in design.terms))
 

@@ -77,7 +77,7 @@ def mode_errors(
     given: list[tuple[np.ndarray, np.ndarray | None]] = []
     with single_threaded_blas():
         if fitted.exact:
-            point = fitted.point(_WHAT, standard=True)
+            point = fitted.point(_WHAT, standard=True, white=True)
             blocks = point.conditional_covariances()
             pairs = zip(terms, levels, strict=True)
             for t, at in pairs:

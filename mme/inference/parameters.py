@@ -11,6 +11,7 @@ import numpy as np
 
 from ..exceptions import InferenceError, OptionError
 from ..fit.fitted import Fitted, Labels
+from ..fit.residual import refuse_structure
 
 __all__ = ["Parameter", "Values", "check_maximum", "check_option", "choose", "estimates", "parameters_of"]
 
@@ -196,13 +197,15 @@ def estimates(fitted: Fitted) -> Values:
     return Values(fitted.labels, fitted.beta, T, fitted.sigma2)
 
 
-def check_maximum(fitted: Fitted, what: str) -> None:
-    """Refuse estimates that are no maximum of a likelihood.
+def check_maximum(fitted: Fitted, what: str, structured: bool = False) -> None:
+    """Refuse estimates that are no maximum of a likelihood; residuals with a structure, unless `structured`.
 
     Raises
     ------
     InferenceError
     """
+    if not structured:
+        refuse_structure(fitted.residual, what)
     why = fitted.restriction
     if not np.isfinite(fitted.loglik) or (fitted.record is not None and fitted.record.perfect):
         why = "a response that the model explains exactly, whose likelihood has no maximum"

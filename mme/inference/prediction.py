@@ -20,6 +20,7 @@ from ..engine.equations.prediction import prediction_variances
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from .coefficients import inference_basis
 from .moves import moved
 
@@ -84,8 +85,12 @@ def prediction_error(
     InferenceError
         Kenward and Roger's adjustment, which is of the fixed effects.
     """
-    if ddf is None and not fitted.exact:
+    if ddf is None and (not fitted.exact or fitted.residual is not None):
         ddf = "normal"
+    if estimated or ddf == "satterthwaite":
+        refuse_structure(
+            fitted.residual, "the share of the estimated variances in a prediction with random effects"
+        )
     basis = inference_basis(fitted, ddf, None, cache)
     if basis.ddf == "kenward-roger":
         raise InferenceError(
@@ -93,7 +98,7 @@ def prediction_error(
             "ddf='satterthwaite', or random_effects=False."
         )
     if estimated is None:
-        estimated = fitted.exact and not fitted.restriction
+        estimated = fitted.exact and not fitted.restriction and fitted.residual is None
     n = len(rows.x)
     df = np.full(n, np.inf)
     if basis.ddf == "residual":
@@ -173,7 +178,7 @@ def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.nda
 
 def _at(fitted: Fitted, rows: PredictedRows) -> tuple[Equations, np.ndarray, np.ndarray]:
     """The equations, variances of the error of prediction and the predictions, at an estimate's variances."""
-    point = fitted.point(_WHAT, True) if fitted.exact else fitted.iterative_point(_WHAT, _PROBES)
+    point = fitted.point(_WHAT, True, white=True) if fitted.exact else fitted.iterative_point(_WHAT, _PROBES)
     eq, inverse, n = point.equations, point.prior_inverse(), len(rows.x)
     beta = point.beta
     modes = [

@@ -18,6 +18,7 @@ from ..engine.equations.equations import Equations
 from ..exceptions import InferenceError, OptionError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted, TermLabels
+from ..fit.residual import refuse_structure
 
 __all__ = [
     "Reduction",
@@ -97,6 +98,7 @@ def check_maximum(fitted: Fitted, what: str) -> Design:
     ------
     InferenceError
     """
+    refuse_structure(fitted.residual, what)
     if fitted.restriction:
         raise InferenceError(
             f"{what} needs the maximum of the likelihood, and this fit has {fitted.restriction}."

@@ -14,6 +14,7 @@ from ..engine.runtime.parallel import single_threaded_blas
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import OptionError
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from .rows import check_scale, design_of, fit_rows, marginal_residual, random_part, random_variances
 
 __all__ = ["KINDS", "check_kind", "residuals", "whitened"]
@@ -24,8 +25,10 @@ _EXACT = 1e-10  # 1 - leverage from which a row has a residual
 
 def residuals(fitted: Fitted, kind: str) -> np.ndarray:
     """Residuals of a kind of `KINDS`, shape (n,); NaN where a row's residual has no variance."""
-    name = check_kind(kind)
     design = design_of(fitted, f"residuals({kind!r})")
+    if fitted.residual is not None and isinstance(kind, str) and kind.lower() == "normalized":
+        return _over(fitted.residual.whiten(_raw(fitted, design)), fitted)
+    name = check_kind(kind)
     return _BY_NAME[name](fitted, design)
 
 
@@ -57,6 +60,8 @@ def _raw(fitted: Fitted, design: Design) -> np.ndarray:
 
 def _pearson(fitted: Fitted, design: Design) -> np.ndarray:
     raw = _raw(fitted, design)
+    if fitted.residual is not None:
+        return _over(raw / np.sqrt(fitted.residual.variance), fitted)
     return _over(raw if design.weights is None else raw * np.sqrt(design.weights), fitted)
 
 
@@ -78,6 +83,13 @@ def _marginal_standardized(fitted: Fitted, design: Design) -> np.ndarray:
 
 
 def _whitened(fitted: Fitted, design: Design) -> np.ndarray:
+    residual = fitted.residual
+    if residual is not None:
+        if not residual.parts.affordable:
+            refuse_structure(residual, "residuals('whitened') of so many connected rows")
+        return _over(
+            residual.parts.whiten(marginal_residual(fitted, design), residual.phi, fitted.lam), fitted
+        )
     return _over(whitened(fitted, design), fitted)
 
 

@@ -102,7 +102,9 @@ def _draw(fitted: Fitted, design: Design, rng: np.random.Generator, new: bool) -
     """A response less its centre."""
     sigma = np.sqrt(fitted.sigma2)
     out = rng.normal(scale=sigma, size=design.n)
-    if design.weights is not None:
+    if fitted.residual is not None:
+        out = fitted.residual.colour(out)
+    elif design.weights is not None:
         out /= np.sqrt(design.weights)
     if new:
         for term, lam in zip(design.terms, fitted.lam, strict=True):

@@ -16,6 +16,7 @@ from ..engine.equations.design import Design, RandomTerm
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
+from ..fit.residual import ResidualFit, refuse_structure
 
 __all__ = [
     "Clusters",
@@ -64,6 +65,8 @@ class ParametricDraws:
     sigma2 : float
     modes : tuple of ndarray, shapes (q_t, k_t), or None
         Random effects that are held; None: drawn anew.
+    residual : ResidualFit or None
+        Structure of the residuals.
     """
 
     design: Design
@@ -71,6 +74,7 @@ class ParametricDraws:
     lam: tuple[np.ndarray, ...]
     sigma2: float
     modes: tuple[np.ndarray, ...] | None = None
+    residual: ResidualFit | None = None
 
     @classmethod
     def of(cls, design: Design, fitted: Fitted, conditional: bool = False) -> ParametricDraws:
@@ -78,7 +82,7 @@ class ParametricDraws:
         modes = None
         if conditional:
             modes = _modes(fitted)
-        return cls(design, fitted.beta, fitted.lam, fitted.sigma2, modes)
+        return cls(design, fitted.beta, fitted.lam, fitted.sigma2, modes, fitted.residual)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -103,6 +107,8 @@ class ParametricDraws:
             for term, lam in zip(design.terms, self.lam, strict=True):
                 y = y + term.times(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T)
         noise = sigma * rng.normal(size=design.n)
+        if self.residual is not None:
+            return y + self.residual.colour(noise)
         return y + (noise if design.weights is None else noise / np.sqrt(design.weights))
 
 
@@ -131,6 +137,7 @@ class ResidualDraws:
     @classmethod
     def of(cls, design: Design, fitted: Fitted) -> ResidualDraws:
         """Of an estimate."""
+        refuse_structure(fitted.residual, "drawing from the residuals")
         fixed = ParametricDraws.of(design, fitted).mean
         modes = _modes(fitted)
         residuals = design.y - fixed

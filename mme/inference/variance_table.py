@@ -8,7 +8,7 @@ from ..engine.covariance.derivatives import congruence
 from ..engine.runtime.scipys import special
 from ..fit.fitted import Fitted, Labels
 from .parameters import Parameter, check_maximum, parameters_of
-from .variances import variance_covariance
+from .structured import variances_of
 
 __all__ = ["TIED", "correlation_errors", "variance_order", "variance_rows"]
 
@@ -41,7 +41,7 @@ def variance_rows(fitted: Fitted, scale: str, alpha: float) -> dict[str, list]:
     InferenceError
         The estimate is no maximum of the likelihood.
     """
-    check_maximum(fitted, "Standard errors of variances")
+    check_maximum(fitted, "Standard errors of variances", structured=True)
     errors, correlations = _errors(fitted)
     rows: list[tuple[str, str | None, str | None, str, float, float]] = []
     for t, (term, lam) in enumerate(zip(fitted.labels.terms, fitted.lam, strict=True)):
@@ -120,7 +120,7 @@ def _errors(fitted: Fitted) -> tuple[list[np.ndarray], list[np.ndarray]]:
             back = congruence(np.linalg.inv(eq.term_basis(t)), entries)
             correlations.append(correlation_errors(lam @ lam.T, back @ C @ back.T, entries))
         return errors, correlations
-    covariance = variance_covariance(fitted).covariance
+    covariance = variances_of(fitted).covariance
     errors, correlations, start = [], [], 0
     for term, lam in zip(fitted.labels.terms, fitted.lam, strict=True):
         entries = term.structure.entries(len(term.effects))

@@ -31,11 +31,15 @@ from ..fit.fitted import Fitted
 
 __all__ = [
     "Around",
+    "FreeDirections",
     "InnerCovariance",
     "VarianceCovariance",
     "expected_covariance",
     "inner_directions",
+    "inverse_along",
+    "natural_information",
     "observed_covariance",
+    "singular_terms",
     "variance_covariance",
 ]
 
@@ -136,7 +140,7 @@ def observed_covariance(
     -------
     InnerCovariance
     """
-    free = _Free(point, fitted.lam)
+    free = FreeDirections(point, fitted.lam)
     m = second.slope.size
     J = np.zeros((m + 1, free.J.shape[1] + 1))
     J[:m, :-1], J[m, -1] = free.J, 1.0
@@ -147,8 +151,8 @@ def observed_covariance(
     else:
         information = J.T @ deviance_hessian(second, point.r2(), fitted.nu) @ J
     information[:-1, :-1] += free.curvature
-    natural = np.einsum("ij,ik,kj->j", J, _natural(fitted, point), J)
-    covariance, blind = _inverse(information, natural, flat)
+    natural = np.einsum("ij,ik,kj->j", J, natural_information(fitted, point), J)
+    covariance, blind = inverse_along(information, natural, flat)
     return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, free.singular)
 
 
@@ -167,12 +171,12 @@ def expected_covariance(fitted: Fitted, point: Around, second: SecondDerivatives
     information[:m, :m] = second.traces
     information[:m, m] = information[m, :m] = single / s2
     information[m, m] = fitted.nu / s2**2
-    natural, singular = _natural(fitted, point), singular_terms(point, fitted.lam)
+    natural, singular = natural_information(fitted, point), singular_terms(point, fitted.lam)
     if any(place.structure.curved for place in point.equations.layout.places):
         J = _along(point, fitted.lam)
-        covariance, blind = _inverse(J.T @ information @ J, np.diag(J.T @ natural @ J), _BLIND)
+        covariance, blind = inverse_along(J.T @ information @ J, np.diag(J.T @ natural @ J), _BLIND)
         return InnerCovariance(2.0 * J @ covariance @ J.T, J @ blind, singular)
-    covariance, blind = _inverse(information, np.diag(natural), _BLIND)
+    covariance, blind = inverse_along(information, np.diag(natural), _BLIND)
     return InnerCovariance(2.0 * covariance, blind, singular)
 
 
@@ -226,7 +230,7 @@ def variance_covariance(fitted: Fitted) -> VarianceCovariance:
     return VarianceCovariance(np.r_[s2 * D, s2], covariance, told, blind)
 
 
-class _Free:
+class FreeDirections:
     """Coordinates along the boundary: J (m, f) to the entries of R D R', and the curvature (f, f).
 
     A coordinate is a direction turns[t] E turns[t]' of a term, (t, E) in `directions`.
@@ -263,7 +267,7 @@ class _Free:
 
 
 class _Moves:
-    """One term's share of `_Free`; inner inner' = R D R'."""
+    """One term's share of `FreeDirections`; inner inner' = R D R'."""
 
     def __init__(self, structure: Structure, inner: np.ndarray, root: np.ndarray) -> None:
         k = inner.shape[0]
@@ -374,7 +378,7 @@ def _along(point: Around, lams: tuple[np.ndarray, ...]) -> np.ndarray:
     return J
 
 
-def _natural(fitted: Fitted, point: Around) -> np.ndarray:
+def natural_information(fitted: Fitted, point: Around) -> np.ndarray:
     """Information of balanced data without other terms: beside it rounding is small, shape (m + 1, m + 1)."""
     eq = point.equations
     directions = inner_directions(eq)
@@ -389,7 +393,7 @@ def _natural(fitted: Fitted, point: Around) -> np.ndarray:
     return out
 
 
-def _inverse(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
+def inverse_along(information: np.ndarray, natural: np.ndarray, flat: float) -> tuple[np.ndarray, np.ndarray]:
     """Inverse along the directions that are curved, and those that are not (f columns); on one scale."""
     # a coordinate that is flat itself has a diagonal of rounding alone, which is no scale
     own = np.diag(information)

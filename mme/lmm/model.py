@@ -17,6 +17,7 @@ from ..fit.checks import split_start
 from ..fit.fit import fit_design
 from ..fit.forecast import Preflight, preflight_design
 from ..fit.options import FitArguments, IterativeOptions
+from ..fit.structured import fit_structured
 from ..formula import ModelDesign, build_design
 from ..formula.update import update_formula
 from ..hints import unknown_option
@@ -36,7 +37,7 @@ _OPTIONS = sorted(
 )
 
 
-_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context")
+_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context", "residual", "dispersion")
 
 
 class LinearMixedModel:
@@ -84,6 +85,8 @@ class LinearMixedModel:
         evaluate: str = "full",
         context: int | Mapping[str, object] = 0,
         progress: bool | None = None,
+        residual: str | None = None,
+        dispersion: str | None = None,
     ) -> LinearMixedModel:
         """Evaluate a formula in data; see `lmer` for the parameters.
 
@@ -96,6 +99,11 @@ class LinearMixedModel:
         -------
         LinearMixedModel
         """
+        if is_source(data) and not (residual is None and dispersion is None):
+            raise OptionError(
+                "residual= and dispersion= need the rows in memory, and these come in chunks: pass a "
+                "DataFrame."
+            )
         if is_source(data):
             # not loaded for one frame
             from ..stream.cluster import gather
@@ -111,6 +119,8 @@ class LinearMixedModel:
             "missing": missing,
             "evaluate": evaluate,
             "context": context,
+            "residual": residual,
+            "dispersion": dispersion,
         }
         return cls(build_design(formula, data, **given), {"data": data, **given})
 
@@ -158,7 +168,19 @@ class LinearMixedModel:
         theta0 = None if start is None else split_start(start, self.model_design.design.terms)
         if self.equations is not None:
             options["equations"] = self.equations
-        fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
+        structure = self.model_design.residual
+        if structure is not None:
+            if theta0 is not None or solver == "iterative":
+                raise OptionError(
+                    f"residual={structure.text!r} is fitted by factorizations from its own starts; leave out "
+                    f"{'start' if theta0 is not None else 'solver'}."
+                )
+            options.pop("equations", None)
+            fit = fit_structured(
+                self.model_design.design, structure, reml=bool(reml), solver=solver, **options
+            )
+        else:
+            fit = fit_design(self.model_design.design, reml=reml, theta0=theta0, solver=solver, **options)
         dropped = [name for name, kept in zip(fit.design.x_names, fit.kept, strict=True) if not kept]
         trouble = ""
         if not fit.record.converged and not fit.record.perfect:
@@ -182,8 +204,10 @@ class LinearMixedModel:
         design = self.model_design.design.with_response(y)
         call = None if self._call is None else {k: v for k, v in self._call.items() if k != "data"}
         model = type(self)(replace(self.model_design, design=design), call)
-        with single_threaded_blas():
-            equations = respond(design, results.fit.objective.eq)
+        equations = None
+        if results.fit.residual is None:
+            with single_threaded_blas():
+                equations = respond(design, results.fit.objective.eq)
         return model.fit(results.fit.reml, equations=equations, **results.options)
 
     def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
@@ -245,6 +269,8 @@ def lmer(
     missing: str = "warn",
     evaluate: str = "full",
     context: int | Mapping[str, object] = 0,
+    residual: str | None = None,
+    dispersion: str | None = None,
     solver: str = "auto",
     start: object = None,
     **options: Unpack[FitArguments],
@@ -293,6 +319,14 @@ def lmer(
         Names that are no columns, such as functions of your own, are looked up among the variables of the
         caller (0), of its caller (1) and so on, or in a mapping.  A variable with one value per row of the
         data serves as a column.
+    residual : str, optional
+        Covariance structure of the residuals: ``"varident(sex)"`` (a variance for each level), correlations
+        of the rows of a subject ``"ar1(time | subject)"``, ``"car1(time | subject)"``, ``"cs(subject)"``,
+        ``"toep(visit | subject)"``, a product of a variance and a correlation
+        (``"varident(sex) * ar1(time | subject)"``), or all variances and covariances of the visits,
+        ``"us(visit | subject)"``; the formula needs no random term then.  See docs/residuals.md.
+    dispersion : str, optional
+        Formula of the logarithm of the residual variance, such as ``"~ sex + age"``.
     solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
         "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
         "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
@@ -356,6 +390,8 @@ def lmer(
         evaluate=evaluate,
         context=context,
         progress=options.get("progress"),
+        residual=residual,
+        dispersion=dispersion,
     )
     return model.fit(reml, solver=solver, start=start, **options)
 

@@ -21,8 +21,8 @@ from ..fit.fitted import Fitted, Labels, TermLabels
 from ..fit.record import Fit
 from ..formula import ModelDesign, make_unique
 from ..inference.random_terms import n_parameters
+from ..inference.structured import variances_of
 from ..inference.variance_table import correlation_errors
-from ..inference.variances import variance_covariance
 from ..report.artifact import Artifacts
 from ..report.confidence import confidence_intervals
 from ..report.estimates import variance_components
@@ -103,8 +103,9 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
 
     @property
     def n_params(self) -> int:
-        """Parameters estimated: fixed effects, those of the covariances and the residual variance."""
-        return n_parameters(self._design, self.fit.p)
+        """Parameters estimated: fixed effects, those of all covariances and the residual variance."""
+        structure = self.model.model_design.residual
+        return n_parameters(self._design, self.fit.p) + (0 if structure is None else structure.size)
 
     @property
     def nobs(self) -> int:
@@ -257,7 +258,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             entries = [se for se in errors.variance_se]
             residual = errors.sigma2_se
         else:
-            estimated = variance_covariance(self.fitted)
+            estimated = variances_of(self.fitted)
             se = estimated.se
             entries, start = [], 0
             for t, term in enumerate(terms):
@@ -287,7 +288,7 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
     @cached_property
     def theta(self) -> np.ndarray:
         """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
-        return np.concatenate([np.atleast_1d(theta) for theta in self.fit.theta])
+        return np.concatenate([np.zeros(0), *(np.atleast_1d(theta) for theta in self.fit.theta)])
 
     @property
     def varcorr(self) -> pd.DataFrame:

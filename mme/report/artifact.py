@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..exceptions import DataError, FormulaError, InferenceError
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from ..formula.plain import Writer
 from ..formula.stored import coding_to_plain
 from ..hints import attributes_of
@@ -86,6 +87,7 @@ def save(results: Any, path: str | os.PathLike[str]) -> None:
     fitted = getattr(results, "fitted", None)
     if not isinstance(fitted, Fitted):
         raise DataError(f"results of a fit are stored, not {type(results).__name__}.")
+    refuse_structure(fitted.residual, "a file of a fit")
     writer = Writer()
     content = {
         "format": NAME,

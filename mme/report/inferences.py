@@ -12,6 +12,7 @@ from .modes import ModeTables
 from .names import HelpfulNames
 from .prediction import Predictions
 from .resampling import Resampling
+from .structured import ResidualTables
 from .tidy import TidyTables
 
 __all__ = ["Inferences"]
@@ -26,6 +27,7 @@ class Inferences(
     ModeTables,
     Diagnostics,
     Resampling,
+    ResidualTables,
     TidyTables,
     MarginalEffects,
     HelpfulNames,

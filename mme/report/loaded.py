@@ -46,7 +46,7 @@ class _StoredFitted(Fitted):
     def exact(self) -> bool:
         return self.was_exact
 
-    def point(self, what: str, standard: bool = False) -> NoReturn:
+    def point(self, what: str, standard: bool = False, white: bool = False) -> NoReturn:
         raise InferenceError(f"{what} is not in the file, which holds no likelihood; ask the fit itself.")
 
     def iterative_point(self, what: str, probes: int) -> NoReturn:

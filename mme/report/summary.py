@@ -12,6 +12,7 @@ import pandas as pd
 from ..fit.fitted import Fitted
 from ..fit.record import FitRecord
 from ..inference.coefficients import Basis, Rows, inference_basis, longer_than_the_fit
+from ..inference.structured import residual_rows
 from .estimates import FixedEffects, fixed_effects, variance_components
 
 if TYPE_CHECKING:
@@ -94,13 +95,18 @@ def lmm_summary(
         out.add_df(_fixed_table(fixed, tests), index=False, align="lrrr" if tests is None else "lrrrrr")
     variances = _variance_table(variance_components(fitted))
     out.add_df(variances, index=False, align="ll" + "r" * (variances.shape[1] - 2))
+    if fitted.residual is not None:
+        structure = _structure_table(fitted)
+        out.add_df(structure, index=False, align="lrrrr")
     if quantiles is not None:
         out.add_df(_residual_table(quantiles), index=False, align="lrrrrr")
     if correlation and len(fixed.names) > 1:
         table = _correlation_table(fitted)
         out.add_df(table, index=False, align="l" + "r" * (table.shape[1] - 1))
     shown = ", ".join(f"{group} ({count})" for group, count in groups.items())
-    lines = [f"Formula: {formula}", f"Groups: {shown}"]
+    lines = [f"Formula: {formula}", *([f"Groups: {shown}"] if shown else [])]
+    if fitted.residual is not None:
+        lines.append(f"Residuals: {fitted.residual}.")
     asked = fitted.n + dropped
     if asked < given:
         lines.append(f"Subset: {asked} of {given} rows.")
@@ -210,12 +216,13 @@ def _tests(
             return None, [
                 f"Degrees of freedom take longer than the fit, about {seconds:.2g} s: coef_table() has them."
             ]
-    return _said(inference_basis(fitted, "satterthwaite", cache=cache))
+    asked = "satterthwaite" if fitted.residual is None else None
+    return _said(inference_basis(fitted, asked, cache=cache))
 
 
 def _said(basis: Basis) -> tuple[Rows, list[str]]:
     """Tests of the coefficients, and what to say of them."""
-    notes = [note for note in basis.notes if note.startswith("Singular") or note.startswith("The data")]
+    notes = [note for note in basis.notes if note.startswith(("Singular", "The data", "Normal"))]
     name = _NAMES[basis.ddf]
     return basis.coefficients(0.05), [" ".join([f"Degrees of freedom: {name}.", *notes])]
 
@@ -233,6 +240,15 @@ def _fixed_table(fixed: FixedEffects, tests: Rows | None) -> pd.DataFrame:
     columns["t"] = [f"{value:.3f}" for value in (fixed.statistic if tests is None else tests.t)]
     if tests is not None:
         columns["P>|t|"] = [f"{value:.4f}" if not value < 1e-4 else f"{value:.1e}" for value in tests.p]
+    return pd.DataFrame(columns)
+
+
+def _structure_table(fitted: Fitted) -> pd.DataFrame:
+    rows = residual_rows(fitted, 0.05)
+    columns = {"Residuals": rows["parameter"]}
+    heads = {"estimate": "Estimate", "se": "Std.Err.", "lower": "[0.025", "upper": "0.975]"}
+    for name, head in heads.items():
+        columns[head] = [f"{value:.5g}" if np.isfinite(value) else "-" for value in rows[name]]
     return pd.DataFrame(columns)
 
 

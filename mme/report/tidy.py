@@ -172,7 +172,8 @@ def criteria(fitted: Fitted) -> dict[str, float]:
     k = np.nan
     if not fitted.restriction:
         free = sum(term.structure.n_parameters(len(term.effects)) for term in fitted.labels.terms)
-        k = int(np.count_nonzero(~np.isnan(fitted.beta))) + free + 1
+        own = 0 if fitted.residual is None else fitted.residual.structure.size
+        k = int(np.count_nonzero(~np.isnan(fitted.beta))) + free + 1 + own
     return {
         "AIC": 2.0 * k - 2.0 * fitted.loglik,
         "BIC": float(np.log(fitted.n)) * k - 2.0 * fitted.loglik,
@@ -181,8 +182,10 @@ def criteria(fitted: Fitted) -> dict[str, float]:
 
 
 def scaled_residuals(resid: Any, fitted: Fitted) -> np.ndarray:
-    """Residuals times the square roots of the prior weights over the residual standard deviation, (n,)."""
+    """Residuals over their standard deviations, which weights and a structure of the residuals make, (n,)."""
     values = np.asarray(resid, dtype=np.float64)
+    if fitted.residual is not None:
+        return values / np.sqrt(fitted.sigma2 * fitted.residual.variance)
     weights = None if fitted.design is None else fitted.design.weights
     return (values if weights is None else values * np.sqrt(weights)) / np.sqrt(fitted.sigma2)
 

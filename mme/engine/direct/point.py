@@ -77,9 +77,8 @@ class Point:
         self._objective, self._design, self._columns = objective, design, columns
         kept = columns.kept
         self._lams = lams
-        theta = np.concatenate(
-            [term.structure.theta(lam) for term, lam in zip(design.terms, lams, strict=True)]
-        )
+        pairs = zip(design.terms, lams, strict=True)
+        theta = np.concatenate([np.zeros(0), *(term.structure.theta(lam) for term, lam in pairs)])
         self._at = self._objective.at(theta, standard)
         self._standard = standard
         self.logdet = self._at.logdet

@@ -126,6 +126,8 @@ class Design:
     more_effects_than_rows : bool
         Accept a term with several effects per level and more effects in all than rows: its covariance can
         still be told from the residual variance where the covariates differ from level to level.
+    fixed_only : bool
+        Accept a design without random terms: its residuals have a covariance structure.
 
     Raises
     ------
@@ -144,6 +146,7 @@ class Design:
     offset: np.ndarray | None = None
     x_names: tuple[str, ...] = field(default=())
     more_effects_than_rows: bool = False
+    fixed_only: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -191,7 +194,7 @@ class Design:
             raise DesignError(
                 f"the response is constant (every value is {y[0]:g}); there is no variance to explain."
             )
-        if not self.terms:
+        if not self.terms and not self.fixed_only:
             raise DesignError("the model has no random term; use ordinary least squares instead.")
         for term in self.terms:
             _check_term(term, n, self.more_effects_than_rows)
