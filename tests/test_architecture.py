@@ -25,6 +25,7 @@ ROOMS = [
     "fit",
     "stream",  # what a formula asks of rows that come in chunks; the engine adds them up
     "formula",
+    "relationship",  # known covariances between levels, with their labels
     "engine.direct",
     "engine.iterative",
     "engine.search",
@@ -76,6 +77,10 @@ PANDAS = {
     "facade.results.summary",
     "lmm.products",
     "lmm.results",
+    "relationship.fields",
+    "relationship.genomic",
+    "relationship.known",
+    "relationship.pedigree",
     "stream.products",
     "stream.recipe",
     "stream.sources",
