@@ -411,6 +411,13 @@ def dense_covariance(rng):
     return _design(rng, [term, _grouped(rng, "g", _codes(rng, 60, 5))], 60)
 
 
+@problem
+def related_and_more_levels(rng):
+    """An independent factor that is eliminated, with two effects, beside related levels with two."""
+    term = _related(rng, 130, _pedigree(rng, 14, 5), k=2, repeats=10.0)
+    return _design(rng, [term, _grouped(rng, "g", _codes(rng, 130, 20), 2)], 130, weights=True)
+
+
 def _interior(term: RandomTerm, rng: np.random.Generator) -> np.ndarray:
     """A well conditioned random factor of one term."""
     if term.k == 1:

@@ -29,8 +29,8 @@ class ModeErrors:
         Variance given the response and the fixed effects (lme4's ``condVar``).
     prediction : ndarray
         Prediction error variance, Var(u^ - u): what the fixed effects' estimation adds as well.
-    prior : ndarray, shape (k,)
-        Variances of the effects, sigma2 D_aa.
+    prior : ndarray
+        Variances of the effects, sigma2 D_aa, times A_ll where levels are related.
     """
 
     conditional: np.ndarray
@@ -86,7 +86,9 @@ def mode_errors(
         for t, at, C in zip(terms, levels, own, strict=True):
             R, lam = eq.term_basis(t), fitted.lam[t]
             inner = R @ lam
-            z = zq[t] if at is None else zq[t][at]
+            relation = eq.layout.blocks[eq.layout.places[t].block].relation
+            z = zq[t] if relation is None else relation.related(zq[t])
+            z = z if at is None else z[at]
             # R D Z'V^-1 Q R^-1: what an error of the fixed effects moves the modes by
             half = np.matmul(inner @ inner.T, z)
             half = np.linalg.solve(root.T, half.reshape(-1, z.shape[2]).T).T.reshape(half.shape)
@@ -95,9 +97,11 @@ def mode_errors(
             conditional = np.einsum("ab,lbc,ac->la", back, C, back)
             added = np.sum(turned * turned, axis=2)
             s2 = fitted.sigma2
-            out.append(
-                ModeErrors(s2 * conditional, s2 * (conditional + added), s2 * np.sum(lam * lam, axis=1))
-            )
+            own_variance = np.ones(len(z)) if relation is None else relation.diagonal
+            if relation is not None and at is not None:
+                own_variance = own_variance[at]
+            prior = s2 * own_variance[:, None] * np.sum(lam * lam, axis=1)
+            out.append(ModeErrors(s2 * conditional, s2 * (conditional + added), prior))
     return out
 
 

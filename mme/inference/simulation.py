@@ -101,7 +101,7 @@ class ParametricDraws:
         y = self.mean
         if self.modes is None:
             for term, lam in zip(design.terms, self.lam, strict=True):
-                y = y + term.times(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T)
+                y = y + term.times(term.related(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T))
         noise = sigma * rng.normal(size=design.n)
         return y + (noise if design.weights is None else noise / np.sqrt(design.weights))
 
@@ -131,6 +131,7 @@ class ResidualDraws:
     @classmethod
     def of(cls, design: Design, fitted: Fitted) -> ResidualDraws:
         """Of an estimate."""
+        fitted.check_unrelated("a bootstrap of residuals and conditional modes")
         fixed = ParametricDraws.of(design, fitted).mean
         modes = _modes(fitted)
         residuals = design.y - fixed
@@ -199,6 +200,12 @@ class Clusters:
 
     def __init__(self, design: Design) -> None:
         self.design = design
+        related = [term.name for term in design.terms if term.relation is not None]
+        if related:
+            raise InferenceError(
+                f"clusters are parts of the rows without random effects in common, and the levels of "
+                f"{', '.join(related)} are related."
+            )
         sp = scipy_module("sparse")
         blocks = [_pattern(term, design.n) for term in design.terms]
         Z = sp.csr_array(sp.hstack(blocks, format="csr"))
@@ -246,6 +253,11 @@ def take_rows(
     within : sequence of bool, optional
         By term: whether its levels are parts of the copies (True, by default), or cross them.
     """
+    related = [term.name for term in design.terms if term.relation is not None]
+    if related:
+        raise InferenceError(
+            f"designs of other sizes need independent levels; {', '.join(related)} are related."
+        )
     inside = [True] * len(design.terms) if within is None else within
     none = np.zeros_like(copy)
     terms = (

@@ -36,7 +36,7 @@ _OPTIONS = sorted(
 )
 
 
-_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context")
+_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context", "relationship")
 
 
 class LinearMixedModel:
@@ -83,6 +83,7 @@ class LinearMixedModel:
         missing: str = "warn",
         evaluate: str = "full",
         context: int | Mapping[str, object] = 0,
+        relationship: Mapping[Any, Any] | None = None,
     ) -> LinearMixedModel:
         """Evaluate a formula in data; see `lmer` for the parameters.
 
@@ -91,6 +92,12 @@ class LinearMixedModel:
         LinearMixedModel
         """
         if is_source(data):
+            if relationship is not None:
+                raise OptionError(
+                    "relationship= needs the rows in one frame; rows that come in chunks are not recoded "
+                    "to its "
+                    "levels."
+                )
             # not loaded for one frame
             from ..stream.products import collect
             from ..stream.survey import Request
@@ -105,6 +112,7 @@ class LinearMixedModel:
             "missing": missing,
             "evaluate": evaluate,
             "context": context,
+            "relationship": relationship,
         }
         return cls(build_design(formula, data, **given), {"data": data, **given})
 
@@ -239,6 +247,7 @@ def lmer(
     missing: str = "warn",
     evaluate: str = "full",
     context: int | Mapping[str, object] = 0,
+    relationship: Mapping[Any, Any] | None = None,
     solver: str = "auto",
     start: object = None,
     **options: Unpack[FitArguments],
@@ -286,6 +295,12 @@ def lmer(
         Names that are no columns, such as functions of your own, are looked up among the variables of the
         caller (0), of its caller (1) and so on, or in a mapping.  A variable with one value per row of the
         data serves as a column.
+    relationship : mapping of grouping factor to relationship, optional
+        Known covariances between the levels of a factor, u ~ N(0, A (x) D): ``{"animal": mme.Pedigree(id,
+        sire, dam)}``, `mme.Precision` for a sparse A^-1, `mme.Covariance` or a labelled frame for a dense A.
+        Levels without rows are predicted too.  A tuple of factors is one term whose effects are correlated,
+        ``{("animal", "dam"): pedigree}`` with ``(1 | animal) + (1 | dam)`` direct and maternal effects.  See
+        docs/relationships.md.
     solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
         "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
         "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
@@ -348,6 +363,7 @@ def lmer(
         missing=missing,
         evaluate=evaluate,
         context=context,
+        relationship=relationship,
     )
     return model.fit(reml, solver=solver, start=start, **options)
 

@@ -128,7 +128,7 @@ def _definite(K: np.ndarray) -> Relation:
     try:
         relation = relation_of_covariance(K)
         # pivots of K itself, in units of its diagonal
-        if float(np.min(np.diag(relation.root.times(np.eye(len(K)))) ** 2 / np.diag(K))) > 1e-10:
+        if float(np.min(relation.pivots / np.diag(K))) > 1e-10:
             return relation
     except np.linalg.LinAlgError:
         pass

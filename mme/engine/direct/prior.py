@@ -25,6 +25,33 @@ class _Place:
     columns: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """A block whose Q is full, in a dense S."""
+
+    block: int
+    first: int
+    k: int
+    lower: np.ndarray  # (q, q)
+
+    def parts(self, S: np.ndarray, a: int, b: int) -> np.ndarray:
+        """Rows of effect a and columns of effect b of all levels, a view."""
+        stop = self.first + self.k * len(self.lower)
+        return S[self.first + a : stop : self.k, self.first + b : stop : self.k]
+
+    def trace(self, inverse: np.ndarray) -> np.ndarray:
+        """sum_lm Q_lm (S^-1)_lm, (k, k)."""
+        out = np.zeros((self.k, self.k))
+        diagonal = np.diag(self.lower)
+        for a in range(self.k):
+            for b in range(self.k):
+                X = self.parts(inverse, a, b)
+                # below the diagonal of levels all of S^-1 is there, on it the lower triangle
+                own = np.diag(self.parts(inverse, max(a, b), min(a, b))) @ diagonal
+                out[a, b] = 2.0 * (np.vdot(self.lower, X) - np.diag(X) @ diagonal) + own
+        return 0.5 * (out + out.T)
+
+
 class KnownInverses:
     """What the rest's related blocks add to S, and the traces that their derivatives need.
 
@@ -46,10 +73,14 @@ class KnownInverses:
         self.own = np.array([float(b.relation is None) for b in layout.rest] or [1.0])
         self.logdet = sum(b.k * b.relation.logdet for b in layout.rest if b.relation is not None)
         self._dense = plan.dense
-        self._places = []
+        self._places: list[_Place] = []
+        self._whole: list[_Whole] = []
         for r, block in enumerate(layout.rest):
             Q, k = block.relation, block.k
             if Q is None:
+                continue
+            if Q.full and plan.dense:
+                self._whole.append(_Whole(r, int(layout.offsets[r]), k, Q.lower()))
                 continue
             start, grid = int(layout.offsets[r]), np.arange(k)
             row = start + Q.idx.astype(np.int64)[:, None, None] * k + grid[:, None]
@@ -66,6 +97,10 @@ class KnownInverses:
 
     def add(self, S: np.ndarray) -> None:
         """S += Q (x) I, in place: (q2, q2), or the values of a sparse S."""
+        for whole in self._whole:
+            for a in range(whole.k):
+                part = whole.parts(S, a, a)
+                part += whole.lower
         for place in self._places:
             diagonal = np.arange(place.at.shape[-1] if not self._dense else place.rows.shape[-1])
             if self._dense:
@@ -76,7 +111,7 @@ class KnownInverses:
 
     def traces(self, inverse: np.ndarray) -> dict[int, np.ndarray]:
         """sum_lm Q_lm (S^-1)_lm of every related block of the rest, shapes (k, k), by its number."""
-        out = {}
+        out = {whole.block: whole.trace(inverse) for whole in self._whole}
         for place in self._places:
             X = inverse[place.rows, place.columns] if self._dense else inverse[place.at]
             T = np.einsum("e,eab->ab", place.weights, X)

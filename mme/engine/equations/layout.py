@@ -68,7 +68,8 @@ class Layout:
     blocks : tuple of Block
         ``blocks[0]`` leads if `has_lead`.
     has_lead : bool
-        False if every term is general or related: nothing can be eliminated level by level.
+        False if every term is general or related, or related ones have more effects: nothing is eliminated
+        level by level.
     places : tuple of TermPlace, one per term of the design
     n_theta : int
     lstart : ndarray of int64, shape (n_levels + 1,)
@@ -148,6 +149,10 @@ def arrange(terms: Sequence[RandomTerm], groups: Sequence[Sequence[int]]) -> Lay
         for g in groups
     ]
     grouped = [b for b in blocks if not terms[b.terms[0]].general and b.relation is None]
+    # eliminated levels tie all that they meet together, and a known inverse is sparse: a term that is small
+    # beside related levels is left to the order of the factorization
+    related = sum(b.q * b.k for b in blocks if b.relation is not None)
+    grouped = [b for b in grouped if b.q * b.k >= related]
     if grouped:
         lead = max(grouped, key=lambda b: b.q * b.k)
         blocks = [lead] + [b for b in blocks if b is not lead]

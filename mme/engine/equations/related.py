@@ -25,7 +25,10 @@ def whole_levels(Z: Any, k: int) -> Any:
 def joined(
     layout: Layout, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Block-lower Z_2'Z_2 with room for inverses of known covariances: their pattern, filled with zeros."""
+    """Block-lower Z_2'Z_2 with room for inverses of known covariances: their pattern, filled with zeros.
+
+    S is dense where one of them is full, so that it is enough to tie its levels together.
+    """
     sp = scipy_module("sparse")
     rows, columns = [gidx], [np.repeat(np.arange(layout.q2), np.diff(gptr))]
     for r, block in enumerate(layout.rest):
@@ -33,10 +36,14 @@ def joined(
             continue
         start, k = int(layout.offsets[r]), block.k
         grid = np.arange(k)
-        shape = (block.relation.val.size, k, k)
-        at = start + block.relation.idx.astype(np.int64) * k
+        idx, column = block.relation.idx.astype(np.int64), block.relation.columns.astype(np.int64)
+        if block.relation.full:
+            levels = np.arange(block.q)
+            idx, column = np.concatenate([levels, levels[1:]]), np.concatenate([levels, levels[:-1]])
+        shape = (idx.size, k, k)
+        at = start + idx * k
         rows.append(np.broadcast_to(at[:, None, None] + grid[:, None], shape).ravel())
-        at = start + block.relation.columns.astype(np.int64) * k
+        at = start + column * k
         columns.append(np.broadcast_to(at[:, None, None] + grid, shape).ravel())
     if len(rows) == 1:
         return gptr, gidx, gval

@@ -16,6 +16,7 @@ from ...exceptions import DesignError
 from ..factor import NotPositiveDefiniteError, make_sparse
 from ..factor.cholmod import CholmodFactor
 from ..kernels.pedigree import solve_lower, solve_upper
+from ..runtime.parallel import single_threaded_blas
 from ..runtime.scipys import scipy_module
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseRoot", "Relation", "SparseRoot", "relation_of_covariance", "relation_of_precision"]
 
+_SMALL = 256  # order up to which a full inverse is no different from others
+_MOSTLY = 0.8  # share of entries from which on it is full
 _DENSE = 3_000  # order up to which a precision may be factored without CHOLMOD
 
 
@@ -108,9 +111,26 @@ class Relation:
         return sparse.csr_array(lower + sparse.tril(lower, -1).T)
 
     @property
+    def full(self) -> bool:
+        """Whether A^-1 is a large matrix without zeros: then nothing that holds it is sparse."""
+        return self.q > _SMALL and 2 * self.val.size > _MOSTLY * self.q**2
+
+    def lower(self) -> np.ndarray:
+        """Lower triangle of Q, dense, zeros above."""
+        out = np.zeros((self.q, self.q), order="F")
+        out[self.idx, self.columns] = self.val
+        return out
+
+    @property
     def mean_diagonal(self) -> float:
         """Mean variance of a level, in units of D."""
         return float(self.diagonal.mean())
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """Squared diagonal of a dense root: what is left of each level's variance given those before."""
+        assert isinstance(self.root, DenseRoot)
+        return np.diag(self.root.T) ** 2
 
     def related(self, v: np.ndarray) -> np.ndarray:
         """T v: effects with covariance A from independent ones, (q, ...) -> (q, ...)."""
@@ -208,10 +228,11 @@ def relation_of_covariance(K: np.ndarray) -> Relation:
     from scipy.linalg import lapack
 
     q = K.shape[0]
-    factor, info = lapack.dpotrf(np.asfortranarray(K), lower=1, clean=1)
-    if info:
-        raise np.linalg.LinAlgError("not positive definite")
-    inverse, _ = lapack.dpotri(factor, lower=1)
+    with single_threaded_blas():
+        factor, info = lapack.dpotrf(np.asfortranarray(K), lower=1, clean=1)
+        if info:
+            raise np.linalg.LinAlgError("not positive definite")
+        inverse, _ = lapack.dpotri(factor, lower=1)
     rows, columns = np.triu_indices(q)  # by columns of the lower triangle
     ptr = np.concatenate(([0], np.cumsum(np.arange(q, 0, -1)))).astype(np.int64)
     val = np.ascontiguousarray(inverse[columns, rows])
