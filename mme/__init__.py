@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.model import MixedLM, mixedlm
     from .lmm.preflight import preflight
     from .lmm.products import CrossProducts
+    from .relationship.fields import ar1_grid, icar, rw1, rw2
+    from .relationship.genomic import kinship, single_step
+    from .relationship.known import Covariance, Precision
+    from .relationship.pedigree import Pedigree
     from .report.artifact import save
     from .report.comparison import compare
     from .report.loaded import load
@@ -28,28 +32,46 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     __version__: str
 
 __all__ = [
+    "Covariance",
     "CrossProducts",
     "LinearMixedModel",
     "MixedLM",
     "MixedLMParams",
+    "Pedigree",
+    "Precision",
     "VCSpec",
+    "ar1_grid",
     "compare",
     "data_path",
     "exceptions",
+    "icar",
     "install",
+    "kinship",
     "lmer",
     "load",
     "mixedlm",
     "plot",
     "power",
     "preflight",
+    "rw1",
+    "rw2",
     "save",
+    "single_step",
     "table",
     "uninstall",
 ]
 
 # statsmodels' models take long to import; they are fetched when first named
 _LATE = {
+    "Covariance": "relationship.known",
+    "Pedigree": "relationship.pedigree",
+    "Precision": "relationship.known",
+    "ar1_grid": "relationship.fields",
+    "icar": "relationship.fields",
+    "kinship": "relationship.genomic",
+    "rw1": "relationship.fields",
+    "rw2": "relationship.fields",
+    "single_step": "relationship.genomic",
     "CrossProducts": "lmm.products",
     "MixedLM": "facade.model",
     "MixedLMParams": "facade.design.params",

@@ -79,7 +79,7 @@ class Oracle:
 
 def theta_sizes(design: Design) -> list[int]:
     """Number of covariance parameters of each term."""
-    return [1 if t.general else n_theta(t.k, t.covariance) for t in design.terms]
+    return [n_theta(t.k, t.covariance) for t in design.terms]
 
 
 def split(design: Design, theta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -93,18 +93,28 @@ def flatten(theta: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def dense_z(term: RandomTerm, n: int) -> np.ndarray:
-    """Z_t as an array of shape (n, q_t, k_t)."""
+    """Z_t as an array of shape (n, q_t, k_t); Z_t T where the levels have a known covariance A = T T'."""
     if term.Z is not None:
-        return np.asarray(term.Z.todense(), dtype=float)[:, :, None]
-    columns = np.ones((n, 1)) if term.columns is None else term.columns
-    z = np.zeros((n, term.n_levels, term.k))
-    z[np.arange(n), term.codes] = columns
-    return z
+        z = np.asarray(term.Z.todense(), dtype=float).reshape(n, term.n_levels, term.k)
+    else:
+        columns = np.ones((n, 1)) if term.columns is None else term.columns
+        z = np.zeros((n, term.n_levels, term.k))
+        z[np.arange(n), term.codes] = columns
+    if term.relation is None:
+        return z
+    return np.einsum("nlk,lm->nmk", z, root_of(term))
+
+
+def root_of(term: RandomTerm) -> np.ndarray:
+    """T of the known covariance A = T T' of a term's levels; that it is one is checked here."""
+    T = term.relation.related(np.eye(term.n_levels))
+    np.testing.assert_allclose(T.T @ term.relation.precision @ T, np.eye(term.n_levels), rtol=0, atol=1e-10)
+    return T
 
 
 def _factor_and_derivatives(term: RandomTerm, theta: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Relative covariance factor of one level and its derivatives with respect to each theta."""
-    if term.general:
+    if term.general and term.k == 1:
         return theta.reshape(1, 1), [np.ones((1, 1))]
     derivatives = []
     for a, b in entries(term.k, term.covariance):
@@ -204,7 +214,8 @@ def evaluate(design: Design, theta: Sequence[np.ndarray], reml: bool = True) -> 
     u = []
     for t, (term, th) in enumerate(zip(design.terms, theta, strict=True)):
         lam, _ = _factor_and_derivatives(term, np.asarray(th, dtype=float))
-        u.append(BPy[offsets[t] : offsets[t + 1]].reshape(term.n_levels, term.k) @ lam.T)
+        modes = BPy[offsets[t] : offsets[t + 1]].reshape(term.n_levels, term.k) @ lam.T
+        u.append(modes if term.relation is None else root_of(term) @ modes)
     return Oracle(
         deviance=float(deviance),
         gradient=gradient,

@@ -11,6 +11,8 @@ from mme.engine.covariance.factors import n_theta
 from mme.engine.direct.objective import Objective
 from mme.engine.direct.point import KeptColumns, Point
 from mme.engine.equations.design import Design, RandomTerm
+from mme.engine.equations.pedigree import relation_of_pedigree
+from mme.engine.equations.relation import Relation, relation_of_covariance
 
 __all__ = ["PROBLEMS", "build", "thetas"]
 
@@ -85,7 +87,9 @@ def _design(
     y = 3.0 + X @ rng.normal(size=X.shape[1]) / (1.0 + np.abs(X).max(initial=0.0))
     y = y + rng.normal(size=n) / (1.0 if w is None else np.sqrt(w))
     for term in terms:
-        if term.Z is not None:
+        if term.relation is not None:
+            y = y + term.times(term.related(0.8 * rng.normal(size=(term.n_levels, term.k))))
+        elif term.Z is not None:
             y = y + term.Z @ rng.normal(size=term.n_levels)
         else:
             columns = np.ones((n, 1)) if term.columns is None else term.columns
@@ -336,9 +340,87 @@ def no_fixed_effects(rng):
 # -- points at which the objective is compared ---------------------------------------------------------------
 
 
+# -- levels with a known covariance --------------------------------------------------------------------------
+
+
+def _pedigree(rng: np.random.Generator, q: int, founders: int) -> Relation:
+    """Of q animals, some of whose parents are relatives or unknown."""
+    sire, dam = np.full(q, -1), np.full(q, -1)
+    for i in range(founders, q):
+        sire[i], dam[i] = rng.choice(i, size=2, replace=False)
+        if rng.random() < 0.2:
+            dam[i] = -1
+    return relation_of_pedigree(sire, dam)
+
+
+def _related(
+    rng: np.random.Generator, n: int, relation: Relation, k: int = 1, repeats: float = 1.2
+) -> RandomTerm:
+    """Records of some of the levels, the last ones, more than one of some."""
+    with_records = int(n / repeats)
+    first = max(0, relation.q - with_records)
+    codes = rng.permutation(
+        np.concatenate([np.arange(first, relation.q), rng.integers(first, relation.q, n)])[:n]
+    )
+    columns = None if k == 1 else np.column_stack([np.ones(n), rng.normal(size=(n, k - 1))])
+    names = tuple(f"animal{j}" for j in range(k))
+    return RandomTerm(
+        "animal", codes.astype(np.int32), relation.q, columns, column_names=names, relation=relation
+    )
+
+
+@problem
+def pedigree_alone(rng):
+    return _design(rng, [_related(rng, 70, _pedigree(rng, 50, 8), repeats=2.0)], 70)
+
+
+@problem
+def pedigree_and_herd(rng):
+    term = _related(rng, 90, _pedigree(rng, 60, 10), repeats=2.0)
+    return _design(rng, [term, _grouped(rng, "herd", _codes(rng, 90, 7))], 90, weights=True)
+
+
+@problem
+def pedigree_vector(rng):
+    """Two effects of an animal, an independent one of the same animals, and two of a herd."""
+    term = _related(rng, 120, _pedigree(rng, 36, 8), k=2, repeats=4.0)
+    _, codes = np.unique(term.codes, return_inverse=True)
+    environment = RandomTerm("environment", codes.astype(np.int32), int(codes.max()) + 1)
+    return _design(rng, [term, environment, _grouped(rng, "herd", _codes(rng, 120, 6), 2)], 120)
+
+
+@problem
+def direct_and_maternal(rng):
+    """Effects of an animal and of its dam, correlated: columns of two levels in every row."""
+    relation = _pedigree(rng, 40, 10)
+    own, dam = rng.integers(10, 40, 110), rng.integers(0, 20, 110)
+    rows = np.repeat(np.arange(110), 2)
+    columns = np.column_stack([2 * own, 2 * dam + 1]).ravel()
+    Z = sp.csr_array((np.ones(220), (rows, columns)), shape=(110, 80))
+    term = RandomTerm(
+        "animal", None, 40, Z=Z, effects=2, column_names=("direct", "maternal"), relation=relation
+    )
+    return _design(rng, [term, _grouped(rng, "herd", _codes(rng, 110, 9))], 110)
+
+
+@problem
+def dense_covariance(rng):
+    M = rng.normal(size=(25, 40))
+    relation = relation_of_covariance(1e3 * (M @ M.T / 40.0))
+    term = _related(rng, 60, relation, repeats=2.5)
+    return _design(rng, [term, _grouped(rng, "g", _codes(rng, 60, 5))], 60)
+
+
+@problem
+def related_and_more_levels(rng):
+    """An independent factor that is eliminated, with two effects, beside related levels with two."""
+    term = _related(rng, 130, _pedigree(rng, 14, 5), k=2, repeats=10.0)
+    return _design(rng, [term, _grouped(rng, "g", _codes(rng, 130, 20), 2)], 130, weights=True)
+
+
 def _interior(term: RandomTerm, rng: np.random.Generator) -> np.ndarray:
     """A well conditioned random factor of one term."""
-    if term.general or term.k == 1:
+    if term.k == 1:
         return rng.uniform(0.3, 1.5, 1)
     if term.covariance == "diagonal":
         return rng.uniform(0.3, 1.5, term.k)
@@ -349,7 +431,7 @@ def _interior(term: RandomTerm, rng: np.random.Generator) -> np.ndarray:
 def thetas(design: Design) -> dict[str, np.ndarray]:
     """Named flat theta of every kind that is special to some part of the engine."""
     rng = np.random.default_rng(design.n)
-    size = [1 if t.general else n_theta(t.k, t.covariance) for t in design.terms]
+    size = [n_theta(t.k, t.covariance) for t in design.terms]
     parts = [_interior(t, rng) for t in design.terms]
     points = {
         "interior": np.concatenate(parts),
@@ -366,7 +448,7 @@ def thetas(design: Design) -> dict[str, np.ndarray]:
         mixed = [v * (1e3 if j % 2 else 1e-6) for j, v in enumerate(parts)]
         points["large and tiny"] = np.concatenate(mixed)
     for t, term in enumerate(design.terms):
-        if term.general or term.k == 1:
+        if term.k == 1:
             continue
         singular = {}
         if term.covariance == "diagonal":

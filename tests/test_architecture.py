@@ -25,6 +25,7 @@ ROOMS = [
     "fit",
     "stream",  # what a formula asks of rows that come in chunks; the engine adds them up
     "formula",
+    "relationship",  # known covariances between levels, with their labels
     "engine.direct",
     "engine.iterative",
     "engine.search",
@@ -77,6 +78,10 @@ PANDAS = {
     "facade.results.summary",
     "lmm.products",
     "lmm.results",
+    "relationship.fields",
+    "relationship.genomic",
+    "relationship.known",
+    "relationship.pedigree",
     "stream.cluster",
     "stream.numbering",
     "stream.passes",

@@ -193,6 +193,21 @@ class Fitted:
             return True
         return self.monte_carlo is None and isinstance(self.objective(), Objective)
 
+    def check_unrelated(self, what: str) -> None:
+        """Refuse terms whose levels have a known covariance.
+
+        Raises
+        ------
+        InferenceError
+        """
+        terms = () if self.design is None else self.design.terms
+        related = [term.name for term in terms if term.relation is not None]
+        if related:
+            raise InferenceError(
+                f"{what} takes the levels of random effects for independent, and those of "
+                f"{', '.join(related)} are related."
+            )
+
     def point(self, what: str, standard: bool = False, white: bool = False) -> Point:
         """The exact likelihood at the estimate.
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..engine.covariance.residual import ResidualStructure
 from ..engine.equations.design import Design, RandomTerm
+from ..engine.equations.relation import Relation
 from ..exceptions import DataError, DesignError, FormulaError
 from .codes import Factor, same_partition
 from .coding import Coding, TermCoding, describe, sum_offsets
@@ -20,6 +21,7 @@ from .levels import GroupCoding
 from .matrix import MatrixBuilder
 from .occurrences import Occurrences
 from .parse import Bar, ParsedFormula, names_in, parse_formula
+from .related import effect_names, relate
 from .residual import make_residual, parse_residual
 from .scope import Scope
 from .structures import check_effects
@@ -89,6 +91,7 @@ def build_design(
     context: int | Mapping[str, object] = 0,
     residual: str | None = None,
     dispersion: str | None = None,
+    relationship: object = None,
 ) -> ModelDesign:
     """Evaluate a mixed-model formula in data.
 
@@ -108,6 +111,8 @@ def build_design(
         What formulas and subsets may do, and see: see `mme.lmm.model`.
     residual, dispersion : str, optional
         Covariance structure of the residuals: see `mme.formula.residual`.
+    relationship : mapping, optional
+        Known covariances between the levels of grouping factors: see `mme.lmm.model`.
 
     Returns
     -------
@@ -157,24 +162,40 @@ def build_design(
         vectors["offset"] = vectors.get("offset", 0.0) + sum_offsets([values for values, _ in offsets])
 
     labels, factors, parts = expand_bars(parsed.bars, builder, frame)
-    _check_partitions(formula, labels, factors, parts)
+    related = relate(relationship, labels, factors, formula)
+    _check_partitions(formula, labels, factors, parts, related.relations)
+    factors, joint = related.factors, related.joint
+    of_joint = {t: j for j in joint for t in j.members}
     order = lme4_order([factor.n_levels for factor in factors])
-    labels = [labels[t] for t in order]
+    # terms that are one stand where the first of them does
+    order = [t for t in order if t not in of_joint or t == of_joint[t].members[0]]
+    labels = [of_joint[t].label if t in of_joint else labels[t] for t in order]
     factors = [factors[t] for t in order]
     terms = []
     codings: list[TermCoding] = []
+    uncoded: list[str] = []
     for t, name, factor in zip(order, make_unique(labels), factors, strict=True):
         part = parts[t]
-        terms.append(
-            RandomTerm(
-                name,
-                factor.codes,
-                factor.n_levels,
-                part.matrix,
-                part.structure,
-                column_names=part.column_names,
+        if t in of_joint:
+            members = [parts[m] for m in of_joint[t].members]
+            names = effect_names(
+                [":".join(m.group) for m in members], [m.column_names for m in members], INTERCEPT
             )
-        )
+            terms.append(of_joint[t].term(names, [m.matrix for m in members]))
+        else:
+            terms.append(
+                RandomTerm(
+                    name,
+                    factor.codes,
+                    factor.n_levels,
+                    part.matrix,
+                    part.structure,
+                    column_names=part.column_names,
+                    relation=related.relations[t],
+                )
+            )
+        if related.relations[t] is not None and (t in of_joint or len(part.group) > 1):
+            uncoded.append(labels[len(codings)])
         group = GroupCoding.of(part.group, factor)
         codings.append(TermCoding(name, labels[len(codings)], group, part.columns, part.column_names))
     design = Design(
@@ -196,6 +217,9 @@ def build_design(
         named=by_name,
         given=frozenset(extra),
         adopted=frame.adopted,
+        random_reason=f"the related levels of {', '.join(uncoded)} in new rows are not coded"
+        if uncoded
+        else "",
     )
     return ModelDesign(
         design,
@@ -311,10 +335,14 @@ def _check_partitions(
     labels: Sequence[str],
     factors: Sequence[Factor],
     parts: Sequence[TermPart],
+    relations: Sequence[Relation | None],
 ) -> None:
-    """Refuse one grouping under two names with an effect in common: the likelihood is flat there."""
+    """Refuse one grouping under two names with an effect in common: the likelihood is flat there.
+
+    Not where the levels of one are related otherwise than those of the other.
+    """
     for (i, a), (j, b) in combinations(enumerate(factors), 2):
-        if a is b or not same_partition(a, b):
+        if a is b or relations[i] is not relations[j] or not same_partition(a, b):
             continue
         own, other = parts[i].column_names, parts[j].column_names
         shared = [name for name in own if name in other]

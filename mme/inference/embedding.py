@@ -132,6 +132,8 @@ def _products(design: Design, eq: Equations, v: np.ndarray) -> np.ndarray:
     for t, (term, place) in enumerate(zip(design.terms, eq.layout.places, strict=True)):
         back = np.linalg.inv(eq.term_basis(t))
         u = _transposed(term, v) @ back
+        if term.relation is not None:
+            u = term.relation.times(u)
         for a, b in place.entries:
             w = np.zeros_like(u)
             w[:, a] += u[:, b]
@@ -144,7 +146,7 @@ def _products(design: Design, eq: Equations, v: np.ndarray) -> np.ndarray:
 def _transposed(term: RandomTerm, v: np.ndarray) -> np.ndarray:
     """Z'v, shape (n_levels, k)."""
     if term.Z is not None:
-        return np.reshape(term.Z.T @ v, (-1, 1))
+        return np.reshape(term.Z.T @ v, (-1, term.k))
     assert term.codes is not None
     columns: Sequence[np.ndarray] = [v] if term.columns is None else [c * v for c in term.columns.T]
     return np.column_stack([np.bincount(term.codes, weights=c, minlength=term.n_levels) for c in columns])

@@ -18,12 +18,14 @@ import numpy as np
 
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.runtime.parallel import row_chunks, run
+from ..engine.runtime.scipys import scipy_module
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from ..fit.residual import refuse_structure
 from .parameters import Values
+from .prediction import related_variances
 
-__all__ = ["Shares", "shares_of"]
+__all__ = ["Shares", "mean_square", "shares_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def shares_of(fitted: Fitted, what: str) -> Shares:
         raise InferenceError(f"{what} needs the design, and the data were removed.")
     refuse_structure(fitted.residual, what)
     design = fitted.design
-    return Shares(_column_covariance(design), tuple(_mean_square(t, design.n) for t in design.terms))
+    return Shares(_column_covariance(design), tuple(mean_square(t, design.n) for t in design.terms))
 
 
 def _column_covariance(design: Design) -> np.ndarray:
@@ -87,7 +89,26 @@ def _column_covariance(design: Design) -> np.ndarray:
     return sum(run(products, row_chunks(n)), np.zeros((X.shape[1], X.shape[1]))) / (n - 1)
 
 
-def _mean_square(term: RandomTerm, n: int) -> np.ndarray:
+def _mean_related(term: RandomTerm, n: int) -> np.ndarray:
+    """Mean over the rows of sum_lm A_lm z_l z_m'."""
+    assert term.relation is not None
+    if term.Z is None:
+        z = np.ones((n, 1)) if term.columns is None else np.asarray(term.columns)
+        return (z * term.relation.diagonal[term.codes][:, None]).T @ z / n
+    E, out = np.eye(term.k), np.empty((term.k, term.k))
+    Z = scipy_module("sparse").csr_array(term.Z)
+    for a in range(term.k):
+        for b in range(a + 1):
+            # x'M x of the sum and of the difference give the entry
+            up, down = (related_variances(term.relation, Z, (E[a] + s * E[b])[:, None]) for s in (1.0, -1.0))
+            out[a, b] = out[b, a] = float(np.mean(up - down)) / 4.0
+    return out
+
+
+def mean_square(term: RandomTerm, n: int, related: bool = True) -> np.ndarray:
+    """Mean of z z' over the rows; of related levels that of sum_lm A_lm z_l z_m' unless not wanted."""
+    if term.relation is not None and related:
+        return _mean_related(term, n)
     if term.Z is not None:
         return np.array([[float(term.Z.multiply(term.Z).sum()) / n]])
     if term.columns is None:

@@ -83,6 +83,7 @@ def check_estimate(fitted: Fitted, what: str) -> None:
             f"{what} goes by the maximum of the likelihood, and the fit has {fitted.restriction}."
         )
     check_scale(fitted, what)
+    fitted.check_unrelated(what)
 
 
 def of_cases(fitted: Fitted, rows: FitRows) -> Deletions:

@@ -31,8 +31,8 @@ class ModeErrors:
         Variance given the response and the fixed effects (lme4's ``condVar``).
     prediction : ndarray
         Prediction error variance, Var(u^ - u): what the fixed effects' estimation adds as well.
-    prior : ndarray, shape (k,)
-        Variances of the effects, sigma2 D_aa.
+    prior : ndarray
+        Variances of the effects, sigma2 D_aa, times A_ll where levels are related.
     error : ndarray or None
         Monte Carlo standard errors of `conditional`, and of `prediction`; None where these were solved for.
     """
@@ -95,18 +95,20 @@ def mode_errors(
         for t, at, (conditional, error) in zip(terms, levels, given, strict=True):
             R, lam = eq.term_basis(t), fitted.lam[t]
             inner = R @ lam
-            z = _some(zq[t], at)
+            relation = eq.layout.blocks[eq.layout.places[t].block].relation
+            z = _some(zq[t] if relation is None else relation.related(zq[t]), at)
             # R D Z'V^-1 Q R^-1: what an error of the fixed effects moves the modes by
             half = np.matmul(inner @ inner.T, z)
             half = np.linalg.solve(root.T, half.reshape(-1, z.shape[2]).T).T.reshape(half.shape)
             turned = np.matmul(np.linalg.inv(R), half)
             added = np.sum(turned * turned, axis=2)
             s2 = fitted.sigma2
+            own_variance = np.ones(len(z)) if relation is None else _some(relation.diagonal, at)
             out.append(
                 ModeErrors(
                     s2 * conditional,
                     s2 * (conditional + added),
-                    s2 * np.sum(lam * lam, axis=1),
+                    s2 * own_variance[:, None] * np.sum(lam * lam, axis=1),
                     None if error is None else s2 * error,
                 )
             )

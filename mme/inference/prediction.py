@@ -17,6 +17,7 @@ import numpy as np
 from ..engine.equations.equations import Equations
 from ..engine.equations.points import points_of
 from ..engine.equations.prediction import prediction_variances
+from ..engine.equations.relation import Relation
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
@@ -24,11 +25,12 @@ from ..fit.residual import refuse_structure
 from .coefficients import inference_basis
 from .moves import moved
 
-__all__ = ["PredictedRows", "linear_predictor", "prediction_error", "prior_variances"]
+__all__ = ["PredictedRows", "linear_predictor", "prediction_error", "prior_variances", "related_variances"]
 
 _STEP = 1e-3  # of finite differences, in standard errors
 _NONE = 1e-14  # relative variance of a direction in which nothing varies
 _CHUNK = 100_000  # rows at once
+_NUMBERS = 4_000_000  # of rows that are made dense
 _PROBES = 2  # none are needed
 _WHAT = "The standard error of a prediction"
 
@@ -156,6 +158,8 @@ def linear_predictor(rows: PredictedRows, beta: np.ndarray, modes: Sequence[np.n
 def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.ndarray:
     """z'D z over sigma2, shape (n,): of the terms at levels the fit did not have, or of all.
 
+    Of related levels z'(A (x) D) z; InferenceError for those that are not in the relationship.
+
     Parameters
     ----------
     fitted : Fitted
@@ -163,8 +167,25 @@ def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.nda
     unseen : bool
     """
     out = np.zeros(len(rows.x))
-    for term, lam in zip(rows.terms, fitted.lam, strict=True):
+    own = [None] * len(rows.terms) if fitted.design is None else [t.relation for t in fitted.design.terms]
+    for t, (term, lam) in enumerate(zip(rows.terms, fitted.lam, strict=True)):
         if term is None:
+            continue
+        relation = own[t]
+        if relation is not None:
+            if not isinstance(term, tuple):
+                out += 0.0 if unseen else related_variances(relation, term, lam)
+                continue
+            if np.any(term[0] < 0):
+                raise InferenceError(
+                    f"{int(np.sum(term[0] < 0))} rows have levels of {fitted.labels.terms[t].group} that its "
+                    "relationship lacks, so that their variance is not known. Add them to the relationship "
+                    "(levels without records may be in it), or leave the rows out."
+                )
+            if unseen:
+                continue
+            columns = np.ones((term[0].size, 1)) if term[1] is None else term[1]
+            out += relation.diagonal[term[0]] * np.sum((columns @ lam) ** 2, axis=1)
             continue
         if isinstance(term, tuple):
             codes, columns = term
@@ -176,15 +197,27 @@ def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.nda
     return out
 
 
+def related_variances(relation: Relation, Z: Any, lam: np.ndarray) -> np.ndarray:
+    """Diagonal of Z (A (x) D) Z', rows of a general term, shape (n,)."""
+    out = np.empty(Z.shape[0])
+    step = max(1, _NUMBERS // Z.shape[1])
+    for a in range(0, out.size, step):
+        z = Z[a : a + step].toarray().T.reshape(relation.q, lam.shape[0], -1)
+        half = np.einsum("qam,ab->qbm", relation.unrelated(z), lam)
+        out[a : a + step] = np.sum(half * half, axis=(0, 1))
+    return out
+
+
 def _at(fitted: Fitted, rows: PredictedRows) -> tuple[Equations, np.ndarray, np.ndarray]:
     """The equations, variances of the error of prediction and the predictions, at an estimate's variances."""
     point = fitted.point(_WHAT, True, white=True) if fitted.exact else fitted.iterative_point(_WHAT, _PROBES)
     eq, inverse, n = point.equations, point.prior_inverse(), len(rows.x)
     beta = point.beta
-    modes = [
-        z @ eq.term_basis(t) @ lam @ lam.T
-        for t, (z, lam) in enumerate(zip(point.products(None), fitted.lam, strict=True))
-    ]
+    modes = []
+    for t, (z, lam) in enumerate(zip(point.products(None), fitted.lam, strict=True)):
+        relation = eq.layout.blocks[eq.layout.places[t].block].relation
+        v = z @ eq.term_basis(t) @ lam @ lam.T
+        modes.append(v if relation is None else relation.related(v))
     variance, mean = prior_variances(fitted, rows, unseen=True), np.empty(n)
     for a in range(0, n, _CHUNK):
         here = slice(a, min(a + _CHUNK, n))

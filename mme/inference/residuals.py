@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
-from ..engine.equations.design import Design
+from ..engine.equations.design import Design, RandomTerm
 from ..engine.runtime.parallel import single_threaded_blas
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import OptionError
@@ -129,7 +129,7 @@ def whitened(fitted: Fitted, design: Design) -> np.ndarray:
             left = r.copy()
             pairs = zip(design.terms, point.products(fitted.beta), lams, strict=True)
             for term, z, lam in pairs:
-                left -= term.times(z @ lam @ lam.T)
+                left -= term.times(term.related(z @ lam @ lam.T))
             out += share / scale * left
     return np.sqrt(w) * out
 
@@ -153,6 +153,11 @@ def _bound(fitted: Fitted, design: Design, w: np.ndarray) -> float:
     """At least the largest eigenvalue of W^1/2 Z D Z'W^1/2: traces of levels, added over terms."""
     total = 0.0
     for term, lam in zip(design.terms, fitted.lam, strict=True):
+        if term.relation is not None:
+            # |A| is at most its largest row sum of absolute values, here its trace
+            D = float(np.linalg.eigvalsh(lam @ lam.T)[-1]) * float(term.relation.diagonal.sum())
+            total += D * _largest_gram(term, w)
+            continue
         if term.Z is not None:
             Z = abs(scipy_module("sparse").csr_array(term.Z)).multiply(np.sqrt(w)[:, None])
             # the norm is at most the root of the largest row sum times the largest column sum
@@ -163,6 +168,16 @@ def _bound(fitted: Fitted, design: Design, w: np.ndarray) -> float:
         z = lam[0, 0] * np.ones((design.n, 1)) if term.columns is None else term.columns @ lam
         total += float(np.max(np.bincount(term.codes, weights=w * np.sum(z * z, axis=1))))
     return total
+
+
+def _largest_gram(term: RandomTerm, w: np.ndarray) -> float:
+    """At least the largest eigenvalue of Z'WZ."""
+    if term.Z is not None:
+        Z = abs(scipy_module("sparse").csr_array(term.Z)).multiply(np.sqrt(w)[:, None])
+        rows, cols = (float(np.max(np.asarray(Z.sum(axis=axis)))) for axis in (1, 0))
+        return rows * cols
+    z = np.ones((w.size, 1)) if term.columns is None else np.asarray(term.columns)
+    return float(np.max(np.bincount(np.asarray(term.codes), weights=w * np.sum(z * z, axis=1))))
 
 
 _BY_NAME: dict[str, Callable[[Fitted, Design], np.ndarray]] = {

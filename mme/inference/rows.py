@@ -19,6 +19,7 @@ from ..engine.equations.prediction import PriorInverse, prediction_variances
 from ..engine.runtime.scipys import scipy_module
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
+from .prediction import related_variances
 
 __all__ = [
     "FitRows",
@@ -174,7 +175,12 @@ def random_variances(fitted: Fitted, design: Design) -> np.ndarray:
     """Diagonal of Z D Z', shape (n,)."""
     out = np.zeros(design.n)
     for term, lam in zip(design.terms, fitted.lam, strict=True):
-        if term.Z is not None:
+        if term.relation is not None and term.Z is not None:
+            out += related_variances(term.relation, scipy_module("sparse").csr_array(term.Z), lam)
+        elif term.relation is not None:
+            columns = np.ones((design.n, 1)) if term.columns is None else term.columns
+            out += term.relation.diagonal[term.codes] * np.sum((columns @ lam) ** 2, axis=1)
+        elif term.Z is not None:
             squared = scipy_module("sparse").csr_array(term.Z)
             out += float(lam[0, 0]) ** 2 * np.asarray((squared * squared).sum(axis=1)).ravel()
         elif term.columns is None:

@@ -142,6 +142,7 @@ def robust(fitted: Fitted, cov_type: str, clusterings: list[Clustering], what: s
         raise InferenceError(
             f"{what} needs generalized least squares, and this fit has {fitted.restriction}."
         )
+    fitted.check_unrelated(what)
     with single_threaded_blas():
         point = fitted.point(what)
         design = fitted.design

@@ -108,7 +108,7 @@ def _draw(fitted: Fitted, design: Design, rng: np.random.Generator, new: bool) -
         out /= np.sqrt(design.weights)
     if new:
         for term, lam in zip(design.terms, fitted.lam, strict=True):
-            out += term.times(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T)
+            out += term.times(term.related(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T))
     return out
 
 

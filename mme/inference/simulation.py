@@ -105,7 +105,7 @@ class ParametricDraws:
         y = self.mean
         if self.modes is None:
             for term, lam in zip(design.terms, self.lam, strict=True):
-                y = y + term.times(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T)
+                y = y + term.times(term.related(sigma * rng.normal(size=(term.n_levels, term.k)) @ lam.T))
         noise = sigma * rng.normal(size=design.n)
         if self.residual is not None:
             return y + self.residual.colour(noise)
@@ -138,6 +138,7 @@ class ResidualDraws:
     def of(cls, design: Design, fitted: Fitted) -> ResidualDraws:
         """Of an estimate."""
         refuse_structure(fitted.residual, "drawing from the residuals")
+        fitted.check_unrelated("a bootstrap of residuals and conditional modes")
         fixed = ParametricDraws.of(design, fitted).mean
         modes = _modes(fitted)
         residuals = design.y - fixed
@@ -206,6 +207,12 @@ class Clusters:
 
     def __init__(self, design: Design) -> None:
         self.design = design
+        related = [term.name for term in design.terms if term.relation is not None]
+        if related:
+            raise InferenceError(
+                f"clusters are parts of the rows without random effects in common, and the levels of "
+                f"{', '.join(related)} are related."
+            )
         sp = scipy_module("sparse")
         blocks = [_pattern(term, design.n) for term in design.terms]
         Z = sp.csr_array(sp.hstack(blocks, format="csr"))
@@ -253,6 +260,11 @@ def take_rows(
     within : sequence of bool, optional
         By term: whether its levels are parts of the copies (True, by default), or cross them.
     """
+    related = [term.name for term in design.terms if term.relation is not None]
+    if related:
+        raise InferenceError(
+            f"designs of other sizes need independent levels; {', '.join(related)} are related."
+        )
     inside = [True] * len(design.terms) if within is None else within
     none = np.zeros_like(copy)
     terms = (

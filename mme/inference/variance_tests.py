@@ -135,6 +135,7 @@ def _check_single(design: Design, reduction: Reduction) -> None:
 
 
 def _exact(fitted: Fitted, design: Design, reduction: Reduction, nsim: int, seed: int) -> np.ndarray:
+    fitted.check_unrelated("method='rlrt' (use 'mixture' or 'bootstrap')")
     column = int(np.flatnonzero(~np.any(reduction.A, axis=1))[0]) if not reduction.removes else 0
     with single_threaded_blas():
         values = spectrum(fitted.objective().eq, reduction.term, column, reduction.label)
@@ -160,7 +161,7 @@ def _bootstrap(
         if small is not None:
             for term, lam in zip(small.terms, submodel.lam, strict=True):
                 u = rng.normal(size=(term.n_levels, term.k)) @ lam.T
-                y = y + np.sqrt(submodel.sigma2) * term.times(u)
+                y = y + np.sqrt(submodel.sigma2) * term.times(term.related(u))
         try:
             fits = [large.fit(y)] if less is None else [large.fit(y), less.fit(y)]
         except NO_FIT as error:

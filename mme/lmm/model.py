@@ -37,7 +37,17 @@ _OPTIONS = sorted(
 )
 
 
-_MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context", "residual", "dispersion")
+_MODEL = (
+    "weights",
+    "offset",
+    "subset",
+    "missing",
+    "evaluate",
+    "context",
+    "residual",
+    "dispersion",
+    "relationship",
+)
 
 
 class LinearMixedModel:
@@ -87,6 +97,7 @@ class LinearMixedModel:
         progress: bool | None = None,
         residual: str | None = None,
         dispersion: str | None = None,
+        relationship: Mapping[Any, Any] | None = None,
     ) -> LinearMixedModel:
         """Evaluate a formula in data; see `lmer` for the parameters.
 
@@ -105,6 +116,12 @@ class LinearMixedModel:
                 "DataFrame."
             )
         if is_source(data):
+            if relationship is not None:
+                raise OptionError(
+                    "relationship= needs the rows in one frame; rows that come in chunks are not recoded "
+                    "to its "
+                    "levels."
+                )
             # not loaded for one frame
             from ..stream.cluster import gather
             from ..stream.survey import Request
@@ -121,6 +138,7 @@ class LinearMixedModel:
             "context": context,
             "residual": residual,
             "dispersion": dispersion,
+            "relationship": relationship,
         }
         return cls(build_design(formula, data, **given), {"data": data, **given})
 
@@ -271,6 +289,7 @@ def lmer(
     context: int | Mapping[str, object] = 0,
     residual: str | None = None,
     dispersion: str | None = None,
+    relationship: Mapping[Any, Any] | None = None,
     solver: str = "auto",
     start: object = None,
     **options: Unpack[FitArguments],
@@ -327,6 +346,12 @@ def lmer(
         ``"us(visit | subject)"``; the formula needs no random term then.  See docs/residuals.md.
     dispersion : str, optional
         Formula of the logarithm of the residual variance, such as ``"~ sex + age"``.
+    relationship : mapping of grouping factor to relationship, optional
+        Known covariances between the levels of a factor, u ~ N(0, A (x) D): ``{"animal": mme.Pedigree(id,
+        sire, dam)}``, `mme.Precision` for a sparse A^-1, `mme.Covariance` or a labelled frame for a dense A.
+        Levels without rows are predicted too.  A tuple of factors is one term whose effects are correlated,
+        ``{("animal", "dam"): pedigree}`` with ``(1 | animal) + (1 | dam)`` direct and maternal effects.  See
+        docs/relationships.md.
     solver : {"auto", "direct", "iterative", "dense", "cholmod", "superlu"}
         "direct" factors the Schur complement of the crossed terms ("dense", "cholmod", "superlu" say how);
         "iterative" needs no factor, but its estimates have a Monte Carlo error, which is reported; "auto" is
@@ -392,6 +417,7 @@ def lmer(
         progress=options.get("progress"),
         residual=residual,
         dispersion=dispersion,
+        relationship=relationship,
     )
     return model.fit(reml, solver=solver, start=start, **options)
 

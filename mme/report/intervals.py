@@ -14,6 +14,7 @@ from ..inference.bootstrap import check_draws, draw, percentiles
 from ..inference.coefficients import check_alpha
 from ..inference.delta import Delta, delta_rule, joint_covariance
 from ..inference.explained import shares_of
+from ..inference.heritability import heritability_of, profile_interval
 from ..inference.parameters import Values, check_option, estimates
 from ..inference.variance_table import variance_rows
 from .confidence import ProfileResult, profile_result
@@ -120,6 +121,57 @@ class Intervals(Reported):
         return self._shares(
             lambda values: shares.icc(values)[: len(names)], names, method, alpha, n_boot, seed
         )
+
+    def heritability(
+        self,
+        term: str | None = None,
+        effect: str | None = None,
+        method: str | None = None,
+        alpha: float = 0.05,
+        n_boot: int = 500,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """The share of a term's variance in the phenotypic variance, h2 for additive genetic effects.
+
+        Parameters
+        ----------
+        term : str, optional
+            Its grouping factor; by default the term with a known relationship.
+        effect : str, optional
+            Of a term with several.
+        method : {"delta", "profile", "boot"}, optional
+            Also give an interval: by the delta rule, on the logit; of the profile likelihood (terms of one
+            effect); or of `n_boot` simulated responses.
+        alpha, n_boot, seed
+            As in `r2`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row; ``estimate`` and, with a method, ``se`` (NaN for "profile"), ``lower``, ``upper``.
+
+        Raises
+        ------
+        OptionError
+            A term or an effect that is not there, or none where several could be meant.
+        InferenceError
+            As `r2`.
+
+        Notes
+        -----
+        Fixed effects do not count, and variances are those of a base population that is not inbred: z'D z
+        averaged over the rows for every term, with the covariance between direct and maternal effects where
+        they are one term.
+        """
+        share = heritability_of(self.fitted, term, effect, "heritability()")
+        names = [self.fitted.labels.terms[share.term].group]
+        if method is not None and check_option("method", method, (*_METHODS, "profile")) == "profile":
+            alpha = check_alpha(alpha)
+            lower, upper = profile_interval(self.fitted, share, 1.0 - alpha, "heritability()")
+            estimate = share.share(estimates(self.fitted))
+            columns = {"estimate": estimate, "se": np.nan, "lower": lower, "upper": upper}
+            return pd.DataFrame(columns, index=names)
+        return self._shares(share.share, names, method, alpha, n_boot, seed)
 
     def _shares(
         self,

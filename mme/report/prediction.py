@@ -357,7 +357,10 @@ def _rows(
         if all(used):
             return PredictedRows(x, none)
         others = [not here for here in used]
-        return PredictedRows(x, _coded(coding.random(rows, [False] * len(used)), others))
+        # variances of related levels differ from level to level
+        design = fitted.design
+        related = [design is not None and design.terms[t].relation is not None for t in range(len(used))]
+        return PredictedRows(x, _coded(coding.random(rows, related), others))
 
     counted = {name: number for name, number in rows.missing.items() if number}
     return PredictedRows(x, terms), left_out, rows.index, own_offset, own_weights, counted

@@ -57,6 +57,7 @@ class CarefulObjective:
         self.n_theta = objective.n_theta
         self.n_factorizations = 0
         Z, X, y = dense_rows(design, self.eq)
+        Z = _unrelated(self.eq, Z)
         stacked = np.column_stack([Z, X, y])
         if unexplained > 0.0:
             stacked = np.vstack([stacked, np.zeros(stacked.shape[1])])
@@ -144,6 +145,9 @@ class CarefulObjective:
         u = []
         for t, (columns, lam) in enumerate(zip(self._columns(), inner, strict=True)):
             effects = ze[columns] @ (lam @ lam.T)
+            relation = self.eq.layout.blocks[self.eq.layout.places[t].block].relation
+            if relation is not None:
+                effects = relation.related(effects)
             u.append(np.linalg.solve(self.eq.term_basis(t), effects.T).T)
         return {
             "theta": self.eq.from_standard(theta),
@@ -204,6 +208,19 @@ class CarefulObjective:
         if float(np.linalg.norm(r)) <= _EXACT * np.sqrt(self._yy):
             raise PerfectFitError(EXPLAINED)
         return inner, self._white(self._Z), Q, r, logdet
+
+
+def _unrelated(eq: Equations, Z: np.ndarray) -> np.ndarray:
+    """Z T: the columns of independent effects, where levels have a known covariance A = T T'."""
+    out, start = [], 0
+    for block in eq.layout.blocks:
+        part = Z[:, start : start + block.q * block.k]
+        start += part.shape[1]
+        if block.relation is not None:
+            cube = part.reshape(-1, block.q, block.k).transpose(1, 2, 0)
+            part = block.relation.unrelated(cube).transpose(2, 0, 1).reshape(part.shape)
+        out.append(part)
+    return np.hstack(out)
 
 
 def _span(M: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """theta -> eliminated leading term + factored Schur complement of the rest.
 
-With M_11 eliminated level by level, S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I, V_1 = W^-1 + Z_1 D_1 Z_1'.  S is
-dense or sparse, whichever is predicted to cost less; see `mme.engine.direct.plan`.
+With M_11 eliminated level by level, S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I, V_1 = W^-1 + Z_1 D_1 Z_1'; where the
+levels of a block are related (covariance A (x) D), A^-1 (x) I stands in place of I.  S is dense or sparse,
+whichever is predicted to cost less; see `mme.engine.direct.plan`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ..kernels import schur as ks
 from ..kernels.traces import traces_dense, traces_sparse
 from ..runtime.parallel import cut, run
 from .plan import Plan
+from .prior import KnownInverses
 from .state import State
 
 __all__ = ["Elimination", "apply_lam", "elimination_flops"]
@@ -81,6 +83,7 @@ class Elimination:
             assert plan.factor is not None
             self.factor = plan.factor
             self._S = np.empty(plan.sidx.size)
+        self.known = KnownInverses(lay, plan)
 
     # -- the leading term ---------------------------------------------------------------------------------
 
@@ -142,12 +145,15 @@ class Elimination:
         return out
 
     def factorize(self, lam2: list[np.ndarray]) -> float:
-        """Assemble and factor S for the current W; log|S|.  Raises numpy.linalg.LinAlgError."""
+        """Assemble and factor S for the current W; log|S| less that of known inverses in it.
+
+        Raises numpy.linalg.LinAlgError.
+        """
         eq, lay = self.eq, self.eq.layout
         if lay.q2 == 0:
             return 0.0
         pad = self.padded(lam2)
-        common = (lay.lstart, lay.lblock)
+        common = (lay.lstart, lay.lblock, self.known.own)
         cells = (pad, eq.ptr, eq.idx, eq.val, eq.tptr, eq.tlev, eq.tpos, self.W, eq.gptr, eq.gidx, eq.gval)
         if self.plan.dense:
             run(lambda _, a, b: ks.schur_dense(a, b, *common, *cells, self._S), self._rest_ranges)
@@ -159,8 +165,9 @@ class Elimination:
                 ),
                 self._rest_ranges,
             )
+        self.known.add(self._S)
         self.factor.factorize(self._S)
-        return self.factor.logdet()
+        return self.factor.logdet() - self.known.logdet
 
     def solve(self, B: np.ndarray) -> np.ndarray:
         """S^-1 B, (q2, m) -> (q2, m), for the last factorization."""
@@ -176,7 +183,7 @@ class Elimination:
         N : ndarray, shape (k1, k1)
             sum_l F_l B_l lam2 S^-1 lam2' B_l' F_l'.
         T : list of ndarray, shapes (k_r, k_r)
-            For every rest block the sum over levels of the diagonal blocks of S^-1.
+            For every rest block the sum over levels of the diagonal blocks of S^-1, or sum_lm Q_lm (S^-1)_lm.
         """
         eq, lay = self.eq, self.eq.layout
         k1 = lay.k1
@@ -200,6 +207,8 @@ class Elimination:
                 ranges,
             )
         T = Ts.sum(axis=0)
+        for r, own in self.known.traces(inverse).items():
+            T[r, : own.shape[0], : own.shape[0]] = own
         return Ns.sum(axis=0), [T[r, : b.k, : b.k] for r, b in enumerate(lay.rest)]
 
     # -- the marginal model -------------------------------------------------------------------------------

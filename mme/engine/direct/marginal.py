@@ -2,6 +2,10 @@
 
 V = W^-1 + Z D Z'.  What a likelihood in other parameters, tests and second derivatives need of a
 factorization; everything costs triangular solves only.
+
+Levels with a known covariance A = T T' appear as the independent ones of u = T v: Z stands for Z T in `zr`,
+`zx`, `zq`, `times` and `trace_products`, so that sums over levels mean the same for all terms.  Conditional
+covariances and `prior_inverse` are of u itself.
 """
 
 from __future__ import annotations
@@ -83,7 +87,9 @@ class Marginal:
         lay, m = eq.layout, w[0].shape[2]
         blocks = [np.zeros((b.q, b.k, m)) for b in lay.blocks]
         for place, basis, w_t in zip(lay.places, self._bases(eq), w, strict=True):
-            here = w_t if basis is None else np.matmul(basis, w_t)
+            relation = lay.blocks[place.block].relation
+            here = w_t if relation is None else relation.related(w_t)
+            here = here if basis is None else np.matmul(basis, here)
             blocks[place.block][:, place.columns] = here
         rest = blocks[1:] if lay.has_lead else blocks
         w2 = np.concatenate([x.reshape(-1, m) for x in rest]) if rest else np.zeros((0, m))
@@ -161,7 +167,8 @@ class Marginal:
         lay = eq.layout
         blocks = [np.zeros((b.q, b.k, eq.p)) for b in lay.blocks]
         for place, z in zip(lay.places, self.zq, strict=True):
-            blocks[place.block][:, place.columns] = z
+            relation = lay.blocks[place.block].relation
+            blocks[place.block][:, place.columns] = z if relation is None else relation.related(z)
         rest = blocks[1:] if lay.has_lead else blocks
         z2 = np.concatenate([x.reshape(-1, eq.p) for x in rest]) if rest else np.zeros((0, eq.p))
         variances = block_variances(eq, el, st)
@@ -229,6 +236,8 @@ def _split(
         blocks.append(part.reshape(block.q, block.k, rest.shape[1]))
     out = []
     for place, basis in zip(lay.places, bases, strict=True):
-        part = blocks[place.block][:, place.columns]
+        part, relation = blocks[place.block][:, place.columns], lay.blocks[place.block].relation
+        if relation is not None:
+            part = relation.unrelated(np.ascontiguousarray(part))
         out.append(part if basis is None else np.matmul(basis.T, part))
     return out

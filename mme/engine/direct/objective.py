@@ -16,7 +16,7 @@ import numpy as np
 from ..equations.border import Border, check_residual, response_scale, solve_border
 from ..equations.design import Design
 from ..equations.equations import Equations, build_equations
-from ..equations.layout import layout_of
+from ..equations.layout import Block, layout_of
 from ..equations.response import Response
 from ..search.chain import gradient_in_basis, in_theta
 from ..search.evaluation import Evaluation, Solution
@@ -208,7 +208,7 @@ class Objective:
         Ze = self._residual_products(st)
         u: list[np.ndarray] = []
         for t, place in enumerate(lay.places):
-            ze = Ze[place.block][:, place.columns]
+            ze = covaried(lay.blocks[place.block], Ze[place.block])[:, place.columns]
             inner = ze @ (st.inner[t] @ st.inner[t].T)
             u.append(np.linalg.solve(self.eq.term_basis(t), inner.T).T)
         return {
@@ -354,12 +354,16 @@ class Objective:
         return out
 
     def _derivative(self, st: State, Ze: list[np.ndarray]) -> list[np.ndarray]:
-        """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k)."""
+        """N of every block: sum_l (Z'PZ)_ll - (Z'e)_l (Z'e)_l'/sigma2, shape (k, k).
+
+        Where levels are related, sum_lm A_lm (.)_lm.
+        """
         floors = Floors(self.eq, st.inner)
         Q = self._information_blocks(st, self._floored(floors))
         if floors.raised(Q):
             Q = self._information_blocks(st, self._floored(floors))
-        return [q - ze.T @ ze / st.sigma2 for q, ze in zip(Q, Ze, strict=True)]
+        blocks = self.eq.layout.blocks
+        return [q - ze.T @ covaried(b, ze) / st.sigma2 for q, ze, b in zip(Q, Ze, blocks, strict=True)]
 
     def _floored(self, floors: Floors) -> list[np.ndarray] | None:
         """Factors of the rest's blocks, regular; None if they are so as they are."""
@@ -369,7 +373,11 @@ class Objective:
         return blocks[1:] if self.eq.layout.has_lead else blocks
 
     def _information_blocks(self, st: State, floored: list[np.ndarray] | None) -> list[np.ndarray]:
-        """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors."""
+        """sum_l (Z'PZ)_ll of every block (V^-1 in place of P under ML), shape (k, k), for floored factors.
+
+        Where levels are related, lam'Z'PZ lam = Q - Q S^-1 Q, and
+        sum_lm A_lm (.)_lm = q I - sum_lm Q_lm (S^-1)_lm.
+        """
         eq, lay, el = self.eq, self.eq.layout, self.elimination
         p = eq.p
         lam2, Y, Ri = st.lam2, st.Y, st.Ri
@@ -406,7 +414,11 @@ class Objective:
             if half is not None:
                 part = half[lay.rest_columns(r)].reshape(block.q, block.k, p)
                 flat = part.transpose(1, 0, 2).reshape(block.k, -1)
-                T_r += flat @ flat.T
+                if block.relation is None:
+                    T_r += flat @ flat.T
+                else:
+                    Qh = block.relation.precision @ part.reshape(block.q, -1)
+                    T_r += np.einsum("lap,lbp->ab", part, Qh.reshape(part.shape))
             # Z'PZ = lam^-T (I - T) lam^-1 on the level's own block
             mid = block.q * np.eye(block.k) - 0.5 * (T_r + T_r.T)
             inverse = np.linalg.inv(lam2[r])
@@ -432,11 +444,15 @@ class Objective:
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
                 own = C[place.block][i, part, part]
                 own[a, b] = own[b, a] = 1.0
-        fe = sum((np.einsum("iab,ab->i", c, ze.T @ ze) for c, ze in zip(C, Ze, strict=True)), np.zeros(m))
+        # the direction E_ab of D moves V by Z (A (x) E_ab) Z'
+        Ae = [covaried(b, ze) for b, ze in zip(lay.blocks, Ze, strict=True)]
+        fe = np.zeros(m)
+        for c, ze, ae in zip(C, Ze, Ae, strict=True):
+            fe += np.einsum("iab,ab->i", c, ze.T @ ae)
 
         def variates(i: int) -> np.ndarray:
             k = C[i].shape[1]
-            return (Ze[i] @ C[i].transpose(2, 1, 0).reshape(k, k * m)).reshape(-1, k, m)
+            return (Ae[i] @ C[i].transpose(2, 1, 0).reshape(k, k * m)).reshape(-1, k, m)
 
         # f = Z_1 w_1 + Z_2 w_2 with the leading term integrated out: K = [f Z_2 X]'V_1^-1 f
         Kff, Xf = np.zeros((m, m)), np.zeros((p, m))
@@ -468,6 +484,11 @@ class Objective:
             C = C - h.T @ h
         info = (C - np.outer(fe, fe) / st.r2) / st.sigma2
         return 0.5 * (info + info.T)
+
+
+def covaried(block: Block, z: np.ndarray) -> np.ndarray:
+    """A z of a block's levels, (q, k) -> (q, k): z itself where they are independent."""
+    return z if block.relation is None else block.relation.times(z)
 
 
 def _flat(cube: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...exceptions import OptionError
 from ..equations.equations import Equations
 from ..factor import CholmodFactor, Factor, SuperluFactor, make_sparse
 from ..kernels import schur as ks
@@ -88,6 +89,8 @@ def make_plan(eq: Equations, factorization: str = "auto") -> Plan:
     ------
     ValueError
         For an unknown factorization.
+    OptionError
+        A sparse one of a matrix that a known covariance makes dense.
     """
     if factorization not in FACTORIZATIONS:
         names = ", ".join(map(repr, FACTORIZATIONS))
@@ -99,6 +102,14 @@ def make_plan(eq: Equations, factorization: str = "auto") -> Plan:
     if factorization == "dense" or q2 == 0 or (factorization == "auto" and q2 <= _ALWAYS_DENSE):
         return Plan(True, factorization, q2, *empty, full, dense_flops, f"order {q2}: dense")
     lay = eq.layout
+    if any(block.relation is not None and block.relation.full for block in lay.rest):
+        if factorization != "auto":
+            raise OptionError(
+                f"solver={factorization!r} factors a sparse matrix, and the inverse of a known covariance is "
+                "full here: use solver='auto' or 'dense'."
+            )
+        why = f"order {q2}, a full inverse: dense"
+        return Plan(True, factorization, q2, *empty, full, dense_flops, why)
     n_levels = lay.lstart.size - 1
     counts = np.zeros(q2 + 1, np.int64)
     ranges = cut(None, n_levels, float(eq.idx.size) * 50)

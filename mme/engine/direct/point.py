@@ -123,7 +123,7 @@ class Point:
         for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
             u = z @ lam
             total += float(np.sum(u * u))
-            resid -= term.times(u @ lam.T)
+            resid -= term.times(term.related(u @ lam.T))
         return total + float(resid @ resid)
 
     def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:
@@ -141,7 +141,7 @@ class Point:
         return -self.root.T @ (self.root @ self._step(beta))
 
     def products(self, beta: np.ndarray | None) -> list[np.ndarray]:
-        """Z'V^-1 r, per term of the design, shapes (q_t, k_t)."""
+        """Z'V^-1 r, per term of the design, shapes (q_t, k_t); of independent levels: see `marginal`."""
         step = self._step(beta)
         return [zr - zx @ step for zr, zx in zip(self._at.zr, self._at.zx, strict=True)]
 

@@ -9,7 +9,7 @@ G_lm = [l = m] H_l - phi_l T phi_m', so that
     sum_lm G_lm[a, c] G_lm[b, d] = sum_l H_l[a, c] H_l[b, d] - H_l[a, c] C_l[b, d] - C_l[a, c] H_l[b, d]
                                    + tr(K_ab' T K_cd T),   C_l = phi_l T phi_l',  K_ab = sum_l phi_la' phi_lb.
 
-Nothing is inverted that is singular where D is.
+Nothing is inverted that is singular where D is. Related levels are taken as the independent ones of u = T v.
 """
 
 from __future__ import annotations
@@ -137,10 +137,16 @@ def block_products(
             for c in range(k):
                 for a in range(k):
                     turned[start + inside * k + a, (rank[inside] - begin) * k + c] = turns[r + first][a, c]
+            relation = lay.rest[r].relation
+            if relation is not None:
+                part = turned[lay.rest_columns(r)].reshape(lay.rest[r].q, -1)
+                turned[lay.rest_columns(r)] = relation.related(part).reshape(-1, size * k)
             y1, y2 = el.marginal_product(st, None, turned)
             cubes = [] if y1 is None else [y1]
             for s, block in enumerate(lay.rest):
                 rows = y2[lay.rest_columns(s)]
+                if block.relation is not None:
+                    rows = block.relation.unrelated(rows.reshape(block.q, -1))
                 cubes.append(rows.reshape(block.q, block.k, size * k))
             for s, cube in enumerate(cubes):
                 gram = _gram(np.matmul(turns[s].T, cube), size, k)

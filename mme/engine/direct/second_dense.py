@@ -51,7 +51,8 @@ def dense_block_products(eq: Equations, el: Elimination, st: State) -> dict[tupl
     T = apply_lam(eq, st.lam2, apply_lam(eq, st.lam2, inverse, False).T, False)
     T = np.asfortranarray(0.5 * (T + T.T))
     lead = _DenseLead(eq, el, T) if first else None
-    rest = _Inverted(eq, st, T) if _invertible(eq, st) else _Plain(eq, el, st, lead)
+    related = any(block.relation is not None for block in lay.rest)
+    rest = _Inverted(eq, st, T) if not related and _invertible(eq, st) else _Plain(eq, el, st, lead)
     out: dict[tuple[int, int], np.ndarray] = {}
     n_rest = len(lay.rest)
     for s in range(n_rest):
@@ -183,6 +184,18 @@ class _Plain:
         R[np.diag_indices(q2)] += 1.0
         self.M, self.R, self.G = M, np.asfortranarray(R), np.empty((q2, q2), order="F")
         _multiply(M, self.R, self.G)
+        for r, block in enumerate(eq.layout.rest):
+            if block.relation is not None:
+                part = eq.layout.rest_columns(r)
+                self.G[:, part] = self._unrelated(r, self.G[:, part])
+                self.G[part] = self._unrelated(r, self.G[part].T).T
+
+    def _unrelated(self, r: int, X: np.ndarray) -> np.ndarray:
+        """X T, the columns of block r those of independent levels."""
+        block = self.eq.layout.rest[r]
+        if block.relation is None:
+            return X
+        return block.relation.unrelated(X.T.reshape(block.q, block.k * len(X))).reshape(X.T.shape).T
 
     def block(self, s: int, t: int) -> np.ndarray:
         """G of two blocks of the rest."""
@@ -192,7 +205,8 @@ class _Plain:
         """As `_Inverted.mixed`: diagonal blocks of R'K_ab R, K_ab R = K_ab - K_ab T M."""
         part = self.eq.layout.rest_columns(r)
         KR = lead.gram(lead.phi[:, a], lead.phi[:, b])[:, part] - lead.KT[a, b] @ self.M[:, part]
-        return _diagonal(self.R[:, part], KR, self.eq.layout.rest[r].k)
+        left = self._unrelated(r, self.R[:, part])
+        return _diagonal(left, self._unrelated(r, KR), self.eq.layout.rest[r].k)
 
 
 def _diagonal(A: np.ndarray, B: np.ndarray, k: int) -> np.ndarray:

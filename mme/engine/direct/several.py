@@ -28,6 +28,8 @@ def is_small(eq: Equations) -> bool:
     lay = eq.layout
     if not lay.has_lead or not 0 < lay.q2 <= _WIDEST:
         return False
+    if any(place.structure.curved for place in lay.places) or any(b.relation is not None for b in lay.blocks):
+        return False
     r, m, k = lay.q2 + eq.p + 1.0, lay.n_theta, lay.k1
     return lay.q1 * k * (r * (2.0 * k + 1.5 * r) + m * (r + k + m)) + r * r * (r + m) <= _MOST
 

@@ -17,6 +17,7 @@ import numpy as np
 from ...exceptions import DataError, DesignError, NotEnoughDataError
 from ..covariance.structure import Pattern, Structure, structure_of
 from ..runtime.finite import count_non_finite
+from .relation import Relation
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -36,7 +37,8 @@ class RandomTerm:
     name : str
         Used in messages and in the fit record, for example ``"Subject"``.
     codes : ndarray of int, shape (n,), or None
-        Level of each row, 0 <= code < n_levels, every level present.  None for a general term.
+        Level of each row, 0 <= code < n_levels, every level present unless they are related.  None for a
+        general term.
     n_levels : int
         Number of levels q (grouped), or of columns of ``Z`` (general).
     columns : ndarray of float, shape (n, k), or None
@@ -45,9 +47,14 @@ class RandomTerm:
         How the k effects of a level are correlated: a `mme.engine.covariance.structure.Structure`, or
         the name of one (``"full"``, ``"diagonal"``, ``"cs"``, ``"ar1"``, ``"rr(2)"``, ...).
     Z : scipy.sparse array or matrix, shape (n, q), or None
-        A general term: its columns are independent with a common variance (one parameter).
+        A general term: its columns are independent with a common variance (one parameter), or, with `effects`
+        above one, stand level by level, shape (n, q k).
     column_names : tuple of str
         Names of the k columns, for messages.
+    relation : Relation, optional
+        Known covariance A between the levels: u ~ N(0, sigma2 A (x) D). By default they are independent.
+    effects : int
+        k of a general term.
 
     Notes
     -----
@@ -62,11 +69,15 @@ class RandomTerm:
     covariance: Structure | str = "full"
     Z: sp.sparray | sp.spmatrix | None = None
     column_names: tuple[str, ...] = ("(Intercept)",)
+    relation: Relation | None = None
+    effects: int = 1
 
     @property
     def k(self) -> int:
         """Number of effects per level."""
-        return 1 if self.Z is not None or self.columns is None else self.columns.shape[1]
+        if self.Z is not None:
+            return self.effects
+        return 1 if self.columns is None else self.columns.shape[1]
 
     @property
     def structure(self) -> Structure:
@@ -82,6 +93,10 @@ class RandomTerm:
     def n_effects(self) -> int:
         """Number of columns of Z_t: levels times effects per level."""
         return self.n_levels * self.k
+
+    def related(self, v: np.ndarray) -> np.ndarray:
+        """Effects with the term's covariance between levels from independent ones, shape (n_levels, ...)."""
+        return v if self.relation is None else self.relation.related(v)
 
     def times(self, u: np.ndarray) -> np.ndarray:
         """Z u: what random effects contribute to the rows.
@@ -302,8 +317,9 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         raise DesignError(f"{label}: {error}") from None
     if term.Z is not None:
         _check_rows(label, term.Z.shape[0], n)
-        if term.Z.shape[1] != term.n_levels:
+        if term.Z.shape[1] != term.n_effects:
             raise DataError(f"{label}: Z has {term.Z.shape[1]} columns but n_levels is {term.n_levels}.")
+        _check_relation(term)
         data = term.Z.data if hasattr(term.Z, "data") else np.asarray(term.Z)
         _check_finite(label, np.asarray(data, dtype=np.float64))
         if term.n_levels == 0 or data.size == 0 or not np.any(data):
@@ -320,7 +336,9 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= term.n_levels:
         raise DataError(f"{label}: codes run from {low} to {high}, outside 0..{term.n_levels - 1}.")
-    check_levels(term, n, more_effects_than_rows)
+    _check_relation(term)
+    if term.relation is None:
+        check_levels(term, n, more_effects_than_rows)
     if term.columns is not None:
         columns = np.asarray(term.columns)
         if columns.ndim != 2 or columns.dtype.kind != "f":
@@ -337,7 +355,8 @@ def _check_term(term: RandomTerm, n: int, more_effects_than_rows: bool) -> None:
         ]
         if zero and not (term.structure.curved and term.structure.ordered):
             raise DesignError(f"{label}: column {', '.join(zero)} is zero everywhere; drop it.")
-    check_effects(term, n, more_effects_than_rows)
+    if term.relation is None:
+        check_effects(term, n, more_effects_than_rows)
     if isinstance(term.structure, Pattern):
         _check_pattern(term, term.structure)
 
@@ -362,6 +381,13 @@ def _check_pattern(term: RandomTerm, structure: Pattern) -> None:
         raise DesignError(
             f"{label}: every level has rows with one of its {term.k} effects alone, so that no level tells "
             f"their correlations ({structure.name}). Write (1 | g), diag(...), or check the grouping factor."
+        )
+
+
+def _check_relation(term: RandomTerm) -> None:
+    if term.relation is not None and term.relation.q != term.n_levels:
+        raise DataError(
+            f"random term '{term.name}' has {term.n_levels} levels and its relationship {term.relation.q}."
         )
 
 

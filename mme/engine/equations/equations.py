@@ -25,6 +25,7 @@ from ..runtime.scipys import scipy_module
 from .design import Design, RandomTerm
 from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise, upper_inverse
 from .layout import Block, Layout
+from .related import joined, whole_levels
 from .response import Response
 
 if TYPE_CHECKING:
@@ -242,6 +243,8 @@ class Equations:
             first = self.gptr[start : start + block.q * k].reshape(block.q, k)
             # the first k rows of each column are the level's own block
             blocks = self.gval[first[:, :, None] + _own_block(self, start, block.q, k)]
+            if block.relation is not None:
+                blocks = blocks * block.relation.diagonal[:, None, None]
             scales.append(blocks.mean(axis=0))
         return scales
 
@@ -282,7 +285,7 @@ def build_equations(design: Design, layout: Layout) -> Equations:
     A2x = np.zeros((q2, p + 1))
     if q2:
         kc.rows_times(rptr, ridx.size // n, ridx, rval, xy, A2x)
-        gptr, gidx, gval = _gram(layout, n, rptr, ridx, rval)
+        gptr, gidx, gval = joined(layout, *_gram(layout, n, rptr, ridx, rval))
     else:
         gptr, gidx, gval = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0)
     if layout.has_lead:
@@ -367,7 +370,7 @@ def block_columns(
     Shape (0, 1) stands for a column of ones.
     """
     if design.terms[block.terms[0]].general:
-        return None, np.eye(1)
+        return None, np.eye(block.k)
     if _is_plain(design, block, root_w):
         return frozen(np.empty((0, 1))), np.eye(1)
     parts, basis = [], np.eye(block.k)
@@ -467,8 +470,12 @@ def rest_rows(
         offset = int(layout.offsets[r])
         if term.general:
             Z = sp.csr_array(term.Z, dtype=np.float64)
+            if term.k > 1:
+                Z = whole_levels(Z, term.k)
             if root_w is not None:
-                Z = sp.csr_array(sp.diags_array(root_w) @ Z)
+                Z = sp.csr_array(
+                    (Z.data * np.repeat(root_w, np.diff(Z.indptr)), Z.indices, Z.indptr), Z.shape
+                )
             Z.sum_duplicates()
             pieces.append((r, Z))
             continue

@@ -14,17 +14,19 @@ import numpy as np
 
 from ..covariance.structure import Structure
 from .design import Design, RandomTerm
+from .relation import Relation
 
 __all__ = ["Block", "Layout", "TermPlace", "arrange", "layout_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Terms on one grouping factor (or one general term): q levels, k columns each."""
+    """Terms on one grouping factor (or one general term): q levels, k columns each; A if they are related."""
 
     terms: tuple[int, ...]
     q: int
     k: int
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ class Layout:
     blocks : tuple of Block
         ``blocks[0]`` leads if `has_lead`.
     has_lead : bool
-        False if every term is general: nothing can be eliminated level by level.
+        False if every term is general or related, or related ones have more effects: nothing is eliminated
+        level by level.
     places : tuple of TermPlace, one per term of the design
     n_theta : int
     lstart : ndarray of int64, shape (n_levels + 1,)
@@ -119,7 +122,8 @@ def layout_of(design: Design) -> Layout:
     for t, term in enumerate(design.terms):
         for group in groups:
             other = design.terms[group[0]]
-            if not term.general and not other.general and _same_codes(term.codes, other.codes):
+            same = term.relation is other.relation and not term.general and not other.general
+            if same and _same_codes(term.codes, other.codes):
                 group.append(t)
                 break
         else:
@@ -140,8 +144,15 @@ def arrange(terms: Sequence[RandomTerm], groups: Sequence[Sequence[int]]) -> Lay
     -------
     Layout
     """
-    blocks = [Block(tuple(g), terms[g[0]].n_levels, sum(terms[t].k for t in g)) for g in groups]
-    grouped = [b for b in blocks if not terms[b.terms[0]].general]
+    blocks = [
+        Block(tuple(g), terms[g[0]].n_levels, sum(terms[t].k for t in g), terms[g[0]].relation)
+        for g in groups
+    ]
+    grouped = [b for b in blocks if not terms[b.terms[0]].general and b.relation is None]
+    # eliminated levels tie all that they meet together, and a known inverse is sparse: a term that is small
+    # beside related levels is left to the order of the factorization
+    related = sum(b.q * b.k for b in blocks if b.relation is not None)
+    grouped = [b for b in grouped if b.q * b.k >= related]
     if grouped:
         lead = max(grouped, key=lambda b: b.q * b.k)
         blocks = [lead] + [b for b in blocks if b is not lead]

@@ -142,8 +142,10 @@ class Moments:
             sd = np.zeros(place.k)
             for c in range(place.k):
                 i = self._components.index((place.block, place.first + c))
-                mean = self._means[i]
+                relation = lay.blocks[place.block].relation
+                mean = self._means[i] * (1.0 if relation is None else relation.mean_diagonal)
                 ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
+                ratio = ratio if relation is None else ratio / relation.mean_diagonal
                 reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
                 reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
                 sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean) if mean > 0.0 else 0.0

@@ -179,6 +179,11 @@ class CholmodFactor(Factor):
             return np.zeros(B.shape, order="F")
         return self._symbolic.solve_A(B)
 
+    def triangle(self) -> tuple[np.ndarray, sparse.csc_matrix]:
+        """Order and L of S[order][:, order] = L L'."""
+        self._require()
+        return self._symbolic.P(), self._symbolic.L()
+
     def selected_inverse(self) -> np.ndarray:
         """S^-1 on the pattern of the lower triangle of S.
 

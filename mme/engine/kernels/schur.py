@@ -315,11 +315,14 @@ def _scale(
 
 @kernel
 def schur_dense(
-    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, lam2: np.ndarray, ptr: np.ndarray,
-    idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray, W: np.ndarray,
-    gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, S: np.ndarray,
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, own: np.ndarray, lam2: np.ndarray,
+    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray,
+    W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, S: np.ndarray,
 ) -> None:  # fmt: skip
-    """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1, (q2, q2) F order."""
+    """Block-lower columns of S = lam2'(Z_2'V_1^-1 Z_2) lam2 + I for levels lev0..lev1, (q2, q2) F order.
+
+    own[b] is 1 for blocks of independent levels; 0 for those to which the caller adds a known Q.
+    """
     q2 = S.shape[0]
     nlev = lstart.size - 1
     kmax = lam2.shape[1]
@@ -342,15 +345,15 @@ def schur_dense(
                 for i in range(j0, q2):
                     S[i, j0 + c] = acc[c, i]
         for c in range(kt):
-            S[j0 + c, j0 + c] += 1.0
+            S[j0 + c, j0 + c] += own[lblock[t]]
 
 
 @kernel
 def schur_sparse(
-    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, clevel: np.ndarray, lam2: np.ndarray,
-    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray, tpos: np.ndarray,
-    W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, sptr: np.ndarray, sidx: np.ndarray,
-    sval: np.ndarray,
+    lev0: int, lev1: int, lstart: np.ndarray, lblock: np.ndarray, own: np.ndarray, clevel: np.ndarray,
+    lam2: np.ndarray, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, tptr: np.ndarray, tlev: np.ndarray,
+    tpos: np.ndarray, W: np.ndarray, gptr: np.ndarray, gidx: np.ndarray, gval: np.ndarray, sptr: np.ndarray,
+    sidx: np.ndarray, sval: np.ndarray,
 ) -> None:  # fmt: skip
     """As `schur_dense`, on a lower-triangular pattern sptr, sidx whose k x k blocks are whole.
 
@@ -378,7 +381,7 @@ def schur_sparse(
             _scale(acc, i0, ks, kt, lam2[lblock[clevel[i0]]], lt, left)
             s += ks
         for c in range(kt):
-            acc[c, j0 + c] += 1.0
+            acc[c, j0 + c] += own[lblock[t]]
         for c in range(kt):
             base = sptr[j0 + c] - (first + c)
             for s in range(first + c, last):

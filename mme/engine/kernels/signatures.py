@@ -68,8 +68,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "schur.cells_dot": ("int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3]",),
         "schur.schur_dense": (
-            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] int32[1] "
-            "int32[1] float64[3] int64[1] int32[1] float64[1] float64[2F]",
+            "int64 int64 int64[1] int32[1] float64[1] float64[3] int64[1] int32[1] float64[2] int64[1] "
+            "int32[1] int32[1] float64[3] int64[1] int32[1] float64[1] float64[2F]",
         ),
     },
     "sparse": {  # a sparse one
@@ -85,8 +85,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "int64[1] float64[1]",
         ),
         "schur.schur_sparse": (
-            "int64 int64 int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[2] int64[1] "
-            "int32[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] float64[1]",
+            "int64 int64 int64[1] int32[1] float64[1] int32[1] float64[3] int64[1] int32[1] float64[2] "
+            "int64[1] int32[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] float64[1]",
         ),
         "schur.fill_schur": (
             "int64 int64 int64[1] int64[1] int32[1] int64[1] int32[1] int32[1] int64[1] int32[1] "
@@ -149,6 +149,11 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "float64[2] float32[2] float32[3] float64[2] float64[2] float64[1]",
         ),
         "iterative.sparse_pass": ("int64 int64 int64[1] int32[1] float64[1] float64[2] float64[2]",),
+        "pedigree.find_entries": ("int64[1] int32[1] int64[1] int64[1] int64[1]",),
+        "pedigree.inbreeding": ("int64[1] int64[1]",),
+        "pedigree.order_by_parents": ("int64[1] int64[1]",),
+        "pedigree.solve_lower": ("int64[1] int32[1] float64[1] float64[2]",),
+        "pedigree.solve_upper": ("int64[1] int32[1] float64[1] float64[2]",),
         "pairs.gram_columns": (
             "int64 int64 int64[1] int32[1] int64[1] int32[1] int32[1] float64[1] float64[1] float64[2F]",
         ),

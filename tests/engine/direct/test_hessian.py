@@ -22,9 +22,9 @@ class Dense:
     def __init__(self, design: Design, theta: np.ndarray, reml: bool) -> None:
         n = design.n
         root_w = np.ones(n) if design.weights is None else np.sqrt(design.weights)
-        self.lams, columns, B = [], [], []
+        self.lams, columns, B, self.terms = [], [], [], design.terms
         for term, part in zip(design.terms, oracle.split(design, theta), strict=True):
-            lam = part.reshape(1, 1) if term.general else theta_to_lam(part, term.k, term.covariance)
+            lam = part.reshape(1, 1) if term.k == 1 else theta_to_lam(part, term.k, term.covariance)
             Z = oracle.dense_z(term, n) * root_w[:, None, None]
             self.lams.append(lam)
             columns.append(Z)
@@ -63,8 +63,14 @@ class Dense:
         return H, size
 
     def covariances(self, t: int) -> np.ndarray:
-        """D - D (Z'V^-1 Z)_ll D of every level of term t."""
+        """D - D (Z'V^-1 Z)_ll D of every level of term t; of T v where its levels have a known covariance."""
         D = self.lams[t] @ self.lams[t].T
+        if self.terms[t].relation is not None:
+            T, Z = oracle.root_of(self.terms[t]), self.Z[t]
+            whole = np.einsum("lm,ab->lamb", np.eye(len(T)), D)
+            G = np.einsum("iqa,ipb->qapb", Z, Z, optimize=True)
+            whole = whole - np.einsum("ab,qbpc,cd->qapd", D, G, D, optimize=True)
+            return np.einsum("lq,qapb,lp->lab", T, whole, T, optimize=True)
         G = np.einsum("iqa,iqb->qab", self.Z[t], self.Z[t])
         return D - D @ G @ D
 

@@ -19,7 +19,7 @@ def _dense(design, theta):
     columns, V = [], np.diag(1.0 / (np.ones(design.n) if design.weights is None else design.weights))
     for term, part in zip(design.terms, oracle.split(design, theta), strict=True):
         Z = oracle.dense_z(term, design.n).reshape(design.n, -1)
-        lam = np.eye(term.n_levels * term.k) * part[0] if term.general else None
+        lam = np.eye(term.n_levels * term.k) * part[0] if term.general and term.k == 1 else None
         if lam is None:
             lam = np.kron(np.eye(term.n_levels), theta_to_lam(part, term.k, term.covariance))
         columns.append(Z)

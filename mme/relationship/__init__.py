@@ -1,0 +1,1 @@
+"""Known covariances between the levels of a grouping factor, with their labels."""
