@@ -12,7 +12,7 @@ import pandas as pd
 from ..engine.covariance.residual import ResidualStructure
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.relation import Relation
-from ..exceptions import DataError, DesignError, FormulaError
+from ..exceptions import DataError, DesignError, FormulaError, OptionError
 from .codes import Factor, same_partition
 from .coding import Coding, TermCoding, describe, sum_offsets
 from .columns import INTERCEPT, Columns
@@ -130,6 +130,11 @@ def build_design(
     if not isinstance(formula, str):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}: 'y ~ x + (1 | g)'.")
     asked = parse_residual(residual, dispersion)
+    if asked is not None and relationship is not None:
+        raise OptionError(
+            "relationship= with residual= or dispersion= is not fitted: their likelihood takes the levels of "
+            "random effects for independent. Leave one out."
+        )
     parsed = parse_formula(formula, fixed_only=asked is not None)
     frame = ModelFrame(data, subset, Scope(context, evaluate))
     used = used_columns(parsed, frame)
