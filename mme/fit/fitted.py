@@ -104,6 +104,9 @@ class Fitted:
     row_labels : callable -> index of the rows, or None
     effect_labels : callable -> list of (levels, effects), or None
         Names of each of a term's random effects, level by level: objects, shapes (q_t k_t,).
+    root_beta : callable -> ndarray, shape (rank, rank), or None; or None
+        A root of the kept part of `vcov_beta`, made in an orthonormal basis: what of rows L b goes by L root
+        keeps its digits where columns lie far from zero.  None where the covariance alone is known.
     """
 
     labels: Labels
@@ -126,6 +129,7 @@ class Fitted:
     modes: Callable[[], Sequence[np.ndarray]] | None = None
     row_labels: Callable[[], Any] | None = None
     effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None
+    root_beta: Callable[[], np.ndarray | None] | None = None
 
     @classmethod
     def of(
@@ -158,6 +162,7 @@ class Fitted:
             modes=lambda: fit.u,
             row_labels=row_labels,
             effect_labels=effect_labels,
+            root_beta=lambda: fit.root_beta,
         )
 
     @property
@@ -169,6 +174,10 @@ class Fitted:
     def bse_beta(self) -> np.ndarray:
         """Standard errors of the fixed effects, shape (p,)."""
         return np.sqrt(np.diag(self.vcov_beta()))
+
+    def fixed_root(self) -> np.ndarray | None:
+        """`root_beta`, shape (rank, rank); None where there is none."""
+        return None if self.root_beta is None else self.root_beta()
 
     @property
     def exact(self) -> bool:

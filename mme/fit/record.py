@@ -139,6 +139,8 @@ class Fit:
     design : Design
     monte_carlo : MonteCarlo or None
         Standard errors and Monte Carlo errors of an iterative fit.
+    root_beta : ndarray, shape (rank, rank), or None
+        A root of the kept part of `vcov_beta`, rows the coefficients; None of fits of earlier versions.
     """
 
     reml: bool
@@ -158,6 +160,7 @@ class Fit:
     objective: Objective | IterativeObjective
     design: Design
     monte_carlo: MonteCarlo | None = None
+    root_beta: np.ndarray | None = None
 
 
 class Clock:
@@ -208,4 +211,5 @@ def assemble_fit(
         objective=objective,
         design=design,
         monte_carlo=monte_carlo,
+        root_beta=solution["root"],
     )
