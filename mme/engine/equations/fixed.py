@@ -54,7 +54,7 @@ class FixedPart:
         return root @ root.T
 
     def root(self, Ri: np.ndarray) -> np.ndarray:
-        """A root of that covariance, shape (p, p); of rows L b it is L root, and far columns cost no digits."""
+        """A root of it, shape (p, p): of rows L b it is L root, and columns far from zero cost no digits."""
         return self.T @ Ri.T
 
 
