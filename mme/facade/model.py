@@ -354,6 +354,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             self.exog_re,
             self.data.exog_re_names,
             self.group_index.labels,
+            self.exog_vc.components if parts.components else (),
         )
 
     @cached_property

@@ -110,6 +110,9 @@ class Fitted:
         residuals that are independent.
     white : Fit or None
         The fit of the rows that were whitened by `residual`.
+    root_beta : callable -> ndarray, shape (rank, rank), or None; or None
+        A root of the kept part of `vcov_beta`, made in an orthonormal basis: what of rows L b goes by L root
+        keeps its digits where columns lie far from zero.  None where the covariance alone is known.
     """
 
     labels: Labels
@@ -134,6 +137,7 @@ class Fitted:
     effect_labels: Callable[[], list[tuple[np.ndarray, np.ndarray]]] | None = None
     residual: ResidualFit | None = None
     white: Fit | None = None
+    root_beta: Callable[[], np.ndarray | None] | None = None
 
     @classmethod
     def of(
@@ -174,6 +178,7 @@ class Fitted:
             effect_labels=effect_labels,
             residual=residual,
             white=None if residual is None else fit,
+            root_beta=lambda: fit.root_beta,
         )
 
     @property
@@ -185,6 +190,10 @@ class Fitted:
     def bse_beta(self) -> np.ndarray:
         """Standard errors of the fixed effects, shape (p,)."""
         return np.sqrt(np.diag(self.vcov_beta()))
+
+    def fixed_root(self) -> np.ndarray | None:
+        """`root_beta`, shape (rank, rank); None where there is none."""
+        return None if self.root_beta is None else self.root_beta()
 
     @property
     def exact(self) -> bool:

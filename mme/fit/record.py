@@ -142,6 +142,8 @@ class Fit:
         Standard errors and Monte Carlo errors of an iterative fit.
     residual : ResidualFit or None
         Covariance structure of the residuals: objective and design are then those of the whitened rows.
+    root_beta : ndarray, shape (rank, rank), or None
+        A root of the kept part of `vcov_beta`, rows the coefficients; None of fits of earlier versions.
     """
 
     reml: bool
@@ -162,6 +164,7 @@ class Fit:
     design: Design
     monte_carlo: MonteCarlo | None = None
     residual: ResidualFit | None = None
+    root_beta: np.ndarray | None = None
 
 
 class Clock:
@@ -212,4 +215,5 @@ def assemble_fit(
         objective=objective,
         design=design,
         monte_carlo=monte_carlo,
+        root_beta=solution["root"],
     )

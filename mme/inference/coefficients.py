@@ -80,17 +80,27 @@ class Basis:
         """Variances of rows over the kept coefficients, K (q, rank), shape (q,)."""
         if self.pieces is not None:
             return self.pieces.variances(K, self.ddf == "kenward-roger")
+        root = self._root()
+        if root is not None:
+            return np.sum((K @ root) ** 2, axis=1)
         return np.einsum("qa,ab,qb->q", K, self.covariance(), K)
 
     def roots(self, K: np.ndarray) -> np.ndarray:
         """Rows whose products are the covariances of rows over the kept coefficients, shape (q, rank)."""
         if self.pieces is not None:
             return self.pieces.roots(K, self.ddf == "kenward-roger")
+        root = self._root()
+        if root is not None:
+            return K @ root
         C = self.covariance()
         size = np.sqrt(np.maximum(np.diag(C), 0.0))  # units of the columns cost no digits
         unit = np.where(size > 0.0, size, 1.0)
         w, P = np.linalg.eigh(C / np.outer(unit, unit))
         return (K * unit) @ (P * np.sqrt(np.maximum(w, 0.0)))
+
+    def _root(self) -> np.ndarray | None:
+        """A root of the covariance of the kept coefficients, where one is known that did not come from it."""
+        return self.fitted.fixed_root()
 
     def coefficients(self, alpha: float) -> Rows:
         """Every coefficient; NaN where it was dropped."""

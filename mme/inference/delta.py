@@ -83,7 +83,9 @@ def joint_covariance(fitted: Fitted, what: str) -> Joint:
     beta = fitted.beta
     p, m = beta.size, variances.estimate.size
     kept = ~np.isnan(beta)
-    fixed = _root(fitted.vcov_beta()[np.ix_(kept, kept)])
+    fixed = fitted.fixed_root()
+    if fixed is None:
+        fixed = _root(fitted.vcov_beta()[np.ix_(kept, kept)])
     own = _root(variances.told)
     root = np.zeros((p + m, fixed.shape[1] + own.shape[1]))
     root[:p][kept, : fixed.shape[1]] = fixed

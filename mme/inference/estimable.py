@@ -50,9 +50,9 @@ class Detached(Basis):
 class _Constant:
     """A function of nothing that can be pickled."""
 
-    value: np.ndarray
+    value: Any
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> Any:
         return self.value
 
 
@@ -73,6 +73,7 @@ def detached(basis: Basis, cache: MutableMapping[str, Any] | None = None) -> Det
     light = replace(
         fitted,
         vcov_beta=_Constant(np.asarray(fitted.vcov_beta()) if basis.pieces is None else np.zeros((0, 0))),
+        root_beta=_Constant(fitted.fixed_root() if basis.pieces is None else None),
         objective=_gone,
         design=None,
         record=None,

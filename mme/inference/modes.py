@@ -99,7 +99,9 @@ def mode_errors(
             z = _some(zq[t] if relation is None else relation.related(zq[t]), at)
             # R D Z'V^-1 Q R^-1: what an error of the fixed effects moves the modes by
             half = np.matmul(inner @ inner.T, z)
-            half = np.linalg.solve(root.T, half.reshape(-1, z.shape[2]).T).T.reshape(half.shape)
+            half = np.linalg.solve(
+                root.T, half.reshape(half.shape[0] * half.shape[1], z.shape[2]).T
+            ).T.reshape(half.shape)
             turned = np.matmul(np.linalg.inv(R), half)
             added = np.sum(turned * turned, axis=2)
             s2 = fitted.sigma2

@@ -31,6 +31,9 @@ class SandwichBasis(Basis):
         """Covariance of the kept coefficients."""
         return self.sandwich.covariance
 
+    def _root(self) -> np.ndarray | None:
+        return self.sandwich.half
+
     def rows(
         self, L: np.ndarray, value: np.ndarray, alpha: float, estimable: np.ndarray | None = None
     ) -> Rows:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class Robust:
         Upper triangular, M^-1 = root'root.
     covariance : ndarray, shape (rank, rank)
         Of the kept columns' coefficients.
+    inner : ndarray, shape (rank, rank)
+        Of the basis' coefficients.
     n_clusters : tuple of int
     mean, cross : ndarray, shapes (J, rank, rank), or None
         For every cluster Y_j'V_j Y_j and X_j'Y_j, Y_j = A_j V_j^-1 X_j, from which degrees of freedom are;
@@ -61,9 +64,18 @@ class Robust:
     T: np.ndarray
     root: np.ndarray
     covariance: np.ndarray
+    inner: np.ndarray
     n_clusters: tuple[int, ...]
     mean: np.ndarray | None
     cross: np.ndarray | None
+
+    @cached_property
+    def half(self) -> np.ndarray | None:
+        """A root of `covariance`; None where inclusion and exclusion left none."""
+        w, P = np.linalg.eigh(self.inner)
+        if w.size and w[0] < -1e-12 * w[-1]:
+            return None
+        return self.T @ (P * np.sqrt(np.maximum(w, 0.0)))
 
     def degrees(self, K: np.ndarray) -> np.ndarray:
         """Degrees of freedom of every row of K (q, rank), shape (q,)."""
@@ -84,8 +96,7 @@ class Robust:
     def f_test(self, c: np.ndarray, t: np.ndarray) -> tuple[float, float]:
         """F and its denominator of combinations c (rank, q) of the basis' coefficients with the values t."""
         q = t.size
-        inverse = np.linalg.inv(self.T)
-        V = c.T @ inverse @ self.covariance @ inverse.T @ c
+        V = c.T @ self.inner @ c
         Q = float(t @ np.linalg.solve(V, t))
         if self.mean is None:
             return Q / q, float(min(self.n_clusters) - 1)
@@ -208,8 +219,9 @@ class _Rows:
     def _robust(
         self, meat: np.ndarray, n_clusters: tuple[int, ...], mean: np.ndarray | None, cross: np.ndarray | None
     ) -> Robust:
-        half = self.T @ np.linalg.inv(self.root.T @ self.root)
-        return Robust(self.T, self.root, half @ meat @ half.T, n_clusters, mean, cross)
+        M = np.linalg.inv(self.root.T @ self.root)
+        half = self.T @ M
+        return Robust(self.T, self.root, half @ meat @ half.T, M @ meat @ M, n_clusters, mean, cross)
 
     @staticmethod
     def _sums(clustering: Clustering, rows: np.ndarray) -> np.ndarray:

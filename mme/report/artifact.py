@@ -212,7 +212,10 @@ def _modes(results: Any) -> dict[str, Any]:
     arrays = [values.to_numpy() for values in effects.values()]
     shared = list(dict.fromkeys(names))
     place = {own: j for j, own in enumerate(shared)}
-    return {
+    terms = results.fitted.labels.terms
+    components = len(terms) > 1 or (len(terms) == 1 and terms[0].effects not in shared)
+    by_term = {"terms": [np.asarray(u) for u in results.fitted.modes()]} if components else {}
+    return by_term | {
         "labels": list(effects),
         "names": shared,
         "which": np.array([place[own] for own in names]),

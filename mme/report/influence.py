@@ -62,6 +62,7 @@ class Influence:
         light = replace(
             self._fitted,
             vcov_beta=_gone,
+            root_beta=_gone,
             objective=_gone,
             design=None,
             record=None,

@@ -370,6 +370,8 @@ class LoadedResults(Inferences, Artifacts):
         terms = self._coding.random_terms
         if "frames" in self._plain["random_effects"]:
             return [effects[term.label][list(term.column_names)].to_numpy() for term in terms]
+        if "terms" in self._plain["random_effects"]:
+            return list(self._plain["random_effects"]["terms"])
         return [np.array([values.to_numpy() for values in effects.values()])] if terms else []
 
 

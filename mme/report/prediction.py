@@ -148,7 +148,7 @@ class Prediction:
         self._ddf: str | None = settings["ddf"]
         self._estimated: bool | None = settings["estimated"]
         self._weights: np.ndarray | None = settings["weights"]
-        self._left_out: Callable[[], PredictedRows] = settings["left_out"]
+        self._left_out: Callable[[], PredictedRows | None] = settings["left_out"]
         self.missing: dict[str, int] = settings["missing"]
         self.new_levels: dict[str, int] = settings["new_levels"]
         self.not_estimable: int = settings["not_estimable"]
@@ -195,7 +195,10 @@ class Prediction:
     def _obs_variance(self) -> np.ndarray:
         fitted = self._fitted
         weights = 1.0 if self._weights is None else self._weights
-        extra = prior_variances(fitted, self._left_out(), unseen=False)
+        left_out = self._left_out()
+        if left_out is None:  # of random effects that cannot be coded the variance is not known
+            return np.full(len(self._known), np.nan)
+        extra = prior_variances(fitted, left_out, unseen=False)
         return self._error[0] + fitted.sigma2 * (1.0 / weights + extra)
 
     @property
@@ -221,7 +224,8 @@ class Prediction:
         -------
         pandas.DataFrame
             ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``obs_ci_lower``, ``obs_ci_upper``;
-            ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
+            the last two are NaN where the random effects that are left out cannot be coded (groups that were
+            given as labels).  ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
         """
         mean, obs = self.conf_int(alpha=alpha), self.conf_int(True, alpha)
         out = pd.DataFrame(
@@ -338,7 +342,9 @@ def _rows(
     offset: Any,
     weights: Any,
     context: Mapping[str, object] | None,
-) -> tuple[PredictedRows, Callable[[], PredictedRows], pd.Index, np.ndarray | None, np.ndarray | None, dict]:
+) -> tuple[
+    PredictedRows, Callable[[], PredictedRows | None], pd.Index, np.ndarray | None, np.ndarray | None, dict
+]:
     """Rows with the terms used, and with those left out; index, offset, weights, missing values."""
     if data is None:
         return _own_rows(fitted, used, offset, weights)
@@ -353,7 +359,9 @@ def _rows(
     terms = _coded(coding.random(rows, used), used) if any(used) else none
     own_offset, own_weights = coding.offset(rows, offset), _weights(coding, rows, weights)
 
-    def left_out() -> PredictedRows:
+    def left_out() -> PredictedRows | None:
+        if coding.random_reason:
+            return None
         if all(used):
             return PredictedRows(x, none)
         others = [not here for here in used]

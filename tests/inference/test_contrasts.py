@@ -174,3 +174,48 @@ def test_units_of_another_column_do_not_matter(door, scale):
         )
     got, expected = (r.emmeans("a", pairs=True, adjust="mvt").frame["p"] for r in (scaled, plain))
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def _shifted(shift: float) -> tuple[pd.DataFrame, np.ndarray]:
+    """A covariate about `shift`, and rows of predictions, [1, x], at its first values."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(24), 10), "x": rng.normal(size=240)})
+    data["y"] = 2.0 * data.x + rng.normal(size=24)[data.g] + rng.normal(size=240)
+    data["x"] = (data["x"] + 1e8) - 1e8 + shift  # both have the digits of the larger
+    return data, np.column_stack([np.ones(3), data["x"][:3]])
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"ddf": "normal"},
+        {"ddf": "residual"},
+        {"cov_type": "HC0"},
+        {"cov_type": "CR0", "cluster": "g"},
+        {"cov_type": "CR1", "cluster": "g", "ddf": "normal"},
+        {"cov_type": "CR2", "cluster": "g"},
+    ],
+    ids=lambda by: "-".join(by.values()),
+)
+def test_columns_far_from_zero_cost_no_digits_of_rows(by):
+    """A covariance in these columns has 1e16 where one is needed: a third of the standard error was noise."""
+    (near, rows), (far, there) = _shifted(0.0), _shifted(1e8)
+    for fit in (
+        lambda data: mme.lmer("y ~ x + (1 | g)", data),
+        lambda data: mme.mixedlm("y ~ x", data, groups="g").fit(),
+    ):
+        one, other = fit(near), fit(far)
+        for row, same in zip(rows, there, strict=True):
+            want, got = one.contrast(row, **by).iloc[0], other.contrast(same, **by).iloc[0]
+            assert got["se"] == pytest.approx(want["se"], rel=1e-6)
+        want, got = one.contrast(rows[:2], **by).iloc[0], other.contrast(there[:2], **by).iloc[0]
+        np.testing.assert_allclose(got["F"], want["F"], rtol=1e-6)
+
+
+def test_columns_far_from_zero_cost_no_digits_of_functions():
+    (near, rows), (far, there) = _shifted(0.0), _shifted(1e8)
+    se = []
+    for data, row in ((near, rows[0]), (far, there[0])):
+        result = mme.lmer("y ~ x + (1 | g)", data)
+        se.append(result.delta(lambda p, row=row: p["(Intercept)"] * row[0] + p["x"] * row[1])["se"].iloc[0])
+    assert se[1] == pytest.approx(se[0], rel=1e-4)  # differences of values that are 1e8 times as large

@@ -341,8 +341,14 @@ def test_models_without_a_coding(sleep, tmp_path):
     fit = mme.mixedlm("score ~ Machine", machines, **kwargs).fit()
     got = again(fit, tmp_path)
     assert_allclose(got.predict(machines, random_effects=False), fit.predict())
+    assert_allclose(got.predict(machines), fit.fittedvalues, rtol=1e-12)
+    relative = mme.mixedlm(
+        "score ~ Machine", machines, **{**kwargs, "vc_formula": {"m": "1 + C(Machine)"}}
+    ).fit()
+    other = again(relative, tmp_path)
+    assert_allclose(other.predict(machines, random_effects=False), relative.predict())
     with pytest.raises(DataError, match=r"the variance components m .*random_effects=False"):
-        got.predict(machines)
+        other.predict(machines)
     for label, values in fit.random_effects.items():
         pd.testing.assert_series_equal(got.random_effects[label], values)
 

@@ -106,6 +106,17 @@ def test_variance_components():
     np.testing.assert_allclose(table.set_index("effect").blup.loc[series.index], series)
 
 
+@pytest.mark.parametrize("solver", ["direct", "iterative"])
+def test_without_fixed_effects_both_variances_are_one(solver):
+    result = mme.lmer("y ~ 0 + (x | g) + (1 | h)", _data(), solver=solver)
+    table = result.ranef_table()
+    np.testing.assert_allclose(table.pev, table.se**2, rtol=1e-12)
+    assert (table.pev > 0).all()
+    if solver == "iterative":
+        estimated = result.ranef_table(variances="estimated", probes=200)
+        assert ((estimated.pev - table.pev).abs() < 5 * estimated.pev_error + 1e-4 * table.pev).all()
+
+
 def test_a_variance_of_zero():
     data = _data().assign(half=lambda d: (d.y.rank() % 2).astype(int))
     result = mme.lmer("y ~ x + (1 | g) + (1 | half)", data)

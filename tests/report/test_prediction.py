@@ -262,12 +262,12 @@ def test_both_doors_agree():
 
 def test_variance_components_of_formulas_are_refused_by_name():
     data = _crossed()
-    result = mme.mixedlm("y ~ x", data, groups="g", vc_formula={"h": "0 + C(h)"}).fit()
+    result = mme.mixedlm("y ~ x", data, groups="g", vc_formula={"h": "1 + C(h)"}).fit()
     np.testing.assert_allclose(result.get_prediction().predicted_mean, result.fittedvalues)
     assert result.get_prediction().se_mean.notna().all()
     fixed = result.get_prediction(data, random_effects=False)
     np.testing.assert_allclose(fixed.predicted_mean, result.predict(data))
-    with pytest.raises(DataError, match="variance components"):
+    with pytest.raises(DataError, match="variance components h of vc_formula are no cells"):
         result.get_prediction(data)
 
 

@@ -153,6 +153,7 @@ class CarefulObjective:
             "theta": self.eq.from_standard(theta),
             "beta": fixed.coefficients(b),
             "vcov": sigma2 * fixed.covariance(inverse.T),
+            "root": np.sqrt(sigma2) * fixed.root(inverse.T),
             "u": u,
             "sigma2": sigma2,
             "deviance": logdet + self.nu * (1.0 + np.log(2.0 * np.pi * sigma2)) - self.eq.log_w,

@@ -196,7 +196,7 @@ class Objective:
         -------
         dict with
             theta: of the design's columns;
-            beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
+            beta (p,), vcov, root (p, p): fixed effects of the kept columns, their covariance and its root;
             u: list of (q_t, k_t) random effects on the scale of the data; sigma2; deviance.
         """
         theta = np.asarray(theta, dtype=np.float64)
@@ -215,6 +215,7 @@ class Objective:
             "theta": st.theta,
             "beta": fixed.coefficients(st.b),
             "vcov": st.sigma2 * fixed.covariance(st.Ri),
+            "root": np.sqrt(st.sigma2) * fixed.root(st.Ri),
             "u": u,
             "sigma2": st.sigma2,
             "deviance": st.deviance,

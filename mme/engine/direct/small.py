@@ -119,6 +119,7 @@ class SmallLikelihood:
             "theta": eq.from_standard(theta),
             "beta": eq.fixed.coefficients(self._b),
             "vcov": sigma2 * eq.fixed.covariance(self._Ri),
+            "root": np.sqrt(sigma2) * eq.fixed.root(self._Ri),
             "u": u,
             "sigma2": sigma2,
             "deviance": deviance,

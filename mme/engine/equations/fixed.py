@@ -50,8 +50,12 @@ class FixedPart:
 
     def covariance(self, Ri: np.ndarray) -> np.ndarray:
         """Their covariance but for sigma2, from the inverse Cholesky factor of Q'V^-1Q, shape (p, p)."""
-        root = self.T @ Ri.T
+        root = self.root(Ri)
         return root @ root.T
+
+    def root(self, Ri: np.ndarray) -> np.ndarray:
+        """A root of it, shape (p, p): of rows L b it is L root, and columns far from zero cost no digits."""
+        return self.T @ Ri.T
 
 
 def orthonormalise(

@@ -216,7 +216,7 @@ class IterativeObjective:
         Returns
         -------
         dict with
-            beta (p,), vcov (p, p): fixed effects of the kept columns and their covariance;
+            beta (p,), vcov, root (p, p): fixed effects of the kept columns, their covariance and its root;
             u: list of (q_t, k_t) random effects on the scale of the data; sigma2;
             logdet: the part of log|M| that is known without log|S|; iterations, residual, solved.
         """
@@ -233,6 +233,7 @@ class IterativeObjective:
         return {
             "beta": fixed.coefficients(st.b),
             "vcov": st.sigma2 * fixed.covariance(st.Ri),
+            "root": np.sqrt(st.sigma2) * fixed.root(st.Ri),
             "u": u,
             "sigma2": st.sigma2,
             "logdet": logdet,

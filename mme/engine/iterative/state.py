@@ -65,6 +65,7 @@ class IterativeSolution(TypedDict):
 
     beta: np.ndarray
     vcov: np.ndarray
+    root: np.ndarray
     u: list[np.ndarray]
     sigma2: float
     logdet: float

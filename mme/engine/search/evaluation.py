@@ -59,13 +59,15 @@ class Evaluation:
 class Solution(TypedDict):
     """What an objective with a deviance says at its optimum: fixed effects and conditional modes too.
 
-    `theta` is of the design's columns; `beta` (p,) and `vcov` (p, p) are the fixed effects of the kept
-    columns and their covariance; `u` are the random effects (q_t, k_t) of every term, on the data's scale.
+    `theta` is of the design's columns; `beta` (p,), `vcov` and `root` (p, p) are the fixed effects of the
+    kept columns, their covariance and a root of it; `u` are the random effects (q_t, k_t) of every term, on
+    the data's scale.
     """
 
     theta: np.ndarray
     beta: np.ndarray
     vcov: np.ndarray
+    root: np.ndarray
     u: list[np.ndarray]
     sigma2: float
     deviance: float

@@ -32,7 +32,9 @@ from ...formula.newdata import NewRows
 from ...formula.parse import column_in, names_in
 from ...formula.pieces import Piece, patsy_pieces, structure_pieces
 from ..releases import FormulaManager
+from .components import VarianceComponent
 from .frame import coding_from_data, naming
+from .vc_formula import CellLevels, cell_levels
 
 __all__ = ["FormulaParts", "SpecColumns", "coding_of_formulas", "no_coding"]
 
@@ -155,6 +157,7 @@ def coding_of_formulas(
     exog_re: np.ndarray | None,
     re_names: Sequence[str],
     labels: Sequence[Hashable],
+    components: Sequence[VarianceComponent] = (),
 ) -> Coding:
     """The coding of a model's formulas.
 
@@ -173,6 +176,8 @@ def coding_of_formulas(
     re_names : sequence of str
     labels : sequence
         Of the groups, in the order of their codes.
+    components : sequence of VarianceComponent
+        Those of ``parts.components``.
 
     Returns
     -------
@@ -180,22 +185,56 @@ def coding_of_formulas(
     """
     fixed = SpecColumns.of(formula, spec, frame, exog)
     reason = ""
-    terms: tuple[TermCoding, ...] = ()
-    if parts.components:
-        listed = ", ".join(parts.components)
-        reason = f"the variance components {listed} of vc_formula are not coded for new rows"
+    terms: list[TermCoding] = []
+    cells = [cell_levels(component, frame) for component in components]
+    strange = [name for name, own in zip(parts.components, cells, strict=True) if own is None]
+    if strange:
+        reason = (
+            f"the variance components {', '.join(strange)} of vc_formula are no cells of groups, levels and "
+            "columns of numbers ('0 + C(a)', '0 + C(a):x'): their columns depend on the rows of a group"
+        )
     elif not parts.groups:
         reason = "groups were given as labels; name their columns of the data (groups='column')"
-    elif exog_re is not None:
-        columns = None
+    elif exog_re is not None and exog_re.shape[1]:
+        columns: SpecColumns | None = None
         if parts.re_formula is not None and parts.re_formula.strip() not in ("1", "~1", "~ 1"):
             if re_spec is None:
                 re_spec = coding_from_data(parts.re_formula, frame)
             columns = SpecColumns.of(parts.re_formula, re_spec, frame, exog_re)
         label = ":".join(parts.groups)
         group = GroupCoding.from_labels(parts.groups, labels)
-        terms = (TermCoding(label, label, group, columns, tuple(re_names)),)
-    return Coding(formula, fixed, terms, describe(fixed, ModelFrame(frame)), random_reason=reason)
+        terms.append(TermCoding(label, label, group, columns, tuple(re_names)))
+    if not reason:
+        terms += [
+            _component(component, own, parts.groups, labels, frame)
+            for component, own in zip(components, cells, strict=True)
+            if own is not None
+        ]
+    return Coding(formula, fixed, tuple(terms), describe(fixed, ModelFrame(frame)), random_reason=reason)
+
+
+def _component(
+    component: VarianceComponent,
+    cells: CellLevels,
+    groups: tuple[str, ...],
+    labels: Sequence[Hashable],
+    frame: Any,
+) -> TermCoding:
+    """A variance component as a term: its groups and factors together, the product of its numbers."""
+    names = (*groups, *cells.factors)
+    of_group = [label if len(groups) > 1 else (label,) for label in labels]
+    keys: list[Any] = [
+        (*of_group[g], *levels) for g, levels in zip(component.used_group, cells.levels, strict=True)
+    ]
+    if len(names) == 1:
+        keys = [key for (key,) in keys]
+    columns = None
+    if cells.numbers:
+        product = "0 + " + ":".join(f'Q("{name}")' for name in cells.numbers)
+        values = np.prod([frame[name].to_numpy(dtype=np.float64) for name in cells.numbers], axis=0)
+        columns = SpecColumns.of(product, coding_from_data(product, frame), frame, values[:, None])
+    group = GroupCoding.from_labels(names, keys)
+    return TermCoding(component.name, component.name, group, columns, (component.name,))
 
 
 def no_coding() -> DataError:

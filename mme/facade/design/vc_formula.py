@@ -24,7 +24,15 @@ from .components import VarianceComponent, VCSpec, component_from_cells, compone
 from .groups import GroupIndex, factorize
 from .lookup import Lookup
 
-__all__ = ["column_of", "component_from_formula", "factors_of", "formula_columns", "numeric_column"]
+__all__ = [
+    "CellLevels",
+    "cell_levels",
+    "column_of",
+    "component_from_formula",
+    "factors_of",
+    "formula_columns",
+    "numeric_column",
+]
 
 _QUOTED = r"""Q\(\s*(?:"(?P<q1>[^"]+)"|'(?P<q2>[^']+)')\s*\)"""
 _COLUMN = re.compile(rf"^\s*(?:{_QUOTED}|`(?P<tick>[^`]+)`|(?P<name>[^\W\d]\w*))\s*$")
@@ -153,6 +161,53 @@ def component_from_formula(
     labels = _JoinedLabels(tuple(p.labels for p in parts), which, order - offsets[which])
     rows = np.repeat(np.arange(n), len(parts))
     return component_from_cells(name, rows, columns, values, n, of_group[order], labels, use_sparse, n_groups)
+
+
+@dataclass(frozen=True)
+class CellLevels:
+    """What the columns of a component are: groups and levels of plain columns, times plain numbers.
+
+    Attributes
+    ----------
+    factors, numbers : tuple of str
+        Columns of the data.
+    levels : list of tuple
+        Level of every factor, a tuple for each column of the component that rows use.
+    """
+
+    factors: tuple[str, ...]
+    numbers: tuple[str, ...]
+    levels: list[tuple[Hashable, ...]]
+
+
+def cell_levels(component: VarianceComponent, data: pd.DataFrame) -> CellLevels | None:
+    """The levels behind a component's columns.
+
+    None where they are not one term's cells, or its factors are expressions: what such columns would be for
+    other rows depends on the rows of their group.
+    """
+    labels = component.labels
+    if not isinstance(labels, _CellLabels):
+        return None
+    factors: list[str] = []
+    numbers: list[str] = []
+    parts: list[list[Hashable]] = []
+    for code, levels, codes in zip(labels.factors, labels.levels, labels.codes, strict=True):
+        if levels is None or codes is None:
+            if code == "Intercept" and len(labels.factors) == 1:
+                continue
+            column, kind = numeric_column(code, data), numbers
+        else:
+            column, kind = _factor_of(code, data), factors
+            own = codes if component.used is None else codes[component.used]
+            parts.append([levels[i] for i in own])
+        if not isinstance(column, str):
+            return None
+        kind.append(column)
+    cells: list[tuple[Hashable, ...]] = [()] * component.n_used
+    if parts:
+        cells = list(zip(*parts, strict=True))
+    return CellLevels(tuple(factors), tuple(numbers), cells)
 
 
 def _deeper(env: int | Mapping[str, Any]) -> int | Mapping[str, Any]:

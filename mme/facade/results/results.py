@@ -244,6 +244,16 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
             )
         return covariance
 
+    def _root_fe(self) -> np.ndarray | None:
+        """A root of the covariance of the fixed effects, where that was found in an orthonormal basis."""
+        known = self._covariance[: self.k_fe, : self.k_fe]
+        if self._orthonormal is None:
+            return None
+        kept = np.flatnonzero(~np.isnan(np.diag(known)))
+        T, C = (part[np.ix_(kept, kept)] for part in self._orthonormal)
+        w, P = np.linalg.eigh(C)
+        return T @ (P * np.sqrt(np.maximum(w, 0.0)))
+
     @cache_readonly
     def bse_fe(self) -> np.ndarray:
         """Standard errors of the fixed effects."""
@@ -390,6 +400,7 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
             nu=int(self.df_resid if self.reml else self.nobs),
             beta=self.fe_params,
             vcov_beta=lambda: np.asarray(self.cov_params())[: self.k_fe, : self.k_fe],
+            root_beta=self._root_fe,
             lam=tuple(relative_factors(self.cov_re_unscaled, self.params_object.vcomp)),
             sigma2=self.scale,
             loglik=self.llf,
