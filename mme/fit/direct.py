@@ -182,6 +182,7 @@ def search_minimum(
     callback: Callable[[int, float, float], None] | None = None,
     limit: bool = False,
     space: Coordinates | None = None,
+    compiled: bool = False,
 ) -> Outcome:
     """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
 
@@ -198,11 +199,12 @@ def search_minimum(
         In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     space : Coordinates, optional
         Of the design, where they are there already.
+    compiled : bool
+        Take every step in compiled code where there is some, not only as soon as a first search has to.
     """
     if space is None:
         space = Coordinates(term_specs(objective.eq, standard=True))
     small = design.has_rows and is_small(objective.eq)
-    compiled = False  # until a first search had to be
 
     def search(
         target: Objective | CarefulObjective,
@@ -228,7 +230,7 @@ def search_minimum(
     outcome = None
     try:
         first = search(objective, start, callback)
-        compiled = first.compiled
+        compiled = compiled or first.compiled
         modes = search_modes(objective, first, space, partial(search, objective), starts)
         outcome = Outcome(
             objective,
