@@ -164,6 +164,7 @@ def search_minimum(
     callback: Callable[[int, float, float], None] | None = None,
     limit: bool = False,
     space: Coordinates | Curve | None = None,
+    compiled: bool = False,
 ) -> Outcome:
     """Search by factorizations; again by orthogonal ones where rounding or an exact fit is in the way.
 
@@ -180,6 +181,8 @@ def search_minimum(
         In the limit of an exact fit (`limit_equations`) there is nothing more to be asked of the rows.
     space : Coordinates or Curve, optional
         Of the design, where they are there already.
+    compiled : bool
+        Take every step in compiled code where there is some, not only as soon as a first search has to.
     """
     if isinstance(space, Curve) or is_curved(objective.eq.layout):
         assert not isinstance(space, Coordinates)
@@ -187,7 +190,6 @@ def search_minimum(
     if space is None:
         space = Coordinates(term_specs(objective.eq, standard=True))
     small = design.has_rows and is_small(objective.eq)
-    compiled = False  # until a first search had to be
 
     def search(
         target: Objective | CarefulObjective,
@@ -213,7 +215,7 @@ def search_minimum(
     outcome = None
     try:
         first = search(objective, start, callback)
-        compiled = first.compiled
+        compiled = compiled or first.compiled
         modes = search_modes(objective, first, space, partial(search, objective), starts)
         outcome = Outcome(
             objective,

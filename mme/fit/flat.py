@@ -48,7 +48,8 @@ def flat_directions(
     space = Coordinates.of(terms)
     place = space.at(minimum.theta)
     unit = space.unit
-    w, V = np.linalg.eigh(minimum.curvature * np.outer(unit, unit))
+    assert minimum.curvature is not None  # of a search that ended
+    w, V = np.linalg.eigh(minimum.curvature * (unit[:, None] * unit))
     candidates = np.flatnonzero(w < _CURVATURE)
     if candidates.size == 0:
         return (), ()

@@ -107,7 +107,10 @@ class Refits:
             return self._search(self.design, start)
 
     def _search(self, design: Design, start: np.ndarray) -> Refit:
-        outcome = search_minimum(design, self.objective, start, _MOST, self._tol, None, space=self._space)
+        # of many responses some need the compiled search anyway
+        outcome = search_minimum(
+            design, self.objective, start, _MOST, self._tol, None, space=self._space, compiled=True
+        )
         best, eq = outcome.best, self.objective.eq
         solution = outcome.objective.solution(best.theta, standard=True)
         kept, p = eq.fixed.kept, design.p

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from ..kernels.triangle import triangular_factor
+from ..kernels import triangle
 
 __all__ = ["DIAGONAL", "FULL", "Full", "Structure", "triangular"]
 
@@ -69,13 +70,13 @@ class Structure(ABC):
     def lam(self, theta: np.ndarray, k: int) -> np.ndarray:
         """Lower-triangular relative covariance factor, shape (k, k)."""
         lam = np.zeros((k, k))
-        for value, (a, b) in zip(theta, self.entries(k), strict=True):
-            lam[a, b] = value
+        lam[_places(self, k)] = theta
         return lam
 
     def theta(self, lam: np.ndarray) -> np.ndarray:
         """Free entries of a factor, the inverse of `lam`."""
-        return np.array([lam[a, b] for a, b in self.entries(lam.shape[0])])
+        values: np.ndarray = lam[_places(self, lam.shape[0])]
+        return values
 
     def n_parameters(self, k: int) -> int:
         """Number of parameters that are estimated: entries of theta, less what the structure ties."""
@@ -112,13 +113,15 @@ class Full(Structure):
         return [tuple(range(k))]
 
     def root(self, gram: np.ndarray) -> np.ndarray:
+        if gram.shape[0] == 1:
+            return np.sqrt(gram * (1.0 + _RIDGE))
         d = np.sqrt(np.diag(gram))
         # collinear columns: a small ridge keeps the root regular
-        return np.linalg.cholesky(gram / np.outer(d, d) + 1e-9 * np.eye(d.size)).T * d
+        return np.linalg.cholesky(gram / np.outer(d, d) + _RIDGE * np.eye(d.size)).T * d
 
     def eigen(self, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if factor.shape[0] == 1:
-            return np.eye(1), np.abs(np.diag(factor))
+            return np.ones((1, 1)), np.abs(factor[0])
         U, s, _ = np.linalg.svd(factor)
         return U, np.where(s > _ZERO * s[0], s, 0.0)
 
@@ -147,6 +150,14 @@ class _Diagonal(Structure):
         return np.diag(np.abs(np.diag(root)))
 
 
+@lru_cache(256)
+def _places(structure: Structure, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the free entries of lam."""
+    rows, columns = zip(*structure.entries(k), strict=True)
+    return np.array(rows), np.array(columns)
+
+
+_RIDGE = 1e-9
 _ZERO = 1e-14  # singular value that counts as zero beside the largest
 
 
@@ -159,7 +170,7 @@ def triangular(root: np.ndarray) -> np.ndarray:
     if root.shape == (1, 1):
         return np.abs(root)
     lam = np.empty((root.shape[0], root.shape[0]))
-    triangular_factor(np.ascontiguousarray(root), lam)
+    triangle.triangular_factor(np.ascontiguousarray(root), lam)
     return lam
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from ...exceptions import EXPLAINED, PerfectFitError
 from ..equations.equations import Equations
 from ..kernels import coordinates as rows
+from ..kernels import schur
 from ..kernels import several as kernels
 from ..kernels import small as names
-from ..kernels.schur import level_factors
 from ..search.evaluation import Evaluation, Solution
 from ..search.machine import Machine
 from .floors import Floors
-from .small import FAILURES, TRIAL, VALUES
+from .small import FAILURES, TRIAL, VALUES, check_finite
 
 __all__ = ["SeveralLikelihood", "is_small"]
 
@@ -50,7 +50,7 @@ class SeveralLikelihood:
         self._of_entry = tuple(self._entries)
         width = max(k1, k2)
         self._lams = np.zeros((len(lay.blocks), width, width))
-        self._last, self._exact = np.empty(m), False
+        self._last = b""  # theta that was factored
         self._W, self._F, self._half = np.empty((3, q1, k1, k1))
         self._numbers = np.zeros(names.N_NUMBERS)
         self._given = np.array([nu, reml, yy, eq.fixed.logdet, eq.log_w], dtype=np.float64)
@@ -81,7 +81,7 @@ class SeveralLikelihood:
 
     def respond(self, eq: Equations, yy: float) -> None:
         """Go over to the equations of another response on the same design."""
-        self._eq, self._exact, self.n_factorizations = eq, False, 0
+        self._eq, self._last, self.n_factorizations = eq, b"", 0
         self._given[names.YY] = yy
         self._fill_response()
 
@@ -136,16 +136,15 @@ class SeveralLikelihood:
         """Evaluate into the arrays; what was the last theta is not factored again."""
         lams, eq = self._lams, self._eq
         stages = 0
-        if not (self._exact and bool((theta == self._last).all())):
-            self._exact = False
-            if not np.isfinite(theta).all():
-                raise np.linalg.LinAlgError("theta is not finite.")
+        key = theta.tobytes()
+        if key != self._last:
+            self._last = b""
+            check_finite(theta)
             self.n_factorizations += 1
-            self._last[:] = theta
             lams[self._of_entry] = theta
             lam1 = np.ascontiguousarray(lams[0, : eq.layout.k1, : eq.layout.k1])
             self._lam1, self._D1 = lam1, lam1 @ lam1.T
-            self._numbers[names.LOGDET] = level_factors(
+            self._numbers[names.LOGDET] = schur.level_factors(
                 0, eq.layout.q1, eq.A1, lam1, self._D1, self._W, self._F, self._half
             )
             stages = kernels.VALUE
@@ -153,15 +152,16 @@ class SeveralLikelihood:
         if order == 0:
             if stages:
                 self._run(stages, rest, information)
-                self._exact = True
+                self._last = key
             return
         stages += kernels.PRODUCTS + (kernels.INFORMATION if order > 1 else 0)
         floors = Floors(eq, [lams[p.block, p.columns, p.columns] for p in eq.layout.places])
         if not floors.lifted:
             self._run(stages + kernels.DERIVATIVES, rest, information)
-            self._exact = True
+            self._last = key
             return
         self._run(stages, rest, information)
+        self._last = key
         self._derive(floors, rest, information)
         if floors.raised(self._traces()):
             self._derive(floors, rest, information)

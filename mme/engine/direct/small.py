@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ import numpy as np
 from ...exceptions import EXPLAINED, PerfectFitError
 from ..equations.equations import Equations
 from ..kernels import coordinates as rows
-from ..kernels import newton
+from ..kernels import newton, schur
 from ..kernels import small as kernels
-from ..kernels.schur import level_factors
 from ..search.evaluation import Evaluation, Solution
 from ..search.machine import Machine
 
-__all__ = ["FAILURES", "TRIAL", "VALUES", "SmallLikelihood", "is_small"]
+__all__ = ["FAILURES", "TRIAL", "VALUES", "SmallLikelihood", "check_finite", "is_small"]
 
 # Operations of an evaluation up to which it is one piece of work on one thread anyway (`runtime.parallel`).
 _MOST = 2e6
@@ -41,6 +41,13 @@ def is_small(eq: Equations) -> bool:
     return lay.q1 * k * (8.0 * k * k + n * (n + k) + m * (k + m + n)) <= _MOST
 
 
+def check_finite(theta: np.ndarray) -> None:
+    """Refuse a theta at which there is nothing to be evaluated."""
+    # a finite sum of squares says it without an array
+    if not isfinite(theta.dot(theta)) and not np.isfinite(theta).all():
+        raise np.linalg.LinAlgError("theta is not finite.")
+
+
 class SmallLikelihood:
     """Evaluations, searches and solutions of a small model, theta always in the equations' basis.
 
@@ -64,7 +71,7 @@ class SmallLikelihood:
         m = lay.n_theta
         entries = np.array([(p.first + a, p.first + b) for p in lay.places for a, b in p.entries])
         self._rows, self._cols = entries.T.copy()
-        self._last, self._exact = np.empty(m), False
+        self._last = b""  # theta that was factored
         self._lam1 = np.zeros((k1, k1))
         self._W, self._F, self._half = np.empty((3, q1, k1, k1))
         self._numbers = np.zeros(kernels.N_NUMBERS)
@@ -78,7 +85,7 @@ class SmallLikelihood:
 
     def respond(self, eq: Equations, yy: float) -> None:
         """Go over to the equations of another response on the same design."""
-        self._eq, self._exact, self.n_factorizations = eq, False, 0
+        self._eq, self._last, self.n_factorizations = eq, b"", 0
         entries, given, A1, _, _, *rest = self._arrays
         given[_YY] = yy
         self._arrays = (entries, given, A1, eq.A1x, eq.Axx, *rest)
@@ -127,16 +134,15 @@ class SmallLikelihood:
 
     def _evaluate(self, theta: np.ndarray, order: int, information: np.ndarray) -> None:
         """Evaluate into the arrays; what was the last theta is not factored again."""
-        known = self._exact and bool((theta == self._last).all())
+        key = theta.tobytes()
+        known = key == self._last
         if not known:
-            self._exact = False
-            if not np.isfinite(theta).all():
-                raise np.linalg.LinAlgError("theta is not finite.")
+            self._last = b""
+            check_finite(theta)
             self.n_factorizations += 1
-            self._last[:] = theta
             lam1, eq = self._lam1, self._eq
             lam1[self._rows, self._cols] = theta
-            self._numbers[kernels.LOGDET] = level_factors(
+            self._numbers[kernels.LOGDET] = schur.level_factors(
                 0, eq.layout.q1, eq.A1, lam1, lam1 @ lam1.T, self._W, self._F, self._half
             )
         evaluate: Any = kernels.evaluate_lead
@@ -145,4 +151,4 @@ class SmallLikelihood:
             raise PerfectFitError(EXPLAINED)
         if status != kernels.DONE:
             raise np.linalg.LinAlgError(FAILURES[status])
-        self._exact = True
+        self._last = key

@@ -18,7 +18,7 @@ import numpy as np
 from ...exceptions import DesignError
 from ..covariance.structure import triangular
 from ..kernels import cells as kc
-from ..kernels.rows import transform_rows
+from ..kernels import rows as kr
 from ..runtime.arrays import frozen
 from ..runtime.parallel import cut, row_chunks, run
 from ..runtime.scipys import scipy_module
@@ -427,7 +427,7 @@ def _standardise(z: np.ndarray, q: int, term: RandomTerm) -> tuple[np.ndarray, n
             inverse: np.ndarray = inverse,
         ) -> None:
             if k <= FEW:
-                transform_rows(a, b, frozen(source), inverse, z)
+                kr.transform_rows(a, b, frozen(source), inverse, z)
             else:
                 np.matmul(source[a:b], inverse, out=z[a:b])
 

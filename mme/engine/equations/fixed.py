@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.rows import basis_and_residual
+from ..kernels import rows as kr
+from ..kernels import triangle
 from ..runtime.arrays import frozen
 from ..runtime.parallel import row_chunks, run
 
@@ -92,19 +93,20 @@ def orthonormalise(
         return Xa.T @ Xa, Xa.T @ ya, float(ya @ ya)
 
     parts = run(gram, row_chunks(n))
-    G, Xy, yy = (sum(part[i] for part in parts) for i in range(3))
-    norm = np.sqrt(np.diag(G))
+    G, Xy, yy = parts[0] if len(parts) == 1 else (sum(part[i] for part in parts) for i in range(3))
+    norm = np.sqrt(G.diagonal())
     nonzero = norm > 0
     scale = np.where(nonzero, norm, 1.0)
-    R, kept, smallest = _sequential_cholesky(G / np.outer(scale, scale), nonzero)
-    if smallest < _SUSPECT:
+    inverse = _triangular_inverse(G / (scale[:, None] * scale)) if nonzero.all() else None
+    kept = nonzero
+    if inverse is None or inverse.diagonal().max(initial=1.0) > 1.0 / _SUSPECT:
         whole = rows(0, n)
         Q, T, kept = gram_schmidt(whole[0], scale, nonzero)
         b0 = Q.T @ whole[1]
     else:
         Q = None
-        T = upper_inverse(R) / scale[kept][:, None]
-        b0 = T.T @ Xy[kept]
+        T = inverse / scale[:, None]
+        b0 = T.T @ Xy
     p = T.shape[0]
     used = np.ascontiguousarray(X if kept.all() else X[:, kept]) if p <= FEW else X
     T, b0, y = np.ascontiguousarray(T), np.ascontiguousarray(b0), np.ascontiguousarray(y)
@@ -115,8 +117,8 @@ def orthonormalise(
         out = xy[a:b]
         if Q is None and root_w is None and p <= FEW:
             cross = np.zeros((p + 1, p + 1))
-            basis_and_residual(a, b, frozen(used), frozen(y), T, b0, xy, cross)
-            return cross + np.tril(cross, -1).T
+            kr.basis_and_residual(a, b, frozen(used), frozen(y), T, b0, xy, cross)
+            return cross + np.tril(cross, -1).T if p else cross
         Qa = Q[a:b] if Q is not None else (Xa if kept.all() else Xa[:, kept]) @ T
         out[:, :p] = Qa
         np.subtract(ya, Qa @ b0, out=out[:, p])
@@ -132,24 +134,19 @@ def orthonormalise(
         more = cross[:p, p].copy()
         b0 = b0 + more
         cross = sum(run(again, row_chunks(n)))
-    logdet = -2.0 * float(np.sum(np.log(np.abs(np.diag(T)))))
+    logdet = -2.0 * float(np.log(np.abs(T.diagonal())).sum())
     return xy, cross, FixedPart(kept, T, b0, logdet), yy
 
 
-def _sequential_cholesky(G: np.ndarray, nonzero: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Cholesky of a unit-diagonal Gram matrix, column by column: R, kept columns, smallest pivot's root."""
-    p = G.shape[0]
-    kept = nonzero.copy()
-    if p and nonzero.all():
-        try:
-            R = np.linalg.cholesky(G).T
-            smallest = float(np.min(np.diag(R)))
-            if smallest >= _SUSPECT:
-                return R, kept, smallest
-        except np.linalg.LinAlgError:
-            pass  # dependent columns: the caller orthogonalises the rows
-        return np.zeros((0, 0)), kept, 0.0
-    return np.zeros((0, 0)), kept, 1.0 if p == 0 else 0.0
+def _triangular_inverse(G: np.ndarray) -> np.ndarray | None:
+    """Upper triangular R^-1 with R'R = G, Fortran order; None where G is not positive definite."""
+    if G.shape[0] <= FEW:
+        inverse = np.empty(G.shape)
+        return inverse.T if np.isfinite(triangle.inverse_cholesky(np.ascontiguousarray(G), inverse)) else None
+    try:
+        return upper_inverse(np.linalg.cholesky(G).T)
+    except np.linalg.LinAlgError:
+        return None  # dependent columns: the caller orthogonalises the rows
 
 
 def gram_schmidt(

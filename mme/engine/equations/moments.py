@@ -76,6 +76,7 @@ class Moments:
         lay, p = eq.layout, eq.p
         self._layout = lay
         self._components = [(i, c) for i, b in enumerate(lay.blocks) for c in range(b.k)]
+        self._first = [self._components.index((i, 0)) for i in range(len(lay.blocks))]
         self._columns: list[slice | None] = []
         components = self._components
         A22: sp.csr_array | np.ndarray | None = symmetric
@@ -84,8 +85,9 @@ class Moments:
         k1 = lay.k1 if lay.has_lead else 0
         m = len(components)
         F = np.zeros((m + 1, m + 1))
-        w, H, HH, HwH = [], [], [], []
-        self._means = []
+        means, w = np.empty(m), []
+        H: list[np.ndarray] = []
+        HH, HwH = np.empty((m, p, p)), np.empty((m, p, p))
         diag2 = np.zeros(0) if A22 is None else A22.diagonal()
         for i, (block, c) in enumerate(components):
             if i < k1:
@@ -96,26 +98,27 @@ class Moments:
                 size, design = diag2[columns], eq.Z2Q[columns]
                 self._columns.append(columns)
             weight = 1.0 / size if size.min() > 0.0 else _inverse(size)
-            self._means.append(float(size.sum() / size.size))
+            total = size.sum()
+            means[i] = total / size.size
             w.append(weight)
             H.append(design)
-            HH.append(design.T @ design)
-            HwH.append((design * weight[:, None]).T @ design)
-            F[i, m] = (size - np.einsum("lp,lp->l", design, design)) @ weight
-            F[m, i] = size.sum() - HH[i].trace()
+            HH[i] = design.T @ design
+            HwH[i] = (design * weight[:, None]).T @ design
+            F[i, m] = size @ weight - HwH[i].trace()
+            F[m, i] = total - HH[i].trace()
+        self._means = means
+        if k1:
+            # pairs of the leading block's columns, within its levels
+            lead = eq.A1 - 2.0 * np.einsum("lap,lbp->lab", eq.Z1Q, eq.Z1Q)
+            lead *= eq.A1
+            for i in range(k1):
+                F[i, :k1] = w[i] @ lead[:, i]
         for i in range(m):
             for j in range(m):
                 if i >= k1 or j >= k1:
                     squares, HAH = _cross(eq, A22, components[i], components[j], w[i], H[i], H[j])
                     F[i, j] = squares - 2.0 * HAH
-                elif j <= i:
-                    # both ways at once
-                    cell = eq.A1[:, i, j]
-                    within = (cell - 2.0 * np.einsum("lp,lp->l", H[i], H[j])) * cell
-                    F[i, j], F[j, i] = within @ w[i], within @ w[j]
-        for i in range(m):
-            for j in range(m):
-                F[i, j] += np.vdot(HwH[i], HH[j])
+        F[:m, :m] += HwH.reshape(m, -1) @ HH.reshape(m, -1).T
         F[m, m] = eq.n - p
         self._F, self._weights = F, w
 
@@ -137,19 +140,27 @@ class Moments:
             rhs[i] = self._weights[i] @ (moment * moment)
         rhs[m] = response.yy
         variances = _solve(self._F, rhs)
+        ratio = variances[:m] / variances[m] if variances[m] > 0 else np.full(m, np.inf)
+        reliability = np.full(m, _MOST)
+        known = np.isfinite(ratio)
+        size = self._means[known] * ratio[known]
+        reliability[known] = size / (1.0 + size)
+        np.clip(reliability, _LEAST, 1.0 - 1e-9, out=reliability)
+        # where levels are related: a variance is that of D, of which a level has A_ll times as much
+        own = np.array(
+            [
+                1.0 if lay.blocks[i].relation is None else lay.blocks[i].relation.mean_diagonal
+                for i, _ in self._components
+            ]
+        )
+        scaled = self._means * own
+        sd = np.zeros(m)
+        told = scaled > 0.0
+        sd[told] = np.sqrt(reliability[told] / (1.0 - reliability[told]) / scaled[told])
         theta = np.zeros(lay.n_theta)
         for place in lay.places:
-            sd = np.zeros(place.k)
-            for c in range(place.k):
-                i = self._components.index((place.block, place.first + c))
-                relation = lay.blocks[place.block].relation
-                mean = self._means[i] * (1.0 if relation is None else relation.mean_diagonal)
-                ratio = variances[i] / variances[m] if variances[m] > 0 else np.inf
-                ratio = ratio if relation is None else ratio / relation.mean_diagonal
-                reliability = mean * ratio / (1.0 + mean * ratio) if np.isfinite(ratio) else _MOST
-                reliability = min(max(reliability, _LEAST), 1.0 - 1e-9)
-                sd[c] = np.sqrt(reliability / (1.0 - reliability) / mean) if mean > 0.0 else 0.0
-            theta[place.theta] = place.structure.theta(np.diag(sd))
+            i = self._first[place.block] + place.first
+            theta[place.theta] = place.structure.theta(np.diag(sd[i : i + place.k]))
         return theta
 
 

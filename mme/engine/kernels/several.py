@@ -19,34 +19,39 @@ BLOCK, ROW, COLUMN = range(3)
 
 
 @part
-def _apply(
-    M: np.ndarray, columns: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, turned: bool
-) -> None:  # fmt: skip
-    """Rows of the rest: M <- lam'M if `turned`, else lam M, in place."""
+def _turned(M: np.ndarray, columns: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray) -> None:
+    """Rows of the rest: M <- lam'M, in place."""
     for t in range(lblock.size):
-        j, k = lstart[t], lstart[t + 1] - lstart[t]
-        own = lam[lblock[t]]
+        j, k, own = lstart[t], lstart[t + 1] - lstart[t], lam[lblock[t]]
         for i in range(columns):
-            for step in range(k):
-                c = step if turned else k - 1 - step
+            for c in range(k):
                 s = 0.0
-                for a in range(k):
-                    s += (own[a, c] * M[j + a, i] if a >= c else 0.0) if turned else own[c, a] * M[j + a, i]
+                for a in range(c, k):
+                    s += own[a, c] * M[j + a, i]
                 M[j + c, i] = s
 
 
 @part
-def _both_sides(
-    M: np.ndarray, n: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray, turned: bool
-) -> None:  # fmt: skip
-    """The symmetric M[:n, :n] <- lam'M lam if `turned`, else lam M lam', in place."""
-    _apply(M, n, lstart, lblock, lam, turned)
+def _straight(M: np.ndarray, columns: int, lstart: np.ndarray, lblock: np.ndarray, lam: np.ndarray) -> None:
+    """Rows of the rest: M <- lam M, in place."""
+    for t in range(lblock.size):
+        j, k, own = lstart[t], lstart[t + 1] - lstart[t], lam[lblock[t]]
+        for i in range(columns):
+            for c in range(k - 1, -1, -1):
+                s = 0.0
+                for a in range(c + 1):
+                    s += own[c, a] * M[j + a, i]
+                M[j + c, i] = s
+
+
+@part
+def _transpose(M: np.ndarray, n: int) -> None:
+    """M[:n, :n] <- M', in place."""
     for i in range(n):
         for j in range(i):
             x = M[i, j]
             M[i, j] = M[j, i]
             M[j, i] = x
-    _apply(M, n, lstart, lblock, lam, turned)
 
 
 @part
@@ -59,7 +64,9 @@ def _factor(
     for i in range(r):
         for j in range(r):
             L[i, j] = K[i, j]
-    _both_sides(L, r, lstart, lblock, lam, True)
+    _turned(L, r, lstart, lblock, lam)
+    _transpose(L, r)
+    _turned(L, r, lstart, lblock, lam)
     for j in range(r - 1):
         d = L[j, j] + (1.0 if j < q2 else 0.0)
         for c in range(j):
@@ -206,7 +213,7 @@ def evaluate_several(
         v = np.empty((n, 1))
         for i in range(n):
             v[i, 0] = coef[i]
-        _apply(v, 1, lstart, lblock, lam, False)
+        _straight(v, 1, lstart, lblock, lam)
         for j in range(q2):
             s = A[j, last]
             for i in range(n):
@@ -273,7 +280,7 @@ def evaluate_several(
                 first, second = (i, j) if entries[BLOCK, i] != 0 else (j, i)
                 for d in range(q2):
                     information[i, j] += w2[d, first] * Kf[d, second]
-        _apply(Kf, m, lstart, lblock, lam, True)
+        _turned(Kf, m, lstart, lblock, lam)
         for i in range(m):
             for d in range(n - 1, -1, -1):
                 s = 0.0
@@ -342,7 +349,9 @@ def evaluate_several(
             for a in range(k):
                 for c in range(k):
                     N[a, c] -= ze2[j + a] * ze2[j + c] / sigma2
-        _both_sides(L, size, lstart, lblock, own, False)
+        _straight(L, size, lstart, lblock, own)
+        _transpose(L, size)
+        _straight(L, size, lstart, lblock, own)
         v2 = np.empty(size)
         N = Q[0]
         for l in range(q1):  # noqa: E741

@@ -18,9 +18,11 @@ formed without a difference of large numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from ..covariance import two
 from ..covariance.boundary import SINGULAR
 from ..covariance.structure import Structure
 from ..equations.equations import Equations
@@ -33,6 +35,7 @@ __all__ = ["RIDGE", "Coordinates", "Place", "QuadraticModel", "Step", "TermSpec"
 
 _LARGEST_DROP = 0.9  # a step may shrink I - rho by a factor of ten in any direction
 _ZERO = 1e-14  # eigenvalue of Y that counts as zero
+_KEPT = 16  # places
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,38 +146,34 @@ class Coordinates:
         self.A: list[np.ndarray] = []  # root @ basis: R of the design's columns
         self.Ai: list[np.ndarray] = []
         self.Ri: list[np.ndarray] = []
-        self.metric = np.concatenate([t.q * _weights(t) for t in terms])
         start = 0
         for t in terms:
-            block = ConeBlock(start, t.k, t.entries)
+            block, cones = _blocks(start, t.k, t.structure)
             self.blocks.append(block)
-            parts = t.structure.blocks(t.k)
-            if len(parts) == 1:
-                self.cones.append(block)
-            else:
-                # effects that are not correlated with one another: a cone each
-                self.cones += [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]
-            Ri = np.linalg.inv(t.root)
+            self.cones += cones
+            Ri = 1.0 / t.root if t.k == 1 else np.linalg.inv(t.root)
             self.Ri.append(Ri)
             self.A.append(t.root if t.basis is None else t.root @ t.basis)
             self.Ai.append(Ri if t.basis is None else np.linalg.inv(self.A[-1]))
             start += block.size
         self.m = start
+        self.metric = np.empty(start)
+        levels = np.empty(start)
+        for t, block in zip(terms, self.blocks, strict=True):
+            levels[block.part] = t.q
+            self.metric[block.part] = t.q * block.weight
         self._starts = np.array([c.part.start for c in self.cones])
-        self._ks = np.array([c.k for c in self.cones])
+        ks = [c.k for c in self.cones]
+        self._ks = np.array(ks)
         self.unit = 1.0 / np.sqrt(self.metric)
-        self.cone_unit = np.concatenate(
-            [np.full(len(t.structure.blocks(t.k)), 1.0 / np.sqrt(t.q)) for t in terms]
-        )
-        self.block_unit = np.concatenate([np.full(len(t.entries), 1.0 / np.sqrt(t.q)) for t in terms])
-        self._none = np.zeros(len(self.cones), dtype=np.int64)
-        K = int(self._ks.max())
-        self._cone_shape = (len(self.cones), K, K)
+        self.block_unit = 1.0 / np.sqrt(levels)
+        self.cone_unit = self.block_unit[self._starts]
+        self._none = np.zeros(len(ks), dtype=np.int64)
+        K = max(ks)
+        self._cone_shape = (len(ks), K, K)
         # effects come in the order of the cones
-        self._diagonals = np.concatenate(
-            [i * K * K + (K + 1) * np.arange(c.k) for i, c in enumerate(self.cones)]
-        )
-        self._last: tuple[np.ndarray, Place] | None = None
+        self._diagonals = np.array([i * K * K + (K + 1) * a for i, k in enumerate(ks) for a in range(k)])
+        self._known: dict[bytes, Place] = {}
 
     @classmethod
     def of(cls, terms: list[TermSpec] | Coordinates) -> Coordinates:
@@ -186,14 +185,19 @@ class Coordinates:
     def at(self, theta: np.ndarray) -> Place:
         """The place of theta; the theta it holds has non-negative diagonals and exact zeros."""
         theta = np.asarray(theta, dtype=np.float64)
-        # what follows a search asks for the place of its end, again and again
-        if self._last is not None and np.array_equal(self._last[0], theta):
-            return self._last[1]
+        # of a start when a search begins there, of an end again and again by what follows
+        place = self._known.get(theta.tobytes())
+        if place is not None:
+            return place
         factors = []
         for t, b, A in zip(self.terms, self.blocks, self.A, strict=True):
             factors.append(A @ t.structure.lam(theta[b.part], t.k))
-        place = self._place(factors)
-        self._last = theta.copy(), place
+        return self._keep(theta, self._place(factors))
+
+    def _keep(self, theta: np.ndarray, place: Place) -> Place:
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[theta.tobytes()] = place
         return place
 
     def _place(self, factors: list[np.ndarray]) -> Place:
@@ -238,20 +242,21 @@ class Coordinates:
                 cone += t.k
                 continue
             E = b.mat(e)
-            Y = np.diag(d / (1.0 + d)) + np.linalg.solve(np.eye(t.k) - E, E)
-            w, V = np.linalg.eigh(0.5 * (Y + Y.T))
+            Y = np.linalg.solve(np.eye(t.k) - E, E)
+            Y.flat[:: t.k + 1] += d / (1.0 + d)
+            Y = 0.5 * (Y + Y.T)
+            w, V = two.eigen(Y) if t.k == 2 else np.linalg.eigh(Y)
             w = np.where(w > _ZERO, w, 0.0)
             if zeros is not None:
                 w[: zeros[cone]] = 0.0
             factors.append((U * root) @ (V * np.sqrt(w)))
             cone += 1
-        return self._place(factors)
+        moved = self._place(factors)
+        return self._keep(moved.theta, moved)
 
     def remember(self, theta: np.ndarray, Us: list[np.ndarray], ds: list[np.ndarray]) -> Place:
         """The place of theta, eigenvectors and eigenvalues; what follows asks for it by its theta."""
-        place = Place(theta, Us, ds, self._cone_points(ds))
-        self._last = theta.copy(), place
-        return place
+        return self._keep(theta, Place(theta, Us, ds, self._cone_points(ds)))
 
     def transport(self, old: Place, new: Place) -> list[np.ndarray]:
         """Per term the matrix of E at `old` -> E at `new` of one and the same change of the reliability."""
@@ -268,7 +273,8 @@ class Coordinates:
     def uniform(self, reliability: float) -> np.ndarray:
         """theta at which every direction of every term has the same reliability."""
         s = np.sqrt(reliability / (1.0 - reliability))
-        return self._place([s * np.eye(t.k) for t in self.terms]).theta
+        place = self._place([s * np.eye(t.k) for t in self.terms])
+        return self._keep(place.theta, place).theta
 
     def random(self, rng: np.random.Generator) -> np.ndarray:
         """theta with random directions and reliabilities."""
@@ -379,5 +385,12 @@ class Coordinates:
         return fraction
 
 
-def _weights(term: TermSpec) -> np.ndarray:
-    return np.array([1.0 if a == b else 2.0 for a, b in term.entries])
+@cache
+def _blocks(start: int, k: int, structure: Structure) -> tuple[ConeBlock, list[ConeBlock]]:
+    """A term's block of a flat vector, and its cones."""
+    block = ConeBlock(start, k, structure.entries(k))
+    parts = structure.blocks(k)
+    if len(parts) == 1:
+        return block, [block]
+    # effects that are not correlated with one another: a cone each
+    return block, [ConeBlock(start + a, 1, [(0, 0)]) for (a,) in parts]

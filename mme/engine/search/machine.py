@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..kernels import cone, newton
 from ..kernels import coordinates as rows
-from ..kernels import newton
-from ..kernels.cone import minimise_over_cone
 from .cone import MOST_ITERATIONS
 from .coordinates import Coordinates, Place
 from .evaluation import Evaluation
@@ -120,7 +119,7 @@ class Machine:
         while True:
             wanted = int(newton.advance(*self._arrays))
             if wanted == newton.CONE:
-                e, zeros = minimise_over_cone(
+                e, zeros = cone.minimise_over_cone(
                     self._X0,
                     self.vectors[rows.SCALED],
                     self.matrices[rows.CONE_H],

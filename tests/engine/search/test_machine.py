@@ -124,7 +124,6 @@ def test_evaluations(name, reml):
         info = expected.information_basis
         np.testing.assert_allclose(got.information_basis, info, rtol=1e-9, atol=1e-10 * np.abs(info).max())
         value = ours.evaluate(theta, 0, standard=True)
-        python.evaluate(theta, 0, standard=True)
         assert (value.deviance, value.N_basis) == (got.deviance, None)
     assert ours.n_factorizations == python.n_factorizations
     assert ours.eq.layout.q2 > 0 or ours.n_factorizations == 4
