@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pkgutil
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -166,17 +168,18 @@ def test_a_process_that_dies_leaves_no_lock(package):
     assert len(printed(process(CALL, **environment))) == 1
 
 
-def test_a_helper_begins_with_the_group_of_the_first_kernel(monkeypatch):
+def test_a_helper_is_told_of_the_groups_that_a_fit_comes_to(monkeypatch):
     started: list[list[str]] = []
 
     class Running:
         done = None
+        stdin = io.StringIO()
 
         def poll(self):
             return self.done
 
     running = Running()
-    monkeypatch.setattr(warm, "_start", lambda names: started.append(list(names)) or running)
+    monkeypatch.setattr(warm, "_start", lambda names: started.append(names) or running)
     monkeypatch.setattr(warm, "n_threads", lambda: 2)
     monkeypatch.delenv("MME_COMPILE_ALONE", raising=False)
     helper = warm.Helper()
@@ -186,13 +189,35 @@ def test_a_helper_begins_with_the_group_of_the_first_kernel(monkeypatch):
     helper.begin(kernels.rows.basis_and_residual.py_func, "cache")
     helper.begin(kernels.cells.counting_sort.py_func, "cache")
     helper.begin(kernels.cells.rows_times.py_func, "cache")
-    assert started == [["one"]]
+    assert started == [["lead", "one"]]
+    assert running.stdin.getvalue() == "dense several one\n"
     running.done = 0
-    helper.begin(kernels.cells.cell_moments.py_func, "cache")
-    assert started == [["one"], ["several"]]
+    helper.begin(kernels.schur.schur_sparse.py_func, "cache")
+    assert started == [["lead", "one"], ["sparse", "several", "one"]]
     monkeypatch.setattr(warm, "n_threads", lambda: 1)
-    helper.begin(kernels.schur.schur_dense.py_func, "cache")
+    helper.begin(kernels.iterative.weigh.py_func, "cache")
     assert len(started) == 2
+
+
+def test_a_helper_turns_to_what_is_needed_sooner(monkeypatch):
+    """It leaves what it was begun with when the fit has come to something else."""
+    compiled: list[str] = []
+    heard = threading.Event()
+
+    def told():
+        yield "dense one\n"
+        heard.set()
+
+    def compile_kernel(name, types):
+        compiled.append(name)
+        assert heard.wait(60)
+        return True
+
+    monkeypatch.setattr(warm, "_kernel", lambda name: name)
+    monkeypatch.setattr("mme.engine.kernels.dispatchers.compile_kernel", compile_kernel)
+    warm.compile_as_told(["search"], told())
+    latest = [name for group in ("dense", "one") for name, types in GROUPS[group].items() for _ in types]
+    assert compiled in ([next(iter(GROUPS["search"])), *latest], latest)
 
 
 def test_where_numbas_cache_is_built_otherwise_numbas_own_serves(package):
