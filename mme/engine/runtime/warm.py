@@ -111,13 +111,22 @@ def warm(processes: int | None = None) -> None:
     processes : int, optional
         By default one for each processor.
     """
+    from ..kernels.dispatchers import provide_kernel
+
     names = list(GROUPS)
-    helpers = [_start(names) for _ in range((processes or n_threads()) - 1)]
-    compile_groups(names)
-    for helper in helpers:
-        if helper is not None:
-            helper.wait()
-    compile_groups(names)  # what a helper that died had begun
+    alone = os.environ.get(_ALONE)
+    os.environ[_ALONE] = "1"  # a helper that fits ask for would outlive this, and die with a container
+    try:
+        helpers = [_start(names) for _ in range((processes or n_threads()) - 1)]
+        compile_groups(names)
+        for helper in helpers:
+            if helper is not None:
+                helper.communicate()
+        for name, types in _work(names):  # what another process has begun, or had when it died
+            provide_kernel(_kernel(name), types)
+    finally:
+        if alone is None:
+            del os.environ[_ALONE]
 
 
 class Helper(Watcher):
