@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pkgutil
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 import mme
 from mme.engine import kernels
+from mme.engine.kernels import cells, iterative, rows, schur
 from mme.engine.kernels.signatures import GROUPS
 from mme.engine.runtime import warm
 
@@ -60,6 +63,7 @@ def process(code: str, *arguments: str, **environment: str) -> subprocess.Popen:
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
+        stdin=pipe,
         stdout=pipe,
         stderr=pipe,
         text=True,
@@ -166,33 +170,101 @@ def test_a_process_that_dies_leaves_no_lock(package):
     assert len(printed(process(CALL, **environment))) == 1
 
 
-def test_a_helper_begins_with_the_group_of_the_first_kernel(monkeypatch):
+def test_a_helper_is_told_of_the_groups_that_a_fit_comes_to(monkeypatch):
     started: list[list[str]] = []
 
     class Running:
         done = None
+        stdin = io.StringIO()
 
         def poll(self):
             return self.done
 
     running = Running()
-    monkeypatch.setattr(warm, "_start", lambda names: started.append(list(names)) or running)
+    monkeypatch.setattr(warm, "_start", lambda names: started.append(names) or running)
     monkeypatch.setattr(warm, "n_threads", lambda: 2)
     monkeypatch.delenv("MME_COMPILE_ALONE", raising=False)
     helper = warm.Helper()
-    helper.begin(kernels.rows.transform_rows.py_func, "cache")  # what only some models need
-    helper.begin(kernels.rows.basis_and_residual.py_func, None)  # nowhere to leave the code
+    helper.begin(rows.transform_rows.py_func, "cache")  # what only some models need
+    helper.begin(rows.basis_and_residual.py_func, None)  # nowhere to leave the code
     assert started == []
-    helper.begin(kernels.rows.basis_and_residual.py_func, "cache")
-    helper.begin(kernels.cells.counting_sort.py_func, "cache")
-    helper.begin(kernels.cells.rows_times.py_func, "cache")
-    assert started == [["one"]]
+    helper.begin(rows.basis_and_residual.py_func, "cache")
+    helper.begin(cells.counting_sort.py_func, "cache")
+    helper.begin(cells.rows_times.py_func, "cache")
+    assert started == [["lead", "one"]]
+    assert running.stdin.getvalue() == "dense several one\n"
     running.done = 0
-    helper.begin(kernels.cells.cell_moments.py_func, "cache")
-    assert started == [["one"], ["several"]]
+    helper.begin(schur.schur_sparse.py_func, "cache")
+    assert started == [["lead", "one"], ["sparse", "several", "one"]]
     monkeypatch.setattr(warm, "n_threads", lambda: 1)
-    helper.begin(kernels.schur.schur_dense.py_func, "cache")
+    helper.begin(iterative.weigh.py_func, "cache")
     assert len(started) == 2
+
+
+def test_a_helper_turns_to_what_is_needed_sooner(monkeypatch):
+    """It leaves what it was begun with when the fit has come to something else."""
+    compiled: list[str] = []
+    heard = threading.Event()
+
+    def told():
+        yield "dense one\n"
+        heard.set()
+
+    def compile_kernel(name, types):
+        compiled.append(name)
+        assert heard.wait(60)
+        return True
+
+    monkeypatch.setattr(warm, "_kernel", lambda name: name)
+    monkeypatch.setattr("mme.engine.kernels.dispatchers.compile_kernel", compile_kernel)
+    warm.compile_as_told(["search"], told())
+    latest = [name for group in ("dense", "one") for name, types in GROUPS[group].items() for _ in types]
+    assert compiled in ([next(iter(GROUPS["search"])), *latest], latest)
+
+
+def test_warm_waits_for_what_another_process_has_begun(package, tmp_path):
+    """It may leave nothing, and a container ends with the process that was asked to warm it."""
+    holding = """
+import sys, time
+from pathlib import Path
+from mme.engine.kernels import rows
+assert rows.transform_rows.made()._cache._lock.take()
+print("held", flush=True)
+sys.stdin.readline()
+time.sleep(2.0)
+"""
+    warming = """
+from mme.engine.runtime import warm
+warm.GROUPS = {"other": {"rows.transform_rows": warm.GROUPS["other"]["rows.transform_rows"]}}
+print("begun", flush=True)
+warm.warm(1)
+"""
+    environment = {"PYTHONPATH": str(package)}
+    other = process(holding, **environment)
+    assert other.stdout is not None and other.stdin is not None
+    assert other.stdout.readline() == "held\n"
+    started = process(warming, **environment)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "begun\n"
+    other.stdin.write("\n")
+    other.stdin.flush()
+    printed(other)
+    printed(started)
+    assert printed(process(CALL, **environment)) == []
+
+
+def test_warm_starts_no_helper_that_outlives_it(package):
+    code = """
+import mme
+from mme.engine.runtime import warm
+started = []
+warm._start = started.append
+warm.n_threads = lambda: 2
+warm.GROUPS = {"one": {"rows.basis_and_residual": warm.GROUPS["one"]["rows.basis_and_residual"]}}
+warm.warm(1)
+print(started)
+"""
+    assert printed(process(code, PYTHONPATH=str(package), MME_COMPILE_ALONE="")) == ["[]"]
 
 
 def test_where_numbas_cache_is_built_otherwise_numbas_own_serves(package):

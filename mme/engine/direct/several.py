@@ -127,6 +127,7 @@ class SeveralLikelihood:
             "theta": eq.from_standard(theta),
             "beta": eq.fixed.coefficients(self._coef[lay.q2 :]),
             "vcov": sigma2 * eq.fixed.covariance(self._Li[own, own]),
+            "root": np.sqrt(sigma2) * eq.fixed.root(self._Li[own, own]),
             "u": u,
             "sigma2": sigma2,
             "deviance": deviance,

@@ -147,12 +147,8 @@ class Moments:
         reliability[known] = size / (1.0 + size)
         np.clip(reliability, _LEAST, 1.0 - 1e-9, out=reliability)
         # where levels are related: a variance is that of D, of which a level has A_ll times as much
-        own = np.array(
-            [
-                1.0 if lay.blocks[i].relation is None else lay.blocks[i].relation.mean_diagonal
-                for i, _ in self._components
-            ]
-        )
+        relations = [lay.blocks[i].relation for i, _ in self._components]
+        own = np.array([1.0 if relation is None else relation.mean_diagonal for relation in relations])
         scaled = self._means * own
         sd = np.zeros(m)
         told = scaled > 0.0

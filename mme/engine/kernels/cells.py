@@ -87,6 +87,23 @@ def count_cells(
         counts[l + 1] = c
 
 
+@part
+def _sort(x: np.ndarray, i0: int, i1: int) -> None:
+    """Sort x[i0:i1]: Shell's method, compiled in a tenth of the time of Numba's quicksort."""
+    gap = 1
+    while gap < (i1 - i0) // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(i0 + gap, i1):
+            value = x[i]
+            j = i - gap
+            while j >= i0 and x[j] > value:
+                x[j + gap] = x[j]
+                j -= gap
+            x[j + gap] = value
+        gap //= 3
+
+
 @kernel
 def fill_cells(
     l0: int, l1: int, order: np.ndarray, ptr: np.ndarray, rptr: np.ndarray, width: int, ridx: np.ndarray,
@@ -109,8 +126,7 @@ def fill_cells(
                     mark[j] = l
                     cidx[top] = j
                     top += 1
-        part = cidx[cptr[l] : top]
-        part.sort()
+        _sort(cidx, cptr[l], top)
         if cval.shape[0] == 0:
             continue
         for s in range(cptr[l], top):
@@ -231,8 +247,7 @@ def fill_gram(
                         mark[r] = t
                         gidx[top] = r
                         top += 1
-        part = gidx[gptr[j0] : top]
-        part.sort()
+        _sort(gidx, gptr[j0], top)
         for s in range(gptr[j0], top):
             slot[gidx[s]] = s - gptr[j0]
         for j in range(j0, lstart[t + 1]):

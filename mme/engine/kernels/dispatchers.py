@@ -17,7 +17,7 @@ try:
 except ImportError:  # a Numba that is built otherwise: its own cache and compiler serve
     KernelCache = None  # type: ignore[assignment,misc]
 
-__all__ = ["compile_kernel", "dispatcher"]
+__all__ = ["compile_kernel", "dispatcher", "provide_kernel"]
 
 _HOOK = "_compilation_chain_init_hook"
 _PACKAGE = f"{__name__.partition('.')[0]}."
@@ -83,11 +83,26 @@ def compile_kernel(made: Any, signature: str) -> bool:
     bool
         Whether it was compiled here.
     """
-    key = tuple(_type_of(word) for word in signature.split())
+    key = _types_of(signature)
     if KernelCache is not None and not made._cache.claim(key, made.targetctx):
         return False
     made.compile(key)
     return True
+
+
+def provide_kernel(made: Any, signature: str) -> None:
+    """Compile as `compile_kernel` does, once no other process is compiling the same and has left nothing.
+
+    Parameters
+    ----------
+    made : Dispatcher
+    signature : str
+    """
+    made.compile(_types_of(signature))
+
+
+def _types_of(signature: str) -> tuple[types.Type, ...]:
+    return tuple(_type_of(word) for word in signature.split())
 
 
 def _type_of(word: str) -> types.Type:

@@ -5,32 +5,32 @@ C, R where it is read-only (see `mme.engine.runtime.arrays`). Within a group, wh
 first: a second process begins at that end (see `mme.engine.runtime.warm`).
 """
 
-__all__ = ["GROUPS"]
+__all__ = ["AHEAD", "GROUPS"]
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "one": {  # what every direct fit needs
+    "lead": {  # one factor
         "small.evaluate_lead": (
             "int64 bool int64[2] float64[1] float64[3] float64[3] float64[2] float64[3] float64[3] "
             "float64[1] float64[2] float64[1] float64[2] float64[2] float64[2] float64[2]",
         ),
+    },
+    "one": {  # what every direct fit needs
         "cone.newton_step": (
             "float64[3] float64[1] float64[2] float64[1] float64 float64 int64[1] int64[1] float64[1] "
             "float64[2]",
         ),
-        "schur.level_information": (
-            "int64 int64 float64[2] float64[3] float64[3] float64[3] float64[3] float64[2] float64[2]",
-        ),
         "schur.level_factors": (
             "int64 int64 float64[3] float64[2] float64[2] float64[3] float64[3] float64[3]",
         ),
-        "cells.transpose_cells": ("int64 int64 int64[1] int64 int32[1] int64[1] int32[1] int32[1]",),
-        "cells.column_pointers": ("int32[1] int64",),
+        "triangle.triangular_factor": ("float64[2] float64[2]",),
         "cells.level_blocks": ("int64 int64 int32[1] int64[1] float64[2R] float64[2] float64[3] float64[3]",),
         "cells.counting_sort": ("int32[1] int64",),
-        "triangle.inverse_cholesky": ("float64[2] float64[2]",),
-        "triangle.triangular_factor": ("float64[2] float64[2]",),
         "rows.basis_and_residual": (
             "int64 int64 float64[2R] float64[1R] float64[2] float64[1] float64[2] float64[2]",
+        ),
+        "triangle.inverse_cholesky": ("float64[2] float64[2]",),
+        "schur.level_information": (
+            "int64 int64 float64[2] float64[3] float64[3] float64[3] float64[3] float64[2] float64[2]",
         ),
     },
     "search": {  # small models of one factor whose search is long or meets the boundary
@@ -49,16 +49,18 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "several": {  # several terms
+        "schur.cells_tdot": ("int64 int64 int64[1] int32[1] int32[1] float64[2] float64[3] float64[2]",),
         "cells.cell_moments": (
             "int64 int64 int64[1] int32[1] float64[2] int64 int64 int64 int64 float64[1] float64[1] "
             "float64[2] float64[2]",
         ),
+        "cells.transpose_cells": ("int64 int64 int64[1] int64 int32[1] int64[1] int32[1] int32[1]",),
         "cells.fill_cells": (
             "int64 int64 int32[1] int64[1] int64[1] int64 int32[1] float64[1R] float64[2R] int64 "
             "int64[1] int32[1] float64[2]",
         ),
-        "schur.cells_tdot": ("int64 int64 int64[1] int32[1] int32[1] float64[2] float64[3] float64[2]",),
         "cells.count_cells": ("int64 int64 int32[1] int64[1] int64[1] int64 int32[1] int64 int64[1]",),
+        "cells.column_pointers": ("int32[1] int64",),
         "cells.rows_times": ("int64[1] int64 int32[1] float64[1R] float64[2] float64[2]",),
     },
     "dense": {  # a dense Schur complement
@@ -107,11 +109,31 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "elimination_tree.schedule": ("int64[1] int64[1] int64[1]",),
     },
     "iterative": {  # the iterative solver
+        "iterative.block_trace": (
+            "int64 int64 int64[1] int32[1] float64[3] float64[3] int64[1] int32[1] float64[2] "
+            "float64[3] float64[2]",
+        ),
+        "iterative.redirect": (
+            "int64 int64 int32[1] float64[1] float64[2] float64[2] float64[2]",
+            "int64 int64 int32[1] float64[1] float64[2F] float64[2] float64[2]",
+        ),
+        "iterative.advance": (
+            "int64 int64 int64[1] float64[3] int32[1] float64[1] float64[2] float64[2] float64[2] "
+            "float64[2] float64[2] float64[1] float64[2]",
+        ),
+        "iterative.rest_product": (
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
+            "float64[2] float64[2] float64[3] float64[2] float64[2] float64[1]",
+            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
+            "float64[2] float32[2] float32[3] float64[2] float64[2] float64[1]",
+        ),
         "iterative.lead_product": (
             "int64 int64 int64[1] int32[1] float64[2] float64[2] float64[3] float64[3] int64",
             "int64 int64 int64[1] int32[1] float64[2] float32[2] float64[3] float32[3] int64",
             "int64 int64 int64[1] int32[1] float64[2] float32[2] float64[3] float64[3] int64",
         ),
+        "iterative.sparse_pass": ("int64 int64 int64[1] int32[1] float64[1] float64[2] float64[2]",),
+        "iterative.rest_pass": ("int64 int64 int64[1] int32[1] float64[2] float64[3] float64[2]",),
         "iterative.block_solve": ("int64 int64 int64[1] float64[3] float64[2] float64[2]",),
         "iterative.apply_blocks": (
             "int64 int64 int64[1] int32[1] float64[3] float64[2] float64[2] bool",
@@ -129,26 +151,6 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "int64 int64 int64[1] int64[1] int32[1] int32[1] int64[1] int64 int32[1] float64[1R] "
             "int64[1] int32[1] float64[1]",
         ),
-        "iterative.advance": (
-            "int64 int64 int64[1] float64[3] int32[1] float64[1] float64[2] float64[2] float64[2] "
-            "float64[2] float64[2] float64[1] float64[2]",
-        ),
-        "iterative.block_trace": (
-            "int64 int64 int64[1] int32[1] float64[3] float64[3] int64[1] int32[1] float64[2] "
-            "float64[3] float64[2]",
-        ),
-        "iterative.redirect": (
-            "int64 int64 int32[1] float64[1] float64[2] float64[2] float64[2]",
-            "int64 int64 int32[1] float64[1] float64[2F] float64[2] float64[2]",
-        ),
-        "iterative.rest_pass": ("int64 int64 int64[1] int32[1] float64[2] float64[3] float64[2]",),
-        "iterative.rest_product": (
-            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
-            "float64[2] float64[2] float64[3] float64[2] float64[2] float64[1]",
-            "int64 int64 int64[1] int32[1] float64[3] int64[1] int32[1] float64[1] int64[1] int32[1] "
-            "float64[2] float32[2] float32[3] float64[2] float64[2] float64[1]",
-        ),
-        "iterative.sparse_pass": ("int64 int64 int64[1] int32[1] float64[1] float64[2] float64[2]",),
         "pedigree.find_entries": ("int64[1] int32[1] int64[1] int64[1] int64[1]",),
         "pedigree.inbreeding": ("int64[1] int64[1]",),
         "pedigree.order_by_parents": ("int64[1] int64[1]",),
@@ -180,4 +182,16 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "float64[2] int64[1] int32[1] float64[1] float64[3]",
         ),
     },
+}
+
+# what a fit that has come to a group will need, first what it needs last
+AHEAD: dict[str, tuple[str, ...]] = {
+    "one": ("lead", "one"),
+    "lead": ("one",),
+    "search": ("search", "one"),
+    "several": ("few", "several", "dense", "one"),
+    "few": ("few", "several", "one"),
+    "dense": ("dense", "several", "one"),
+    "sparse": ("sparse", "several", "one"),
+    "iterative": ("iterative", "several", "one"),
 }

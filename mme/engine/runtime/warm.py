@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..kernels import Kernel, Watcher
-from ..kernels.signatures import GROUPS
+from ..kernels.signatures import AHEAD, GROUPS
 from .parallel import n_threads
 
 __all__ = ["Helper", "compile_groups", "warm"]
@@ -26,8 +27,8 @@ _HELPER = """
 import sys, types
 sys.modules["mme"] = package = types.ModuleType("mme")
 package.__path__ = [sys.argv[1]]
-from mme.engine.runtime.warm import compile_groups
-compile_groups(sys.argv[2:])
+from mme.engine.runtime.warm import compile_as_told
+compile_as_told(sys.argv[2:], sys.stdin)
 """
 _FOLDER = "mme.engine.kernels"
 _ROOT = str(Path(__file__).parents[2])
@@ -54,10 +55,38 @@ def compile_groups(names: list[str]) -> int:
     """
     from ..kernels.dispatchers import compile_kernel
 
-    work = [
+    return sum(compile_kernel(_kernel(name), types) for name, types in _work(names))
+
+
+def _work(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Kernels of these groups, with each of their types."""
+    return [
         (name, types) for group in names for name, all_types in GROUPS[group].items() for types in all_types
     ]
-    return sum(compile_kernel(_kernel(name), types) for name, types in work)
+
+
+def compile_as_told(names: list[str], told: Iterable[str]) -> None:
+    """Compile groups, until a line names others that are needed sooner.
+
+    Parameters
+    ----------
+    names : list of str
+        Groups to begin with.
+    told : iterable of str
+        Lines of names, separated by blanks; the latest counts.
+    """
+    from ..kernels.dispatchers import compile_kernel
+
+    latest = [names]
+
+    def listen() -> None:
+        latest.extend(line.split() for line in told)
+
+    threading.Thread(target=listen, daemon=True).start()
+    done: set[tuple[str, str]] = set()
+    while left := [one for one in _work(latest[-1]) if one not in done]:
+        done.add(left[0])
+        compile_kernel(_kernel(left[0][0]), left[0][1])
 
 
 def _start(names: list[str]) -> subprocess.Popen | None:
@@ -66,9 +95,10 @@ def _start(names: list[str]) -> subprocess.Popen | None:
         return None
     paths = [path for path in sys.path if path]
     environment = {**os.environ, _ALONE: "1", "PYTHONPATH": os.pathsep.join(paths)}
-    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    command = [sys.executable, "-c", _HELPER, _ROOT, *names]
     try:
-        return subprocess.Popen([sys.executable, "-c", _HELPER, _ROOT, *names], env=environment, **streams)
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True, **streams)
     except OSError:  # this process compiles everything then, as it would without help
         return None
 
@@ -81,19 +111,29 @@ def warm(processes: int | None = None) -> None:
     processes : int, optional
         By default one for each processor.
     """
+    from ..kernels.dispatchers import provide_kernel
+
     names = list(GROUPS)
-    helpers = [_start(names) for _ in range((processes or n_threads()) - 1)]
-    compile_groups(names)
-    for helper in helpers:
-        if helper is not None:
-            helper.wait()
-    compile_groups(names)  # what a helper that died had begun
+    alone = os.environ.get(_ALONE)
+    os.environ[_ALONE] = "1"  # a helper that fits ask for would outlive this, and die with a container
+    try:
+        helpers = [_start(names) for _ in range((processes or n_threads()) - 1)]
+        compile_groups(names)
+        for helper in helpers:
+            if helper is not None:
+                helper.communicate()
+        for name, types in _work(names):  # what another process has begun, or had when it died
+            provide_kernel(_kernel(name), types)
+    finally:
+        if alone is None:
+            del os.environ[_ALONE]
 
 
 class Helper(Watcher):
-    """Starts another process at the first kernel of a group, to compile the group from its other end.
+    """Has another process compile what a fit will come to, from the first kernel of a group on.
 
-    One helper at a time, and none on one processor or where no cache can be written.
+    One helper at a time, told of each group that the fit comes to; none on one processor or where no cache
+    can be written.
     """
 
     def __init__(self) -> None:
@@ -101,20 +141,29 @@ class Helper(Watcher):
             f"{_FOLDER}.{name}": group
             for group, kernels in GROUPS.items()
             for name in kernels
-            if group != "other"
+            if group in AHEAD
         }
-        self._waiting: list[str] = []
         self._seen: set[str] = set()
         self.process: subprocess.Popen | None = None
 
     def begin(self, function: Callable[..., Any], cache: str | None) -> None:
-        """Start a helper, unless there is one."""
+        """Tell the helper of the group this belongs to, or start one."""
         if cache is None or os.environ.get(_ALONE):
             return
         group = self._groups.get(f"{function.__module__}.{function.__name__}")
-        if group is not None and group not in self._seen:
-            self._seen.add(group)
-            self._waiting.append(group)
-        if self._waiting and (self.process is None or self.process.poll() is not None) and n_threads() > 1:
-            self.process = _start(self._waiting)
-            self._waiting = []
+        if group is None or group in self._seen or n_threads() < 2:
+            return
+        self._seen.add(group)
+        if not self._tell(AHEAD[group]):
+            self.process = _start(list(AHEAD[group]))
+
+    def _tell(self, names: tuple[str, ...]) -> bool:
+        """Whether there is a helper that listens."""
+        if self.process is None or self.process.poll() is not None or self.process.stdin is None:
+            return False
+        try:
+            self.process.stdin.write(f"{' '.join(names)}\n")
+            self.process.stdin.flush()
+        except OSError:  # it has just ended
+            return False
+        return True
