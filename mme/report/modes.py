@@ -79,6 +79,8 @@ def ranef_table(
     """See `ModeTables.ranef_table`."""
     alpha = check_alpha(alpha)
     groups = [t.group for t in fitted.labels.terms]
+    if not groups:
+        raise InferenceError("the model has no random effects.")
     if term is not None and term not in groups:
         raise OptionError(f"term={term!r} is not there. Known: {', '.join(groups)}.")
     if levels is not None and term is None and len(groups) > 1:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .correlations import CorrelationPart, Part
+from .correlations import CorrelationPart, Part, Unstructured
 
 __all__ = ["LogLinear", "ResidualStructure", "Strata", "VariancePart"]
 
@@ -183,6 +183,11 @@ class ResidualStructure:
     def size(self) -> int:
         """Parameters beside sigma2."""
         return len(self.names)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows have one variance, but for weights."""
+        return not self.variances and not isinstance(self.correlation, Unstructured)
 
     @property
     def parts(self) -> list[Part]:
