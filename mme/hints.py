@@ -30,7 +30,9 @@ _STRUCTURE = (
     "residual='ar1(time | subject)', 'us(visit | subject)' and others correlate residuals, "
     "residual='varident(f)' or dispersion='~ f' gives them different variances."
 )
-_NO_STRUCTURE = "residuals are independent given the random effects; mme.lmer has residual=."
+_NO_STRUCTURE = (
+    "residuals are independent given the random effects; mme.lmer(formula, data, residual=) has structures."
+)
 _PARTS = "random effects stand in the formula: '(x | g)' for intercepts and slopes of x by the groups g"
 _MODEL = "or mme.mixedlm, which takes statsmodels' arguments"
 
@@ -76,6 +78,8 @@ _HINTS: dict[str, dict[str, str]] = {
         "solver": "solver= is an argument of fit().",
         "maxiter": "maxiter= is an argument of fit().",
         "correlation": _NO_STRUCTURE,
+        "residual": _NO_STRUCTURE,
+        "dispersion": _NO_STRUCTURE,
         "random_state": "seed= is an argument of fit(), for iterative fits.",
     },
     "MixedLM.fit": {
