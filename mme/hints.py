@@ -26,7 +26,13 @@ __all__ = [
 _ONLY_NORMAL = (
     "only normal responses are fitted; for counts and binary data see statsmodels' GEE or lme4's glmer."
 )
-_NO_STRUCTURE = "residuals are independent given the random effects; add a random term for what they share."
+_STRUCTURE = (
+    "residual='ar1(time | subject)', 'us(visit | subject)' and others correlate residuals, "
+    "residual='varident(f)' or dispersion='~ f' gives them different variances."
+)
+_NO_STRUCTURE = (
+    "residuals are independent given the random effects; mme.lmer(formula, data, residual=) has structures."
+)
 _PARTS = "random effects stand in the formula: '(x | g)' for intercepts and slopes of x by the groups g"
 _MODEL = "or mme.mixedlm, which takes statsmodels' arguments"
 
@@ -48,7 +54,7 @@ _HINTS: dict[str, dict[str, str]] = {
         "maxiter": "the limit is max_evaluations=.",
         "gtol": "the tolerance is tol=, of the predicted decrease of the deviance.",
         "verbose": "progress=True shows how an iterative fit goes; fit_info of the results says how it went.",
-        "correlation": _NO_STRUCTURE,
+        "correlation": _STRUCTURE,
         "nagq": "the likelihood of a normal response is exact; there is nothing to integrate numerically.",
         "random_state": "seed= sets the probes of an iterative fit; a direct fit uses no random numbers.",
         "endog": "lmer takes a formula and data; mme.MixedLM(endog, exog, groups) takes arrays.",
@@ -66,12 +72,14 @@ _HINTS: dict[str, dict[str, str]] = {
         "groups": "groups= takes a column's name, or one label per row.",
         "random": "re_formula= takes the random effects of a group, '~x'; vc_formula= variance components.",
         "contrasts": "codings stand in the formula: C(x, Treatment('b')), C(x, Sum).",
-        "weights": "MixedLM has no weights, as in statsmodels; mme.lmer(formula, data, weights=) has.",
-        "offset": "MixedLM has no offset, as in statsmodels; mme.lmer has, or subtract it from the response.",
+        "weights": "weights= takes an array, of from_formula the name of a column too.",
+        "offset": "offset= takes an array, of from_formula the name of a column too.",
         "start": "start_params= is an argument of fit().",
         "solver": "solver= is an argument of fit().",
         "maxiter": "maxiter= is an argument of fit().",
         "correlation": _NO_STRUCTURE,
+        "residual": _NO_STRUCTURE,
+        "dispersion": _NO_STRUCTURE,
         "random_state": "seed= is an argument of fit(), for iterative fits.",
     },
     "MixedLM.fit": {
@@ -83,7 +91,7 @@ _HINTS: dict[str, dict[str, str]] = {
         "groups": "groups= is an argument of the model.",
         "start": "the start is start_params=.",
         "max_evaluations": "the limit is maxiter=.",
-        "weights": "MixedLM has no weights, as in statsmodels; mme.lmer(formula, data, weights=) has.",
+        "weights": "weights are the model's: MixedLM(..., weights=).",
         "random_state": "the seed of an iterative fit is seed=.",
         "verbose": "disp=True and progress=True say how a fit goes.",
         "cov_type": "standard errors are those of the model; robust ones are not computed.",

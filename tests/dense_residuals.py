@@ -29,29 +29,31 @@ def dense_r(structure: ResidualStructure, phi: np.ndarray) -> np.ndarray:
             sd = sd * np.exp(0.5 * part.x @ own)
     rho = phi[at:]
     part = structure.correlation
-    R = np.zeros((n, n), dtype=phi.dtype)
-    for i in range(n):
-        for j in range(n):
-            if part is None:
-                c = float(i == j)
-            elif structure.codes[i] != structure.codes[j]:
-                c = 0.0
-            elif isinstance(part, AutoRegressive):
-                c = rho[0] ** abs(part.times[i] - part.times[j])
-            elif isinstance(part, CompoundSymmetric):
-                c = 1.0 if i == j else rho[0]
-            elif isinstance(part, Toeplitz):
-                lag = abs(int(part.positions[i] - part.positions[j]))
-                c = 1.0 if lag == 0 else rho[lag - 1]
-            else:
-                assert isinstance(part, Unstructured)
-                a, b = sorted((part.visits[i], part.visits[j]), reverse=True)
-                c = 1.0 if a == b == 0 else rho[part.entries.index((a, b))]
-            R[i, j] = c * sd[i] * sd[j]
+    if part is None:
+        C = np.eye(n)
+    elif isinstance(part, AutoRegressive):
+        C = rho[0] ** _apart(part.times)
+    elif isinstance(part, CompoundSymmetric):
+        C = np.where(np.eye(n) == 1.0, 1.0, rho[0])
+    elif isinstance(part, Toeplitz):
+        C = np.r_[1.0, rho][np.minimum(_apart(part.positions), rho.size)]
+    else:
+        assert isinstance(part, Unstructured)
+        S = np.ones((len(part.levels),) * 2, dtype=phi.dtype)
+        for value, (i, j) in zip(rho, part.entries, strict=True):
+            S[i, j] = S[j, i] = value
+        C = S[np.ix_(part.visits, part.visits)]
+    if part is not None:
+        C = np.where(structure.codes[:, None] == structure.codes, C, 0.0)
+    R = C * np.outer(sd, sd)
     if structure.weights is not None:
         root = np.sqrt(structure.weights)
         R = R / np.outer(root, root)
     return R
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    return np.abs(np.subtract.outer(values, values))
 
 
 def dense_v(

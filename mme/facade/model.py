@@ -38,6 +38,7 @@ from .design.inputs import (
     two_dimensional,
 )
 from .design.params import MixedLMParams
+from .design.rowwise import row_values, take_columns, with_columns, with_row_names
 from .design.vc_formula import component_from_formula
 from .fit import fit_model, fit_regularized
 from .likelihood import Likelihood
@@ -76,6 +77,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         Cholesky factor and standard deviations (True), or of covariances and variances (False).
     missing : {"none", "drop", "raise"}
         "drop" drops a row from every input; "none" refuses missing values by name.
+    weights : array_like, shape (n,), optional
+        Positive prior weights: var(e_i) = scale / weights_i.
+    offset : array_like, shape (n,), optional
+        Known part of the linear predictor.
 
     Attributes
     ----------
@@ -110,6 +115,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         exog_vc: VCSpec | dict | None = None,
         use_sqrt: bool = True,
         missing: str = "none",
+        weights: Any = None,
+        offset: Any = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
@@ -140,11 +147,13 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         exog, exog_re = two_dimensional(exog), two_dimensional(exog_re, "x_re1")
         for what, values in (("groups", groups), ("exog_re", exog_re)):
             check_index(what, values, endog if hasattr(endog, "index") else exog)
-        endog, exog, groups, exog_re, exog_vc = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing)
+        rows = row_values(weights, offset, endog)
+        cleaned = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing, rows)
+        endog, exog, groups, exog_re, exog_vc, self.weights, self.offset = cleaned
         super().__init__(endog, exog, groups=groups, exog_re=exog_re, missing="none", **kwargs)
-        self._init_keys.extend(["use_sqrt", "exog_vc"])
+        self._init_keys.extend(["use_sqrt", "exog_vc", "weights", "offset"])
         self.group_index = GroupIndex.from_labels(groups, len(self.endog))
-        spec = exog_vc if exog_vc is not None else VCSpec([], [], [])
+        spec: Any = exog_vc if exog_vc is not None else VCSpec([], [], [])
         self.exog_vc = LazyVCSpec(components_from_spec(spec, self.group_index), self.group_index)
         self.k_vc = len(self.exog_vc.names)
         self.k_fe = self.exog.shape[1]
@@ -225,6 +234,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             Passed on to the constructor; ``eval_env`` says where the formulas look up names.
         groups : str, list of str or array_like
             Required keyword: a column, several, or the labels.
+        weights, offset : str or array_like
+            Keywords: prior weights, and a known part of the linear predictor; columns, or one value per row
+            of the data.
 
         Returns
         -------
@@ -238,7 +250,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         check_formulas(re_formula, vc_formula)
         vc_formula = vc_formula or None
         others = [text for text in (re_formula, *(vc_formula or {}).values()) if text]
-        prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing)
+        data, named, added = with_columns(data, kwargs)
+        prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing, added)
         data, groups = prepared.frame, prepared.groups
         missing = "none" if missing == "drop" else missing
         env = formula_env(kwargs)
@@ -263,6 +276,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                     parts.append(component_from_formula(name, text, data, index, env, use_sparse))
             exog_vc = LazyVCSpec(parts, index)
         kwargs.update(exog_re=exog_re, exog_vc=exog_vc, groups=groups, missing=missing)
+        kwargs.update(take_columns(data))
         with naming("formula", formula, data, prepared.used):
             plain = None
             if not args and not kwargs.get("drop_cols"):
@@ -280,6 +294,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         model._set_names(names)
         model._formula_parts = FormulaParts(re_formula, prepared.group_columns, tuple(vc_formula or ()))
         model._re_spec = re_spec
+        model._row_names = named
         model._call = None if args else call
         return model
 
@@ -315,9 +330,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                 )
             terms.extend(c.term() for c in self.exog_vc.components)
             names = tuple(str(c) for c in self.exog_names)
-            self.__dict__[key] = Design(
-                self.endog, self.exog, tuple(terms), x_names=names, more_effects_than_rows=True
-            )
+            rows = self.endog, self.exog, tuple(terms), self.weights, self.offset
+            self.__dict__[key] = Design(*rows, names, more_effects_than_rows=True)
         return self.__dict__[key]
 
     @cached_property
@@ -344,7 +358,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         parts = self.__dict__.get("_formula_parts")
         if parts is None:
             raise no_coding()
-        return coding_of_formulas(
+        coding = coding_of_formulas(
             self.formula,
             self.data.frame,
             getattr(self.data, SPEC),
@@ -356,6 +370,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             self.group_index.labels,
             self.exog_vc.components if parts.components else (),
         )
+        return with_row_names(coding, self)
 
     @cached_property
     def occurrences(self) -> Occurrences:
@@ -389,7 +404,17 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
         for name in (*_BUILT, "_re_spec", "_call"):
             self.__dict__.pop(name, None)
-        row_wise = ("endog", "exog", "exog_re", "groups", "missing_idx", "orig_endog", "orig_exog")
+        row_wise = (
+            "weights",
+            "offset",
+            "endog",
+            "exog",
+            "exog_re",
+            "groups",
+            "missing_idx",
+            "orig_endog",
+            "orig_exog",
+        )
         for owner in (self, self.data):
             for name in row_wise:
                 if name in owner.__dict__:
@@ -407,18 +432,20 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         params : MixedLMParams or array_like
             Only the first `k_fe` entries of a vector are read.
         exog : array_like, shape (m, k_fe), optional
-            By default the model's.
+            By default the model's, with its offset; other rows have none.
 
         Returns
         -------
         ndarray, shape (m,)
         """
+        known = None
         if exog is None:
             self.need_data()
-            exog = self.exog
+            exog, known = self.exog, self.offset
         beta = params.fe_params if hasattr(params, "fe_params") else params[: self.k_fe]
         beta = np.asarray(beta, dtype=np.float64)
-        return np.dot(exog, np.where(np.isnan(beta), 0.0, beta))
+        mean = np.dot(exog, np.where(np.isnan(beta), 0.0, beta))
+        return mean if known is None else mean + known
 
     def fit(
         self,

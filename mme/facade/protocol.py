@@ -23,6 +23,8 @@ class MixedModel(Protocol):
     """A `mme.MixedLM`."""
 
     endog: np.ndarray
+    weights: np.ndarray | None
+    offset: np.ndarray | None
     exog: np.ndarray
     exog_re: np.ndarray
     exog_vc: LazyVCSpec

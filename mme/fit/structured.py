@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..engine.covariance.residual import ResidualStructure
 from ..engine.direct.objective import Objective
-from ..engine.direct.parts import MOST_ROWS, PartsLikelihood, subjects
+from ..engine.direct.parts import MOST_ROWS, PartsLikelihood, by_pattern, subjects
 from ..engine.direct.point import KeptColumns, Point
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.points import points_of
@@ -159,6 +160,11 @@ class _Search:
             return nothing
         phi = self.structure.natural(xi)
         try:
+            if self.dense and not self.design.terms:
+                # nothing is left to be searched for
+                self.evaluations += 1
+                value = self.parts.evaluate((), phi)
+                return value.deviance, self.structure.jacobian(xi).T @ value.slope
             fit = self.inner(phi)
             slope = self._slope(fit, phi)
         except (np.linalg.LinAlgError, PerfectFitError, ConvergenceError):
@@ -187,6 +193,16 @@ class _Search:
             return self.parts.evaluate(fit.lam, phi).slope
         return diagonal_slope(fit, self.structure, phi)
 
+    @cached_property
+    def patterns(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Subjects of different patterns, and how many there are of each."""
+        out = []
+        for rows in subjects(self.structure):
+            ordered, pattern = by_pattern(rows, self.structure.features(), ())
+            starts = np.flatnonzero(np.r_[True, np.diff(pattern) != 0])
+            out.append((ordered[starts], np.diff(np.r_[starts, pattern.size]).astype(np.float64)))
+        return out
+
     def metric(self, xi: np.ndarray) -> np.ndarray:
         """A rough Hessian in xi: the expected information given D where it is cheap, else ones."""
         J = self.structure.jacobian(xi)
@@ -201,11 +217,11 @@ class _Search:
             E = np.zeros((phi.size, phi.size))
             s = np.zeros(phi.size)
             matrix = self.structure.at(phi)
-            for rows in subjects(self.structure):
+            for rows, counts in self.patterns:
                 inverse = np.linalg.inv(matrix.block(rows))
                 A = np.stack([inverse @ R for R in matrix.slopes(rows)])
-                E += np.einsum("ibrs,jbsr->ij", A, A, optimize=True)
-                s += np.einsum("ibrr->i", A)
+                E += np.einsum("b,ibrs,jbsr->ij", counts, A, A, optimize=True)
+                s += np.einsum("b,ibrr->i", counts, A)
             E -= np.outer(s, s) / self.design.n
         H = J.T @ E @ J
         return H + 1e-6 * np.eye(len(H)) * max(float(np.trace(H)) / len(H), 1.0)

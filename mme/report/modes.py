@@ -96,6 +96,8 @@ def ranef_table(
     if isinstance(probes, bool) or not isinstance(probes, Integral) or probes < 2:
         raise OptionError(f"probes must be an integer and at least 2, not {probes!r}.")
     groups = [t.group for t in fitted.labels.terms]
+    if not groups:
+        raise InferenceError("the model has no random effects.")
     if term is not None and term not in groups:
         raise OptionError(f"term={term!r} is not there. Known: {', '.join(groups)}.")
     if levels is not None and term is None and len(groups) > 1:

@@ -13,6 +13,7 @@ import pandas as pd
 from ..engine.runtime.scipys import sparse
 from ..exceptions import DataError, OptionError
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from ..formula.coding import Coding, NewTerm
 from ..formula.newdata import NewRows
 from ..inference.coefficients import check_alpha, check_ddf, inference_basis
@@ -149,6 +150,7 @@ class Prediction:
         self._estimated: bool | None = settings["estimated"]
         self._weights: np.ndarray | None = settings["weights"]
         self._left_out: Callable[[], PredictedRows | None] = settings["left_out"]
+        self._unknown: bool = settings["unknown"]
         self.missing: dict[str, int] = settings["missing"]
         self.new_levels: dict[str, int] = settings["new_levels"]
         self.not_estimable: int = settings["not_estimable"]
@@ -194,6 +196,10 @@ class Prediction:
     @cached_property
     def _obs_variance(self) -> np.ndarray:
         fitted = self._fitted
+        if self._unknown:
+            refuse_structure(
+                fitted.residual, "the variance of new observations, at other rows than the fit's,"
+            )
         weights = 1.0 if self._weights is None else self._weights
         left_out = self._left_out()
         if left_out is None:  # of random effects that cannot be coded the variance is not known
@@ -225,9 +231,12 @@ class Prediction:
         pandas.DataFrame
             ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``obs_ci_lower``, ``obs_ci_upper``;
             the last two are NaN where the random effects that are left out cannot be coded (groups that were
-            given as labels).  ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
+            given as labels), and at other rows than the fit's where a structure of the residuals gives rows
+            different variances.  ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
         """
-        mean, obs = self.conf_int(alpha=alpha), self.conf_int(True, alpha)
+        mean = self.conf_int(alpha=alpha)
+        # which variance new rows have is not told: see se_obs
+        obs = mean * np.nan if self._unknown else self.conf_int(True, alpha)
         out = pd.DataFrame(
             {
                 "mean": self.predicted_mean,
@@ -305,6 +314,7 @@ def predict(
         "estimated": None if variances is None else variances == "estimated",
         "weights": own_weights,
         "left_out": left_out,
+        "unknown": data is not None and fitted.residual is not None and not fitted.residual.structure.uniform,
         "missing": missing,
         "new_levels": unseen,
         "not_estimable": not_estimable,
@@ -412,7 +422,8 @@ def _own_rows(fitted: Fitted, used: Sequence[bool], offset: Any, weights: Any) -
     rest = [None if here else term for term, here in zip(terms, used, strict=True)]
     index = pd.RangeIndex(design.n) if fitted.row_labels is None else pd.Index(fitted.row_labels())
     X = np.asarray(design.X, dtype=np.float64)
-    return PredictedRows(X, parts), lambda: PredictedRows(X, rest), index, design.offset, design.weights, {}
+    weights = design.weights if fitted.residual is None else 1.0 / fitted.residual.variance
+    return PredictedRows(X, parts), lambda: PredictedRows(X, rest), index, design.offset, weights, {}
 
 
 def _rows_of(term: Any, known: np.ndarray) -> Any:

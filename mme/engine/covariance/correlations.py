@@ -43,6 +43,10 @@ class Part(Protocol):
 class CorrelationPart(Part, Protocol):
     """Correlations between rows of one subject; rows of others are told apart by who asks."""
 
+    @property
+    def features(self) -> np.ndarray | None:
+        """Position of the rows, shape (n,); None where it does not matter."""
+
     def starts(self) -> list[np.ndarray]:
         """xi from which searches begin."""
 
@@ -87,6 +91,10 @@ class AutoRegressive:
         """Largest xi."""
         # far enough for the closest rows to be independent
         return min(20.0 * max(self.gap / self.least, 1.0), 600.0) if self.continuous else 9.0
+
+    @property
+    def features(self) -> np.ndarray | None:
+        return self.times
 
     def starts(self) -> list[np.ndarray]:
         if self.continuous:
@@ -147,6 +155,10 @@ class CompoundSymmetric:
         """Limit of the correlation from below."""
         return -1.0 / (self.largest - 1.0)
 
+    @property
+    def features(self) -> np.ndarray | None:
+        return None
+
     def starts(self) -> list[np.ndarray]:
         unit = [(r - self.least) / (1.0 - self.least) for r in (0.0, 0.6)]
         return [np.full(1, np.log(u / (1.0 - u))) for u in unit]
@@ -200,6 +212,10 @@ class Toeplitz:
     def names(self) -> tuple[str, ...]:
         """Correlations."""
         return tuple(f"rho[{lag}]" for lag in range(1, self.lags + 1))
+
+    @property
+    def features(self) -> np.ndarray | None:
+        return self.positions
 
     def starts(self) -> list[np.ndarray]:
         return [np.zeros(self.lags), np.r_[np.arctanh(0.6), np.zeros(self.lags - 1)]]
@@ -282,6 +298,10 @@ class Unstructured:
             f"var[{v[a]}]/var[{first}]" if a == b else f"cov[{v[b]},{v[a]}]/var[{first}]"
             for a, b in self.entries
         )
+
+    @property
+    def features(self) -> np.ndarray | None:
+        return self.visits
 
     def starts(self) -> list[np.ndarray]:
         return [np.zeros(len(self.entries))]

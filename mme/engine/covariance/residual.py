@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .correlations import CorrelationPart, Part
+from .correlations import CorrelationPart, Part, Unstructured
 
 __all__ = ["LogLinear", "ResidualStructure", "Strata", "VariancePart"]
 
@@ -28,6 +28,10 @@ _SMALLEST = 1e-8  # ratio of variances that counts as zero
 
 class VariancePart(Part, Protocol):
     """Relative standard deviations of the rows."""
+
+    @property
+    def features(self) -> np.ndarray:
+        """What of the rows it depends on, shape (n,) or (n, F)."""
 
     def start(self) -> np.ndarray:
         """xi of equal variances."""
@@ -52,6 +56,10 @@ class Strata:
     label: str
     scaled = True
     bound = _LARGEST
+
+    @property
+    def features(self) -> np.ndarray:
+        return self.codes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +106,10 @@ class LogLinear:
     x: np.ndarray
     labels: tuple[str, ...]
     scaled = False
+
+    @property
+    def features(self) -> np.ndarray:
+        return self.x
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -185,6 +197,11 @@ class ResidualStructure:
         return len(self.names)
 
     @property
+    def uniform(self) -> bool:
+        """Whether all rows have one variance, but for weights."""
+        return not self.variances and not isinstance(self.correlation, Unstructured)
+
+    @property
     def parts(self) -> list[Part]:
         """Variances, then correlations."""
         out: list[Part] = list(self.variances)
@@ -227,6 +244,17 @@ class ResidualStructure:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Subjects of rows; rows without a structure are their own."""
         return rows if self.codes is None else self.codes[rows]
+
+    def features(self) -> np.ndarray:
+        """Numbers of the rows that R is made of, beside which rows share a subject, shape (n, F)."""
+        out = [np.zeros((self.n, 0))]
+        for part in self.variances:
+            out.append(np.reshape(part.features, (self.n, -1)).astype(np.float64))
+        if self.correlation is not None and self.correlation.features is not None:
+            out.append(np.asarray(self.correlation.features, dtype=np.float64)[:, None])
+        if self.weights is not None:
+            out.append(self.weights[:, None])
+        return np.hstack(out)
 
     def at(self, phi: np.ndarray) -> ResidualMatrix:
         """R at phi."""

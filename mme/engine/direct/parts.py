@@ -33,6 +33,7 @@ __all__ = [
     "PartsLikelihood",
     "PartsSums",
     "PartsValue",
+    "by_pattern",
     "connected_parts",
     "groups_by_size",
     "subjects",
@@ -41,6 +42,7 @@ __all__ = [
 MOST_ROWS = 3_000  # of a part
 _MOST_WORK = 2e11  # sum of the cubes of the parts' rows
 _CHUNK = 2_000_000  # numbers of a batch of blocks
+_LARGE = 200  # rows of a part from which patterns are not looked for
 _SECOND = 20_000_000  # the same of all derivatives of a batch
 
 
@@ -190,12 +192,21 @@ class PartsLikelihood:
             deviance, border, s2 = self._border(lams, matrix)
             K, m = self.structure.size, len(self.entries)
             slope, slope_D = np.zeros(K), np.zeros(m)
-            for rows, Vi, _, H, e in self._solved(lams, matrix, border) if slopes else ():
-                M = Vi - H @ H.transpose(0, 2, 1) if self.reml else Vi
-                M = M - e[:, :, None] * e[:, None, :] / s2
-                for j, R in enumerate(matrix.slopes(rows)):
+            contrast = np.r_[-border.b, 1.0]
+            for alike in self._alike() if slopes else ():
+                V = self._covariance(lams, matrix, alike.patterns)
+                Vi = np.linalg.inv(V)
+                solved = Vi[alike.which] @ self._xy[alike.rows]
+                e = (solved @ contrast)[:, :, None]
+                taken = e @ e.transpose(0, 2, 1) / s2
+                if self.reml:
+                    H = solved[:, :, : self.p] @ border.Ri.T
+                    taken += H @ H.transpose(0, 2, 1)
+                # what a pattern's parts share is met once
+                M = alike.counts[:, None, None] * Vi - np.add.reduceat(taken, alike.starts)
+                for j, R in enumerate(matrix.slopes(alike.patterns)):
                     slope[j] += np.sum(R * M)
-                for j, E in enumerate(self._entry_slopes(rows, None)):
+                for j, E in enumerate(self._entry_slopes(alike.patterns, None)):
                     slope_D[j] += np.sum(E * M)
         return PartsValue(deviance, s2, slope, slope_D, self.fixed.coefficients(border.b))
 
@@ -291,10 +302,15 @@ class PartsLikelihood:
     def _border(self, lams: Sequence[np.ndarray], matrix: ResidualMatrix) -> tuple[float, Border, float]:
         """Deviance, the border and sigma2."""
         C, logdet = np.zeros((self.p + 1, self.p + 1)), 0.0
-        for rows in _chunks(self.parts, 1):
-            L = np.linalg.cholesky(self._covariance(lams, matrix, rows))
-            logdet += 2.0 * float(np.sum(np.log(np.einsum("brr->br", L))))
-            A = np.linalg.solve(L, self._xy[rows]).reshape(-1, self.p + 1)
+        for alike in self._alike():
+            L = np.linalg.cholesky(self._covariance(lams, matrix, alike.patterns))
+            logdet += 2.0 * float(alike.counts @ np.sum(np.log(np.einsum("brr->br", L)), axis=1))
+            xy = self._xy[alike.rows]
+            if alike.starts.size < alike.which.size:
+                A = np.linalg.inv(L)[alike.which] @ xy
+            else:
+                A = np.linalg.solve(L, xy)
+            A = A.reshape(-1, self.p + 1)
             C += A.T @ A
         border = solve_border(C)
         if not np.isfinite(logdet) or not np.isfinite(border.r2):
@@ -305,6 +321,28 @@ class PartsLikelihood:
         if self.reml:
             logdet += border.logdet + self.fixed.logdet
         return logdet + self.nu * (1.0 + np.log(2.0 * np.pi * s2)), border, s2
+
+    @cached_property
+    def _sorted(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Parts by size and pattern, with the pattern of each."""
+        if any(term.Z is not None for term in self.design.terms):
+            return [(rows, np.arange(len(rows))) for rows in self.parts]
+        features = [self.structure.features()]
+        features += [np.asarray(t.columns) for t in self.design.terms if t.columns is not None]
+        codes = [np.asarray(term.codes) for term in self.design.terms]
+        codes.append(self.structure.take(np.arange(self.design.n)))
+        return [by_pattern(rows, np.hstack(features), codes) for rows in self.parts]
+
+    def _alike(self) -> Iterator[_Alike]:
+        """Batches of parts in which every pattern is met once."""
+        for rows, pattern in self._sorted:
+            step = max(1, _CHUNK // rows.shape[1] ** 2)
+            for a in range(0, rows.shape[0], step):
+                own = pattern[a : a + step]
+                starts = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+                counts = np.diff(np.r_[starts, own.size])
+                which = np.repeat(np.arange(starts.size), counts)
+                yield _Alike(rows[a : a + step], rows[a : a + step][starts], which, starts, counts * 1.0)
 
     def _solved(
         self, lams: Sequence[np.ndarray], matrix: ResidualMatrix, border: Border, width: int = 1
@@ -341,6 +379,54 @@ class PartsLikelihood:
             for a, b in term.structure.entries(term.k):
                 E = unit_matrix(a, b, term.k)
                 yield (z @ E @ z.transpose(0, 2, 1)) * same
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Parts of one size, those with one V beside one another.
+
+    rows (B, m); patterns (P, m): the rows of the first part of each; which (B,): its pattern; starts, counts
+    (P,).
+    """
+
+    rows: np.ndarray
+    patterns: np.ndarray
+    which: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+
+def by_pattern(
+    rows: np.ndarray, features: np.ndarray, codes: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of rows in an order in which those are neighbours that agree in all that V is made of.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (B, m)
+    features : ndarray, shape (n, F)
+        Numbers of the rows.
+    codes : sequence of ndarray of int, shape (n,)
+        Factors: which rows of a group share a level counts, not which level.
+
+    Returns
+    -------
+    rows : ndarray, shape (B, m)
+    pattern : ndarray of int, shape (B,)
+        Never decreasing.
+    """
+    B, m = rows.shape
+    if B == 1 or m > _LARGE:
+        return rows, np.arange(B)
+    keys = [np.zeros((B, 1)), features[rows].reshape(B, -1)]
+    for c in codes:
+        own = c[rows]
+        keys.append(np.argmax(own[:, :, None] == own[:, None, :], axis=2).astype(np.float64))
+    key = np.ascontiguousarray(np.hstack(keys) + 0.0)  # no negative zeros
+    void = key.view(np.dtype((np.void, key.dtype.itemsize * key.shape[1]))).ravel()
+    pattern = np.unique(void, return_inverse=True)[1].ravel()
+    order = np.argsort(pattern, kind="stable")
+    return rows[order], pattern[order]
 
 
 def connected_parts(design: Design, structure: ResidualStructure) -> np.ndarray:

@@ -118,13 +118,15 @@ class Point:
         """
         design = self._design
         full = self.beta if beta is None else np.asarray(beta, dtype=np.float64)
-        resid = design.y - design.X @ np.where(np.isnan(full), 0.0, full)
+        y = design.y if design.offset is None else design.y - design.offset
+        resid = y - design.X @ np.where(np.isnan(full), 0.0, full)
         total = 0.0
         for term, z, lam in zip(design.terms, self.products(beta), self._lams, strict=True):
             u = z @ lam
-            total += float(np.sum(u * u))
+            total += float(np.sum(u * term.related(u)))
             resid -= term.times(term.related(u @ lam.T))
-        return total + float(resid @ resid)
+        weighted = resid if design.weights is None else design.weights * resid
+        return total + float(resid @ weighted)
 
     def loglike(self, beta: np.ndarray | None = None, refine: bool = False) -> float:
         """Log-likelihood without penalties; `refine` passes over the rows for the last digits."""

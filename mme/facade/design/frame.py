@@ -86,7 +86,13 @@ class FormulaData:
 
 
 def formula_data(
-    formula: Any, others: Sequence[str], data: Any, groups: Any, subset: Any, missing: str
+    formula: Any,
+    others: Sequence[str],
+    data: Any,
+    groups: Any,
+    subset: Any,
+    missing: str,
+    more: Sequence[str] = (),
 ) -> FormulaData:
     """Choose the rows of a model and make its columns plain.
 
@@ -103,6 +109,8 @@ def formula_data(
         As in ``data.loc[subset]``.
     missing : {"none", "drop", "raise"}
         "drop" leaves out rows with a missing value in any column the formulas or `groups` read.
+    more : sequence of str
+        Further columns of the model.
 
     Raises
     ------
@@ -128,7 +136,7 @@ def formula_data(
     check_index("groups", labels, data)
     if len(labels) != len(data):
         raise DataError(f"groups has {len(labels)} labels but the data have {len(data)} rows.")
-    used = formula_columns(" ".join([str(formula), *others]), data.columns)
+    used = [*formula_columns(" ".join([str(formula), *others]), data.columns), *more]
     if not data.columns.is_unique:
         refuse_duplicates(data, [*used, *keys])
         data = data.loc[:, ~data.columns.duplicated()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,8 +170,14 @@ def select_rows(values: Any, keep: np.ndarray) -> Any:
 
 
 def clean_arrays(
-    endog: Any, exog: Any, groups: Any, exog_re: Any, exog_vc: VCSpec | None, missing: str
-) -> tuple[Any, Any, Any, Any, VCSpec | None]:
+    endog: Any,
+    exog: Any,
+    groups: Any,
+    exog_re: Any,
+    exog_vc: VCSpec | None,
+    missing: str,
+    more: Sequence[np.ndarray | None] = (),
+) -> tuple[Any, ...]:
     """Apply the treatment of missing values to all inputs alike.
 
     Parameters
@@ -180,6 +186,8 @@ def clean_arrays(
     exog_vc : VCSpec or None
     missing : {"none", "drop", "raise"}
         "none" refuses missing values too, later and by name; "raise" raises statsmodels' MissingDataError.
+    more : sequence of ndarray, shape (n,), or None
+        Weights and an offset.
 
     Returns
     -------
@@ -202,9 +210,9 @@ def clean_arrays(
         raise DataError("the data are empty: 0 rows. Check subset and missing values.")
     if missing == "none":
         _check_finite(endog, exog)
-        return endog, exog, groups, exog_re, exog_vc
+        return endog, exog, groups, exog_re, exog_vc, *more
     bad = np.zeros(n, dtype=bool)
-    for values in (endog, exog, groups, exog_re):
+    for values in (endog, exog, groups, exog_re, *more):
         if values is not None:
             bad |= missing_rows(values)
     full = None
@@ -229,7 +237,7 @@ def clean_arrays(
         raise DataError(f"no rows are left after dropping those with missing values: {listed or 'exog_vc'}.")
     if count == 0:
         _check_finite(endog, exog)
-        return endog, exog, groups, exog_re, exog_vc
+        return endog, exog, groups, exog_re, exog_vc, *more
     keep = ~bad
     if full is not None and exog_vc is not None:
         exog_vc = drop_rows(exog_vc, full, keep, factorize(select_rows(groups, keep), "groups")[1])
@@ -237,7 +245,7 @@ def clean_arrays(
         raise DataError("missing='drop' cannot drop rows of an exog_vc taken from another model.")
     kept = tuple(select_rows(v, keep) for v in (endog, exog, groups, exog_re))
     _check_finite(*kept[:2])
-    return (*kept, exog_vc)
+    return (*kept, exog_vc, *(select_rows(v, keep) for v in more))
 
 
 def _check_finite(endog: Any, exog: Any) -> None:

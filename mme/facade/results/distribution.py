@@ -68,6 +68,8 @@ class MixedLMDistribution:
         rng = check_random_state(rng)
         model = self.model
         y = np.dot(self.exog, self.fe_params)
+        if model.offset is not None and self.exog is model.exog:
+            y = y + model.offset
         terms = iter(model.design().terms)
         u = rng.normal(size=(model.n_groups, model.k_re))
         if model.k_re:
@@ -76,4 +78,5 @@ class MixedLMDistribution:
             draws = rng.normal(size=component.n_columns)
             used = draws if component.used is None else draws[component.used]
             y = y + np.sqrt(max(variance, 0.0)) * term.times(used)
-        return y + np.sqrt(self.scale) * rng.normal(size=len(y))
+        noise = np.sqrt(self.scale) * rng.normal(size=len(y))
+        return y + (noise if model.weights is None else noise / np.sqrt(model.weights))

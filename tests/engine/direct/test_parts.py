@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dense_residuals import PROBLEMS, dense_deviance, dense_r, dense_v, problem
 
-from mme.engine.direct.parts import PartsLikelihood
+from mme.engine.direct.parts import PartsLikelihood, by_pattern
 
 each = pytest.mark.parametrize("name", PROBLEMS)
 both = pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
@@ -165,3 +165,27 @@ def test_roots(name):
     W = parts.whiten(np.eye(design.n), phi, lams)
     V = dense_v(design, structure, [lam @ lam.T for lam in lams], phi)
     np.testing.assert_allclose(W @ V @ W.T, np.eye(design.n), atol=1e-10)
+
+
+def test_parts_of_one_pattern_are_met_once():
+    """Balanced subjects, alike in all that V is made of: one block serves; strata make more."""
+    design, structure = problem("ar1")
+    codes = np.repeat(np.arange(6), 3)
+    rows = np.arange(18).reshape(6, 3)
+    time = np.tile([0.0, 1.0, 2.0], 6)
+    stratum = (codes > 3).astype(float)
+    _, one = by_pattern(rows, time[:, None], [codes])
+    _, two = by_pattern(rows, np.column_stack([time, stratum]), [codes])
+    _, none = by_pattern(rows, np.arange(18.0)[:, None], [codes])
+    assert one.tolist() == [0] * 6
+    assert two.tolist() == [0] * 4 + [1] * 2
+    assert none.tolist() == list(range(6))
+    parts = PartsLikelihood(design, structure, True)
+    met = np.concatenate([batch.rows.ravel() for batch in parts._alike()])
+    assert sorted(met) == list(range(design.n))
+
+
+def test_patterns_without_features():
+    ordered, pattern = by_pattern(np.arange(8).reshape(4, 2), np.zeros((8, 0)), ())
+    assert pattern.tolist() == [0] * 4
+    assert sorted(ordered.ravel().tolist()) == list(range(8))

@@ -420,8 +420,8 @@ def test_arguments_of_the_wrong_kind_are_named(frame):
             mme.MixedLM(y, x, g, exog_vc={"a": {k: np.ones(n) for k, n in sizes.items()}})
         with pytest.raises(DataError, match=r"'a' must be a dict of a group's label to its matrix, not list"):
             mme.MixedLM(y, x, g, exog_vc={"a": [np.ones((n, 1)) for n in sizes.values()]})
-    for refused in ({"missing": "warn"}, {"weights": y}):
-        with pytest.raises(OptionError, match=r"missing must be|Here MixedLM has no weights"):
+    for refused in ({"missing": "warn"}, {"correlation": "ar1"}):
+        with pytest.raises(OptionError, match=r"missing must be|Here residuals are independent"):
             mme.MixedLM(y, x, g, **refused)
     with pytest.raises(OptionError, match=r"method 'nope' is unknown"):
         mme.MixedLM(y, x, g).fit(method="nope")
