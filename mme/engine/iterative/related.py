@@ -1,8 +1,8 @@
 """The iterative objective of terms whose levels have a known covariance A = T T'.
 
-Derivatives, traces and information are those of the independent levels v of u = T v (S_v = lam2'T'C T lam2 + I,
-all as for other terms); the conjugate gradients run in the levels themselves, where the matrix is sparse and
-its diagonal is near,
+Derivatives, traces and information are those of the independent levels v of u = T v, all as for other terms
+(S_v = lam2'T'C T lam2 + I); the conjugate gradients run in the levels themselves, where the matrix is sparse
+and its diagonal is near,
 
     S_u = lam2'C lam2 + A^-1 (x) I,    S_v^-1 = T^-1 S_u^-1 T^-T,
 

@@ -15,7 +15,11 @@ from mme.engine.equations.sums import Basis, Sums, UnlikeSample, sample_basis
 from mme.exceptions import DataError, DesignError, InferenceError
 from mme.fit.fit import fit_design
 
-GROUPED = [name for name in PROBLEMS if not any(term.general for term in build(name).terms)]
+GROUPED = [
+    name
+    for name in PROBLEMS
+    if not any(term.general or term.relation is not None for term in build(name).terms)
+]
 
 
 def basis_of(design: Design, rows: slice | np.ndarray) -> Basis:
