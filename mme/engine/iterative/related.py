@@ -23,6 +23,7 @@ from ..equations.equations import Equations
 from ..equations.related import related_rows, unrelated_rows
 from ..equations.relation import DenseRoot, Relation
 from ..kernels import iterative as ki
+from ..kernels.pedigree import find_entries
 from ..runtime.parallel import cut, run
 from ..runtime.scipys import scipy_module
 from .objective import IterativeObjective
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 __all__ = ["RelatedObjective", "RelatedSystem"]
+
+_ROUNDING = 2e-7  # of single precision, as in `pcg`
 
 
 class _Pass:
@@ -70,26 +73,75 @@ def _inverse_root(relation: Relation) -> tuple[_Pass, _Pass]:
     return _Pass(inverse), _Pass(sparse.csr_array(inverse.T))
 
 
+def _with_zeros(eq: Equations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Z_2'WZ_2 by rows, both triangles, with the zeros where inverses have entries."""
+    sparse, q2 = scipy_module("sparse"), eq.layout.q2
+    row, column = eq.gidx.astype(np.int64), np.repeat(np.arange(q2), np.diff(eq.gptr))
+    lower, below = row >= column, row > column
+    rows, columns = np.concatenate([row[lower], column[below]]), np.concatenate([column[lower], row[below]])
+    data = np.concatenate([eq.gval[lower], eq.gval[below]])
+    A = sparse.csr_array(sparse.coo_array((data, (rows, columns)), shape=(q2, q2)))
+    A.sort_indices()
+    return A.indptr.astype(np.int64), A.indices.astype(np.int32), A.data
+
+
 class _Levels(SchurSystem):
-    """S_u: the levels themselves, A^-1 (x) I in place of the identity."""
+    """S_u: the levels themselves, A^-1 (x) I in place of the identity.
+
+    lam2'(C + lam2^-T (A^-1 - I) (x) I lam2^-1) lam2 + I: where the pattern of C holds that of A^-1 a product
+    costs no more than without.  Full inverses have a product of their own.
+    """
 
     def __init__(self, eq: Equations) -> None:
         super().__init__(eq)
-        sparse = scipy_module("sparse")
+        sparse, lay = scipy_module("sparse"), eq.layout
+        if any(b.relation is not None and not b.relation.full for b in lay.rest):
+            self.aptr, self.aidx, self.aval = _with_zeros(eq)
+        self.data = self.aval  # of C alone
+        # block, values of A^-1 - I, and where they stand
+        self.known: list[tuple[int, np.ndarray, np.ndarray]] = []
         pieces: list[Any] = []
-        for block in eq.layout.rest:
+        for r, block in enumerate(lay.rest):
+            k, start = block.k, int(lay.offsets[r])
+            pieces.append(sparse.csr_array((block.q * k, block.q * k)))
             if block.relation is None:
-                pieces.append(sparse.csr_array((block.q * block.k, block.q * block.k)))
-            else:
-                less = block.relation.precision - sparse.eye_array(block.q)
-                pieces.append(sparse.kron(less, sparse.eye_array(block.k), format="csr"))
-        self.more = _Pass(sparse.csr_array(sparse.block_diag(pieces, format="csr")))
+                continue
+            less = sparse.csr_array(block.relation.precision - sparse.eye_array(block.q))
+            if block.relation.full:
+                pieces[-1] = sparse.kron(less, sparse.eye_array(k), format="csr")
+                continue
+            entries, grid = sparse.coo_array(less), np.arange(k)
+            rows = (start + entries.row.astype(np.int64) * k)[:, None, None] + grid[:, None]
+            columns = (start + entries.col.astype(np.int64) * k)[:, None, None] + grid
+            shape = (entries.data.size, k, k)
+            rows, columns = (np.broadcast_to(x, shape).ravel() for x in (rows, columns))
+            at = np.empty(rows.size, np.int64)
+            # symmetric: by rows is by columns
+            find_entries(self.aptr, self.aidx, np.ascontiguousarray(rows), np.ascontiguousarray(columns), at)
+            assert at.min(initial=0) >= 0
+            self.known.append((r, entries.data, at.reshape(shape)))
+        full = any(b.relation is not None and b.relation.full for b in lay.rest)
+        self.more = _Pass(sparse.csr_array(sparse.block_diag(pieces, format="csr"))) if full else None
+
+    def set_theta(self, lam1: np.ndarray, lam2: list[np.ndarray]) -> None:
+        self.aval = self.data.copy()
+        for r, values, at in self.known:
+            inverse = np.linalg.inv(lam2[r])
+            self.aval[at] += values[:, None, None] * (inverse.T @ inverse)
+        super().set_theta(lam1, lam2)
+
+    def gram(self, D: np.ndarray) -> np.ndarray:
+        out = np.empty_like(D)
+        run(
+            lambda _, a, b: ki.sparse_pass(a, b, self.aptr, self.aidx, self.data, D, out),
+            self.cut("rows", D.shape[1]),
+        )
+        return out
 
     def prior_blocks(self) -> np.ndarray:
-        P = super().prior_blocks()
-        first = 0
+        P, first = super().prior_blocks(), 0
         for block in self.eq.layout.rest:
-            if block.relation is not None:
+            if block.relation is not None and block.relation.full:
                 diagonal = block.relation.val[block.relation.ptr[:-1]]
                 P[first : first + block.q, : block.k, : block.k] *= diagonal[:, None, None]
             first += block.q
@@ -99,9 +151,15 @@ class _Levels(SchurSystem):
         self, V: np.ndarray, tol: float = 0.0, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         out, dots = super().product(V, tol, out)
+        if self.more is None:
+            return out, dots
         more = self.more.times(V)
         out += more
         return out, dots + np.einsum("ij,ij->j", V, more)
+
+    def _is_single(self, tol: float) -> bool:
+        largest = max((float(np.abs(values).max(initial=0.0)) for _, values, _ in self.known), default=0.0)
+        return super()._is_single(tol) and _ROUNDING * largest <= 0.05 * tol
 
 
 class RelatedSystem(SchurSystem):
