@@ -21,6 +21,7 @@ from ..engine.equations.equations import Equations
 from ..engine.equations.moments import moment_start
 from ..engine.iterative.lanczos import logdet
 from ..engine.iterative.objective import IterativeObjective
+from ..engine.iterative.related import RelatedObjective
 from ..engine.iterative.root import Root, find_root, monte_carlo
 from ..engine.iterative.state import IterativeSolution
 from ..engine.runtime.memory import available_memory
@@ -84,7 +85,9 @@ def fit_iterative(
 
     if options.exact_steps:
         _check_exact_steps(design, equations, options.exact_steps)
-    objective = IterativeObjective(equations, reml, options.probes, options.seed)
+    related = any(block.relation is not None for block in equations.layout.blocks)
+    kind = RelatedObjective if related else IterativeObjective
+    objective = kind(equations, reml, options.probes, options.seed)
     clock.lap("structure")
     start = start_of(objective) if theta0 is None else np.concatenate(theta0)
     clock.lap("start")
@@ -139,7 +142,8 @@ def _deviance(
     quadrature = quadrature_seconds(objective.eq, probes + objective.system.n_components)
     if seconds <= max(_INSTANT, quadrature):
         return _exact_deviance(design, objective, root), 0.0
-    value, error = logdet(objective.system, objective.fresh_probes(probes))
+    value, error = logdet(objective.quadrature_system, objective.fresh_probes(probes))
+    value -= objective.known_logdet
     if error > _NOISY and seconds <= _SHORT:
         return _exact_deviance(design, objective, root), 0.0
     nu, sigma2 = objective.nu, float(solution["sigma2"])
@@ -156,7 +160,7 @@ def _exact_seconds(eq: Equations) -> float:
 
 
 def _exact_deviance(design: Design, objective: IterativeObjective, root: Root) -> float:
-    direct = Objective(design, reml=objective.reml, equations=objective.eq)
+    direct = Objective(design, reml=objective.reml, equations=objective.raw_equations)
     return direct.evaluate(root.theta, 0).deviance
 
 
@@ -179,7 +183,7 @@ def _exact_fit(
 ) -> Fit:
     """The direct search from the root of the stochastic one, at most so many accepted steps."""
 
-    direct = Objective(design, reml=objective.reml, equations=objective.eq)
+    direct = Objective(design, reml=objective.reml, equations=objective.raw_equations)
     accepted = [0]
 
     def note(iteration: int, deviance: float, decrement: float) -> None:
@@ -224,4 +228,4 @@ def start_of(objective: IterativeObjective) -> np.ndarray:
     """Start from moments, shape (n_theta,)."""
     system, q2 = objective.system, objective.eq.layout.q2
     A22 = sp.csr_array((system.aval, system.aidx, system.aptr), shape=(q2, q2))
-    return objective.eq.from_standard(moment_start(objective.eq, A22))
+    return objective.eq.from_standard(moment_start(objective.raw_equations, A22))

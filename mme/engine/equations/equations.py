@@ -25,7 +25,7 @@ from ..runtime.scipys import scipy_module
 from .design import Design, RandomTerm
 from .fixed import FEW, FixedPart, gram_schmidt, orthonormalise, upper_inverse
 from .layout import Block, Layout
-from .related import joined, whole_levels
+from .related import joined, unrelated_rows, whole_levels
 from .response import Response
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Equations:
     Axx : ndarray, shape (p + 1, p + 1)
     yy_total : float
         y'Wy before the fixed effects were taken out: a scale for the residual.
+    independent : bool
+        Whether A2x is that of the independent levels v of u = T v, where levels are related.
     """
 
     layout: Layout
@@ -90,6 +92,7 @@ class Equations:
     A2x: np.ndarray
     Axx: np.ndarray
     yy_total: float
+    independent: bool = False
 
     @property
     def unit(self) -> bool:
@@ -178,7 +181,10 @@ class Equations:
         A1x, A2x = self.A1x, self.A2x
         if response.Z1y.base is not A1x or response.Z2y.base is not A2x:
             A1x = np.concatenate([self.Z1Q, response.Z1y[:, :, None]], axis=2)
-            A2x = np.column_stack([self.Z2Q, response.Z2y])
+            Z2y = response.Z2y
+            if self.independent and Z2y.base is not A2x:
+                Z2y = unrelated_rows(self.layout, Z2y[:, None])[:, 0]
+            A2x = np.column_stack([self.Z2Q, Z2y])
         fixed = replace(self.fixed, b0=response.b0)
         out = replace(self, A1x=A1x, A2x=A2x, Axx=Axx, fixed=fixed, yy_total=response.total)
         # what was made of the design on demand

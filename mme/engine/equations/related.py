@@ -9,7 +9,7 @@ import numpy as np
 from ..runtime.scipys import scipy_module
 from .layout import Layout
 
-__all__ = ["joined", "whole_levels"]
+__all__ = ["joined", "related_rows", "unrelated_rows", "whole_levels"]
 
 
 def whole_levels(Z: Any, k: int) -> Any:
@@ -20,6 +20,26 @@ def whole_levels(Z: Any, k: int) -> Any:
     columns = (Z.indices[:, None] // k * k + np.arange(k)).ravel()
     data = np.where(np.arange(k) == (Z.indices % k)[:, None], Z.data[:, None], 0.0).ravel()
     return sp.csr_array(sp.coo_array((data, (rows, columns)), shape=Z.shape))
+
+
+def related_rows(layout: Layout, M: np.ndarray) -> np.ndarray:
+    """T M for the rows of the rest: effects of related levels from independent ones, (q2, m) -> (q2, m)."""
+    out = M.copy()
+    for r, block in enumerate(layout.rest):
+        if block.relation is not None:
+            part = layout.rest_columns(r)
+            out[part] = block.relation.related(M[part].reshape(block.q, -1)).reshape(out[part].shape)
+    return out
+
+
+def unrelated_rows(layout: Layout, M: np.ndarray) -> np.ndarray:
+    """T'M for the rows of the rest, (q2, m) -> (q2, m)."""
+    out = M.copy()
+    for r, block in enumerate(layout.rest):
+        if block.relation is not None:
+            part = layout.rest_columns(r)
+            out[part] = block.relation.unrelated(M[part].reshape(block.q, -1)).reshape(out[part].shape)
+    return out
 
 
 def joined(

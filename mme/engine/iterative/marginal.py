@@ -21,6 +21,7 @@ import numpy as np
 from ..covariance.derivatives import turned_gram
 from ..equations.equations import Equations
 from ..equations.prediction import PriorInverse, PriorRows
+from ..equations.related import related_rows, unrelated_rows
 from ..search.evaluation import Evaluation
 from .information import flat
 from .pcg import SchurSystem
@@ -180,7 +181,7 @@ class IterativePoint:
         return PriorInverse(
             root=self._root,
             lead_x=np.matmul(sy.D1, blocks[0]) if lay.has_lead else np.zeros((0, 1, p)),
-            rest_x=sy.scale(sy.scale(z2, True), False) if lay.q2 else z2,
+            rest_x=related_rows(lay, sy.scale(sy.scale(z2, True), False)) if lay.q2 else z2,
             W=sy.W,
             own=self._lead_blocks,
             columns=PriorRows(self._prior_columns, lay.q2),
@@ -199,7 +200,9 @@ class IterativePoint:
     def _prior_columns(self, asked: np.ndarray) -> np.ndarray:
         unit = np.zeros((self.equations.layout.q2, asked.size))
         unit[asked, np.arange(asked.size)] = 1.0
-        return self._prior_solve(unit).T
+        # rows of related levels: T (.) T' of the independent ones
+        unit = unrelated_rows(self.equations.layout, unit)
+        return related_rows(self.equations.layout, self._prior_solve(unit)).T
 
     def _lead_blocks(self, levels: np.ndarray) -> np.ndarray:
         """W_l + W_l B_l T B_l'W_l of levels of the leading term."""

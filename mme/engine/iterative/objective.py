@@ -101,6 +101,21 @@ class IterativeObjective:
         self._theta: np.ndarray | None = None  # at which the system is
         self.set_probes(probes)
 
+    @property
+    def raw_equations(self) -> Equations:
+        """The cross-products of the design's own columns, as the direct path has them."""
+        return self.eq
+
+    @property
+    def quadrature_system(self) -> SchurSystem:
+        """The system whose log-determinant quadratures give."""
+        return self.system
+
+    @property
+    def known_logdet(self) -> float:
+        """What that has more than the deviance."""
+        return 0.0
+
     @cached_property
     def system(self) -> SchurSystem:
         """S at the last theta, and the workspaces of the solves."""

@@ -214,8 +214,7 @@ class SchurSystem:
         self.reach = (largest * self._largest_cell) ** 2
         self.moderate = self._data_moderate and all(map(_is_moderate, (*lam2, self.D1, self.W)))
         n_levels = lay.lstart.size - 1
-        P = np.zeros((n_levels, self.k2, self.k2))
-        P[:] = np.eye(self.k2)
+        P = self.prior_blocks()
         run(
             lambda _, a, b: ki.diagonal_blocks(
                 a, b, lay.lstart, lay.lblock, self.lam2, self.aptr, self.aidx, self.aval,
@@ -231,6 +230,12 @@ class SchurSystem:
         self.Pi = 1.0 / P if self.k2 == 1 else np.linalg.inv(P)
         self._coarse()
         self._smooth_vectors()
+
+    def prior_blocks(self) -> np.ndarray:
+        """What every level's block of S has beside lam2'(.) lam2, shape (n_levels, k2, k2)."""
+        P = np.zeros((self.eq.layout.lstart.size - 1, self.k2, self.k2))
+        P[:] = np.eye(self.k2)
+        return P
 
     def _smooth_vectors(self) -> None:
         """Orthonormal columns, two per component: constant, and proportional to the levels' reliabilities.

@@ -16,7 +16,11 @@ from mme.engine.equations.sums import Sums, UnlikeSample
 from mme.exceptions import DataError, DesignError, InferenceError
 from mme.fit.fit import fit_design
 
-GROUPED = [name for name in PROBLEMS if not any(term.general for term in build(name).terms)]
+GROUPED = [
+    name
+    for name in PROBLEMS
+    if not any(term.general or term.relation is not None for term in build(name).terms)
+]
 
 
 def basis_of(design: Design, rows: slice | np.ndarray) -> Basis:

@@ -112,11 +112,17 @@ def test_cells_tdot(k1, widths, m, call):
 # -- the Schur complement ------------------------------------------------------------------------------------
 
 
-def dense_schur(d, lam1: np.ndarray, lam2: np.ndarray) -> np.ndarray:
-    """lam2'(Z_2'V_1^-1 Z_2) lam2 + I with V_1 = I + Z_1 D Z_1' over the rows."""
+def dense_schur(d, lam1: np.ndarray, lam2: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    """lam2'(Z_2'V_1^-1 Z_2) lam2 + I with V_1 = I + Z_1 D Z_1' over the rows; I for some blocks alone."""
     Z = d.Z1 @ lam1
     V1 = np.eye(d.n) + np.einsum("nla,mla->nm", Z, Z)
-    return lam2.T @ (d.Z2.T @ np.linalg.solve(V1, d.Z2)) @ lam2 + np.eye(d.q2)
+    columns = np.ones(d.q2) if own is None else own[np.repeat(d.lblock, np.diff(d.lstart))]
+    return lam2.T @ (d.Z2.T @ np.linalg.solve(V1, d.Z2)) @ lam2 + np.diag(columns)
+
+
+def own_shares(d) -> np.ndarray:
+    """One for the first, third, ... block; what others have in place of an identity is added elsewhere."""
+    return 1.0 - np.arange(d.lblock.max(initial=0) + 1) % 2
 
 
 def arguments(d) -> tuple:
@@ -131,8 +137,9 @@ def test_schur_dense(k1, widths, kind, call):
     lam1, (padded, lam2) = d.lead_factor(kind)[0], d.rest_factors(kind)
     S = np.full((d.q2, d.q2), np.nan, order="F")  # what stood there before does not matter
     W = d.eliminated(lam1)[0]
-    call.run(schur.schur_dense, d.lblock.size, d.lstart, d.lblock, padded, *arguments(d), W, *d.gram, S)
-    expected = dense_schur(d, lam1, lam2)
+    common = (d.lstart, d.lblock, own_shares(d), padded)
+    call.run(schur.schur_dense, d.lblock.size, *common, *arguments(d), W, *d.gram, S)
+    expected = dense_schur(d, lam1, lam2, own_shares(d))
     np.testing.assert_allclose(np.tril(S), np.tril(expected), rtol=1e-9, atol=1e-11)
 
 
@@ -146,11 +153,11 @@ def test_schur_sparse(k1, widths, kind, call):
     sptr, sidx = d.pattern
     values = np.full(sidx.size, np.nan)
     W = d.eliminated(lam1)[0]
-    common = (d.lstart, d.lblock, d.clevel, padded, *arguments(d), W, *d.gram)
+    common = (d.lstart, d.lblock, own_shares(d), d.clevel, padded, *arguments(d), W, *d.gram)
     call.run(schur.schur_sparse, d.lblock.size, *common, sptr, sidx, values)
     S = np.zeros((d.q2, d.q2))
     S[sidx, np.repeat(np.arange(d.q2), np.diff(sptr))] = values
-    np.testing.assert_allclose(S, np.tril(dense_schur(d, lam1, lam2)), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(S, np.tril(dense_schur(d, lam1, lam2, own_shares(d))), rtol=1e-9, atol=1e-11)
 
 
 @calls
