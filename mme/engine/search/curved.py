@@ -20,6 +20,7 @@ from .optimizer import Minimum
 
 __all__ = ["minimise_curved"]
 
+_CLOSER = 0.01  # steps converge linearly: a decrement is followed by others of its size
 _BOX = 0.5  # change of a coordinate (angle or correlation) in one step
 _LEAST_UNIT = 1e-8  # information about a coordinate, beside that of balanced data, that damping goes by
 _LEAST_CURVATURE = 1e-7  # likewise, eigenvalue that counts as curvature
@@ -72,7 +73,7 @@ def minimise_curved(
         search.decrement,
         search.slope,
         curve.singular_terms(search.spot),
-        search.history,
+        [float(d) for d in search.history],
         search.count(),
         search.H,
     )
@@ -128,10 +129,10 @@ class _Search:
             self.slope = float(np.max(np.abs(self._projected(g) / unit), initial=0.0))
             if self.callback is not None:
                 self.callback(self.iterations, self.ev.deviance, self.decrement)
-            if self.decrement <= max(self.tol, self.noise()):
+            if self.decrement <= max(_CLOSER * self.tol, self.noise()):
                 # below the deviance's rounding error nothing can be found any more
                 if not self._leave_saddle(g, H, unit):
-                    rounded = self.decrement > self.tol
+                    rounded = self.decrement > _CLOSER * self.tol
                     return f"{_CONVERGED}{' or its rounding error' if rounded else ''}"
                 damping = 0.0
                 continue
