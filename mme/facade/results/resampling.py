@@ -21,7 +21,10 @@ from .intervals import FacadeIntervals
 
 __all__ = ["FacadeResampling"]
 
-_MODEL = ("re_formula", "vc_formula", "groups", "subset", "missing", "use_sparse", "use_sqrt", "eval_env")
+_MODEL = (
+    "re_formula", "re_structure", "vc_formula", "groups", "subset", "missing", "use_sparse", "use_sqrt",
+    "eval_env",
+)  # fmt: skip
 _OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress", "n_boot")
 _TOL = 1e-10  # of a refit, as of a fit
 
