@@ -91,6 +91,7 @@ def search_curved(
             max_evaluations=max_evaluations,
             count=lambda: target.n_factorizations - already,
             callback=callback,
+            along=True,
         )
 
     begin = _begin(objective, curve, curve.coordinates(start), starts)
@@ -133,7 +134,7 @@ def search_curved(
 def _begin(objective: Objective, curve: Curve, x: np.ndarray, starts: int | None) -> list[np.ndarray]:
     """Where to search, the most promising first."""
     lay = objective.eq.layout
-    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p + lay.n_theta) + lay.q2**3 / 3.0
+    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p + curve.m) + lay.q2**3 / 3.0
     count = starts if starts is not None else _SEARCHES if work <= _CHEAP else 1
     if starts == 1:
         return [x]
@@ -165,7 +166,7 @@ def _check_bounded(curve: Curve, minimum: Minimum) -> None:
     x = curve.coordinates(minimum.theta)
     if _largest(curve, minimum) < 0.9 * MOST_RATIO:
         return
-    g, _, _ = curve.model(curve.spot(x), minimum.evaluation)
+    g, _, _ = curve.model(curve.spot(x), minimum.evaluation, along=True)
     angle = np.concatenate([[kind != "cor" for kind in share.kinds] for share in curve.shares])
     large = angle & (np.tan(np.abs(x)) > 0.1 * MOST_RATIO)
     falls = float(np.sum((g * np.sin(x) * np.cos(x))[large]))
@@ -179,7 +180,7 @@ def flat_parameters(
     """As `mme.fit.flat.flat_directions`, of parameters of the structures."""
     x = curve.coordinates(minimum.theta)
     spot = curve.spot(x)
-    g, H, gauss = curve.model(spot, minimum.evaluation)
+    g, H, gauss = curve.model(spot, minimum.evaluation, along=True)
     unit = np.sqrt(curve.units())
     # what has no effect at all (a correlation of effects without variance) is not looked at
     slope = np.where(np.abs(g) > _CURVATURE * unit * unit, g, 0.0)

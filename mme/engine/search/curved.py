@@ -31,7 +31,7 @@ _CONVERGED = "the predicted decrease of the deviance is below the tolerance"
 
 
 def minimise_curved(
-    evaluate: Callable[[np.ndarray, int], Evaluation],
+    evaluate: Callable[..., Evaluation],
     x0: np.ndarray,
     curve: Curve,
     *,
@@ -39,6 +39,7 @@ def minimise_curved(
     max_evaluations: int = 200,
     count: Callable[[], int] | None = None,
     callback: Callable[[int, float, float], None] | None = None,
+    along: bool = False,
 ) -> Minimum:
     """Minimise the deviance along a curve.
 
@@ -51,6 +52,9 @@ def minimise_curved(
     curve : Curve
     tol, max_evaluations, count, callback
         As of `mme.engine.search.optimizer.minimise`.
+    along : bool
+        `evaluate` takes `directions`, in which it gives the information: much less work than in the entries
+        of D where there are many effects and few parameters.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def minimise_curved(
     ConvergenceError
         The deviance cannot be computed at the start.
     """
-    search = _Search(evaluate, curve.clipped(x0), curve, tol, max_evaluations, count, callback)
+    search = _Search(evaluate, curve.clipped(x0), curve, tol, max_evaluations, count, callback, along)
     message = search.run()
     return Minimum(
         search.spot.theta,
@@ -82,14 +86,16 @@ def minimise_curved(
 class _Search:
     def __init__(
         self,
-        evaluate: Callable[[np.ndarray, int], Evaluation],
+        evaluate: Callable[..., Evaluation],
         x0: np.ndarray,
         curve: Curve,
         tol: float,
         max_evaluations: int,
         count: Callable[[], int] | None,
         callback: Callable[[int, float, float], None] | None,
+        along: bool,
     ) -> None:
+        self.along = along
         self.curve, self.tol, self.most, self.callback = curve, tol, max_evaluations, callback
         self._made = 0
         self.count = count or (lambda: self._made)
@@ -106,6 +112,8 @@ class _Search:
 
     def evaluate(self, spot: Spot, order: int) -> Evaluation:
         self._made += 1
+        if self.along and order > 1:
+            return self._evaluate(spot.theta, order, directions=spot.directions)
         return self._evaluate(spot.theta, order)
 
     def noise(self) -> float:
@@ -117,7 +125,7 @@ class _Search:
         curve, damping = self.curve, 0.0
         unit = np.sqrt(curve.units())
         while True:
-            g, H, gauss = curve.model(self.spot, self.ev)
+            g, H, gauss = curve.model(self.spot, self.ev, self.along)
             self.H = H
             size = np.sqrt(np.maximum(gauss, _LEAST_UNIT * unit * unit))
             # on one scale, and positive definite

@@ -132,6 +132,10 @@ def test_deviance_gradient_and_hessian(name, crossed, where, reml):
     assert np.max(np.abs(g - expected) / size) < 2e-7
     information = dense.information(directions)
     unit = np.sqrt(np.maximum(np.diag(information), 1e-2))
+    # the same in few directions as by way of all entries
+    direct = objective.evaluate(spot.theta, 2, standard=True, directions=spot.directions)
+    for ours, theirs in zip(curve.model(spot, direct, along=True), (g, H, gauss), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-8 * (1.0 + np.abs(theirs).max()))
     np.testing.assert_allclose(gauss / unit**2, np.diag(information) / unit**2, atol=1e-6)
     bend = np.zeros((curve.m, curve.m))
     for share, (t, slope) in zip(curve.shares, enumerate(slopes), strict=True):
