@@ -152,8 +152,8 @@ class _Search:
                 damped = positive + damping * np.eye(curve.m)
                 step = _bounded(damped, g / size, low * size, high * size)
                 promised = _decrease(positive, g / size, step)
-                gain = self._try(self.spot.x + step / size)
-                if gain is not None and gain > 0.05 * promised - self.noise():
+                gain = self._try(self.spot.x + step / size, 0.05 * promised)
+                if gain is not None:
                     if gain > 0.7 * promised:
                         damping = 0.0 if damping < 1e-3 else damping / 10.0
                     elif gain < 0.25 * promised:
@@ -177,13 +177,13 @@ class _Search:
         stopped = ((x <= curve.low) & (g > 0.0)) | ((x >= curve.high) & (g < 0.0)) | curve.held
         return np.where(stopped, 0.0, g)
 
-    def _try(self, x: np.ndarray) -> float | None:
-        """Go there if the deviance is not higher than its rounding error lets pass; what was gained."""
+    def _try(self, x: np.ndarray, least: float = 0.0) -> float | None:
+        """Go there if so much is gained, to within the rounding error of the deviance; what was gained."""
         spot = self.curve.spot(self.curve.clipped(x))
         try:
             ev = self.evaluate(spot, 0)
             gain = self.ev.deviance - ev.deviance
-            if gain <= -self.noise():
+            if gain <= least - self.noise():
                 return None
             ev = self.evaluate(spot, 2)
         except (np.linalg.LinAlgError, PerfectFitError):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mme.engine.covariance.structure import PATTERNS, structure_of
+from mme.engine.direct.careful import CarefulObjective
 from mme.engine.direct.objective import Objective
 from mme.engine.equations.design import Design, RandomTerm
 from mme.engine.search.curve import Curve
@@ -147,6 +148,21 @@ def test_deviance_gradient_and_hessian(name, crossed, where, reml):
     # second differences know five digits
     scale = np.outer(unit, unit) + np.abs(bend).max()
     assert np.max(np.abs(H - information - bend) / scale) < 5e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_factorizations_of_the_rows_say_the_same(name):
+    design = _design(name, crossed=True)
+    objective = Objective(design, True)
+    careful = CarefulObjective(design, objective)
+    curve = Curve.of(objective.eq)
+    spot = curve.spot(_point(curve, "inside"))
+    models = [
+        curve.model(spot, o.evaluate(spot.theta, 2, standard=True, directions=spot.directions), along=True)
+        for o in (objective, careful)
+    ]
+    for ours, theirs in zip(*models, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("reml", [True, False])
