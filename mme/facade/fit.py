@@ -26,6 +26,7 @@ from .penalty import CovariancePenalty, FixedPenalty
 from .results.iterative import IterativeMixedLMResults
 from .results.results import MixedLMResults, MixedLMResultsWrapper
 from .scipy_search import DECREMENT, Conditions, Outcome, by_scipy, default_start, fixed_fe
+from .structured import pattern_free, refuse_searches
 
 if TYPE_CHECKING:
     from .protocol import MixedModel
@@ -68,6 +69,11 @@ def fit_model(
         IterativeOptions(**iterative)  # refuses senseless ones, whatever the solver
     methods = method_names(method)
     check_objects(free, fe_pen, cov_pen)
+    structure = model.covariance
+    given = {"free": free, "fe_pen": fe_pen, "cov_pen": cov_pen, "method": method}
+    refuse_searches(structure, ", ".join(f"{name}=" for name, value in given.items() if value is not None))
+    if free is None:
+        free = pattern_free(structure, model.k_fe, model.k_re, model.k_vc)
     if niter_sa > 0:
         warnings.warn("niter_sa is currently ignored", ValueWarning, stacklevel=3)
     start = start_of(model, start_params)

@@ -47,6 +47,7 @@ from .penalty import CovariancePenalty, FixedPenalty
 from .releases import SPEC
 from .results.distribution import MixedLMDistribution
 from .results.results import MixedLMResultsWrapper
+from .structured import check_times, given_structure
 
 __all__ = ["MixedLM", "mixedlm"]
 
@@ -81,6 +82,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         Positive prior weights: var(e_i) = scale / weights_i.
     offset : array_like, shape (n,), optional
         Known part of the linear predictor.
+    re_structure : str, optional
+        Covariance structure of the random effects: "us" (any, the default), "diag", "cs", "homcs", "ar1",
+        "hetar1", "toep", "homtoep", "homdiag" or "rr(2)"; see docs/structures.md.  Not statsmodels'.
 
     Attributes
     ----------
@@ -117,6 +121,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         missing: str = "none",
         weights: Any = None,
         offset: Any = None,
+        re_structure: str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
@@ -151,7 +156,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         cleaned = clean_arrays(endog, exog, groups, exog_re, exog_vc, missing, rows)
         endog, exog, groups, exog_re, exog_vc, self.weights, self.offset = cleaned
         super().__init__(endog, exog, groups=groups, exog_re=exog_re, missing="none", **kwargs)
-        self._init_keys.extend(["use_sqrt", "exog_vc", "weights", "offset"])
+        self._init_keys.extend(["use_sqrt", "exog_vc", "weights", "offset", "re_structure"])
         self.group_index = GroupIndex.from_labels(groups, len(self.endog))
         spec: Any = exog_vc if exog_vc is not None else VCSpec([], [], [])
         self.exog_vc = LazyVCSpec(components_from_spec(spec, self.group_index), self.group_index)
@@ -160,6 +165,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         self.nobs = self.n_totobs = len(self.endog)
         self._default_re = exog_re is None and self.k_vc == 0
         self._set_random_effects(exog_re)
+        self.re_structure = re_structure
+        self.covariance = given_structure(re_structure, self.k_re)
+        # uncorrelated effects are statsmodels' pattern of free parameters
+        self.tied_covariance = self.covariance if self.covariance.curved else FULL
         self.k_params = self.k_fe + self.k_re2
         if not self._default_re and not self.data._param_names:
             self._set_names(exog_re)
@@ -231,7 +240,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         missing : {"none", "drop", "raise"}
             "drop" drops rows with a missing value in any column the formulas or `groups` read.
         *args, **kwargs
-            Passed on to the constructor; ``eval_env`` says where the formulas look up names.
+            Passed on to the constructor; ``eval_env`` says where the formulas look up names, ``re_structure``
+            how the random effects covary ("cs", "ar1", ...).
         groups : str, list of str or array_like
             Required keyword: a column, several, or the labels.
         weights, offset : str or array_like
@@ -253,6 +263,8 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
         data, named, added = with_columns(data, kwargs)
         prepared = formula_data(formula, others, data, kwargs.pop("groups"), subset, missing, added)
         data, groups = prepared.frame, prepared.groups
+        if kwargs.get("re_structure") is not None:
+            check_times(given_structure(kwargs["re_structure"], len(data)), re_formula, data, call["data"])
         missing = "none" if missing == "drop" else missing
         env = formula_env(kwargs)
         exog_re = re_spec = None
@@ -324,7 +336,7 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
                         self.group_index.codes,
                         self.n_groups,
                         columns=None if ones else np.ascontiguousarray(self.exog_re, dtype=np.float64),
-                        covariance=DIAGONAL if diagonal else FULL,
+                        covariance=DIAGONAL if diagonal else self.tied_covariance,
                         column_names=tuple(str(c) for c in self.data.exog_re_names),
                     )
                 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..engine.covariance.structure import Structure
 from ..engine.equations.design import Design
 from .design.components import LazyVCSpec
 from .design.groups import GroupIndex
@@ -44,6 +45,8 @@ class MixedModel(Protocol):
     _freepat: MixedLMParams | None  # statsmodels' own name
     group_index: GroupIndex
     likelihood: Likelihood
+    covariance: Structure
+    tied_covariance: Structure
 
     @property
     def endog_names(self) -> str:

@@ -32,10 +32,10 @@ _LARGE = 1e3  # standard deviation of an effect over the residual's from which t
 _FALLS = 1e-3  # of the deviance by the logarithm of all deviations, that a maximum at infinity does not have
 _SEED = 20_000
 _CURVATURE = 1e-6  # beside that of balanced data: flat
-_CHANGE = 1e-4  # of the deviance over a step of one in that metric
+_CHANGE = 1e-6  # of the deviance over the step by which flatness is tried
 _SHARE = 0.1
 _DEPENDS = 1e-6
-_STEP = 0.3  # most of a coordinate by which flatness is tried
+_STEP = 0.01  # of a coordinate: what is flat is so along a bent line
 _ORTHOGONAL = "orthogonal factorizations of the rows (LAPACK)"
 
 
@@ -91,6 +91,7 @@ def search_curved(
             max_evaluations=max_evaluations,
             count=lambda: target.n_factorizations - already,
             callback=callback,
+            along=True,
         )
 
     begin = _begin(objective, curve, curve.coordinates(start), starts)
@@ -133,7 +134,7 @@ def search_curved(
 def _begin(objective: Objective, curve: Curve, x: np.ndarray, starts: int | None) -> list[np.ndarray]:
     """Where to search, the most promising first."""
     lay = objective.eq.layout
-    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p + lay.n_theta) + lay.q2**3 / 3.0
+    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p + curve.m) + lay.q2**3 / 3.0
     count = starts if starts is not None else _SEARCHES if work <= _CHEAP else 1
     if starts == 1:
         return [x]
@@ -165,7 +166,7 @@ def _check_bounded(curve: Curve, minimum: Minimum) -> None:
     x = curve.coordinates(minimum.theta)
     if _largest(curve, minimum) < 0.9 * MOST_RATIO:
         return
-    g, _, _ = curve.model(curve.spot(x), minimum.evaluation)
+    g, _, _ = curve.model(curve.spot(x), minimum.evaluation, along=True)
     angle = np.concatenate([[kind != "cor" for kind in share.kinds] for share in curve.shares])
     large = angle & (np.tan(np.abs(x)) > 0.1 * MOST_RATIO)
     falls = float(np.sum((g * np.sin(x) * np.cos(x))[large]))
@@ -179,10 +180,12 @@ def flat_parameters(
     """As `mme.fit.flat.flat_directions`, of parameters of the structures."""
     x = curve.coordinates(minimum.theta)
     spot = curve.spot(x)
-    _, H, gauss = curve.model(spot, minimum.evaluation)
+    g, H, gauss = curve.model(spot, minimum.evaluation, along=True)
     unit = np.sqrt(curve.units())
     # what has no effect at all (a correlation of effects without variance) is not looked at
-    free = (x > curve.low) & (x < curve.high) & (gauss > _CURVATURE * unit * unit)
+    slope = np.where(np.abs(g) > _CURVATURE * unit * unit, g, 0.0)
+    stopped = ((x <= curve.low) & (slope > 0.0)) | ((x >= curve.high) & (slope < 0.0))
+    free = ~stopped & (gauss > _CURVATURE * unit * unit)
     if not free.any():
         return (), ()
     size = np.sqrt(np.where(free, gauss, 1.0))
@@ -194,7 +197,9 @@ def flat_parameters(
         direction[free] = V[:, i]
         step = direction / size
         step *= min(1.0, _STEP / np.max(np.abs(step)))
-        there = curve.spot(curve.clipped(x + step))
+        # to the side that the bounds leave open
+        ends = [curve.clipped(x + step), curve.clipped(x - step)]
+        there = curve.spot(max(ends, key=lambda end: float(np.sum(np.abs(end - x)))))
         try:
             deviance = objective.evaluate(there.theta, 0, standard=True).deviance
         except np.linalg.LinAlgError:

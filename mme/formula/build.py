@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.covariance.residual import ResidualStructure
+from ..engine.covariance.structure import structure_of
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.relation import Relation
 from ..exceptions import DataError, DesignError, FormulaError, OptionError
@@ -317,7 +318,8 @@ def expand_bars(
     crossed = {bar.group.label for bar in bars if len(bar.group.columns) > 1}
     for bar in bars:
         for part in builder.split(bar.part) if bar.double else [bar.part]:
-            matrix, columns = builder.matrix(part) if part.terms else (None, None)
+            ordered = structure_of(bar.structure).ordered  # whose levels are steps, with rows or without
+            matrix, columns = builder.matrix(part, ordered) if part.terms else (None, None)
             made = TermPart(bar.group.columns, matrix, columns, bar.structure)
             check_effects(bar, made.column_names, frame, builder.formula)
             for name in made.column_names:

@@ -229,9 +229,16 @@ class ModelFrame:
             self._factors[columns] = factor
         return factor
 
-    def clean(self, names: Sequence[str]) -> pd.DataFrame:
-        """A small frame of the columns, in types that a formula engine reads without surprises."""
-        out = {name: plain_column(self.raw(name), name, self.numeric(name)) for name in names}
+    def clean(self, names: Sequence[str], whole: bool = False) -> pd.DataFrame:
+        """A small frame of the columns, in types that a formula engine reads without surprises.
+
+        Parameters
+        ----------
+        names : sequence of str
+        whole : bool
+            Keep categories that do not occur.
+        """
+        out = {name: plain_column(self.raw(name), name, self.numeric(name), whole) for name in names}
         return pd.DataFrame(out, copy=False)
 
     def vector(self, value: object, label: str) -> np.ndarray:
@@ -350,7 +357,7 @@ def not_numeric(column: pd.Series, name: Hashable) -> DataError:
     )
 
 
-def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -> object:
+def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None, whole: bool = False) -> object:
     """A column in a type that a formula engine reads without surprises.
 
     Parameters
@@ -360,6 +367,8 @@ def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -
         For messages.
     values : ndarray or None
         What `as_numeric` makes of it.
+    whole : bool
+        Keep categories that do not occur.
 
     Returns
     -------
@@ -371,7 +380,7 @@ def plain_column(column: pd.Series, name: Hashable, values: np.ndarray | None) -
     if pd.api.types.is_complex_dtype(dtype):
         raise DataError(f"column {name!r} is complex; use its real part, or its modulus.")
     if isinstance(dtype, pd.CategoricalDtype):
-        return column.cat.remove_unused_categories().array
+        return column.array if whole else column.cat.remove_unused_categories().array
     if pd.api.types.is_bool_dtype(dtype):
         if column.hasnans:
             return column.to_numpy(dtype=object, na_value=np.nan)

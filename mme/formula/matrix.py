@@ -44,10 +44,16 @@ class MatrixBuilder:
     def __init__(self, frame: ModelFrame, formula: str) -> None:
         self.frame = frame
         self.formula = formula
-        self._built: dict[Part, tuple[np.ndarray, Columns]] = {}
+        self._built: dict[tuple[Part, bool], tuple[np.ndarray, Columns]] = {}
 
-    def matrix(self, part: Part) -> tuple[np.ndarray, Columns]:
+    def matrix(self, part: Part, whole: bool = False) -> tuple[np.ndarray, Columns]:
         """Model matrix of a part.
+
+        Parameters
+        ----------
+        part : Part
+        whole : bool
+            Columns for categories that do not occur, too.
 
         Returns
         -------
@@ -55,15 +61,15 @@ class MatrixBuilder:
         columns : Columns
             How the columns were coded.  The intercept is ``(Intercept)``; other names are formulaic's.
         """
-        built = self._built.get(part)
+        built = self._built.get((part, whole))
         if built is None:
             names = self._plain(part)
             if names is None:
-                built = self._general(part)
+                built = self._general(part, whole)
             else:
                 plain = PlainColumns(part.intercept, tuple(names))
                 built = plain.matrix(self.frame), plain
-            self._built[part] = built
+            self._built[part, whole] = built
         return built
 
     def split(self, part: Part) -> list[Part]:
@@ -115,13 +121,13 @@ class MatrixBuilder:
             text,
         )
 
-    def _general(self, part: Part) -> tuple[np.ndarray, EngineColumns]:
+    def _general(self, part: Part, whole: bool = False) -> tuple[np.ndarray, EngineColumns]:
         text = self._quoted(part.text)
         names, _ = names_in(part.text, self.frame.names)
         self._check_tokens(text)
         self._check_size(part)
         self._check_kinds(text)
-        data = self.frame.clean(names)
+        data = self.frame.clean(names, whole)
         if not names:
             data = pd.DataFrame(index=pd.RangeIndex(self.frame.n))
         columns, values = EngineColumns.fit(self.formula, text, data, self._context(text))

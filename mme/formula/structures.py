@@ -13,7 +13,7 @@ from ..exceptions import DataError, FormulaError
 from .frame import ModelFrame
 from .parse import Bar
 
-__all__ = ["check_effects"]
+__all__ = ["check_effects", "check_steps"]
 
 _FACTOR = re.compile(r"(?:C|factor|as\.factor)\(\s*([^(),]+?)\s*\)|([^(),:*]+)")
 
@@ -66,26 +66,47 @@ def _check_order(bar: Bar, structure: Pattern, frame: ModelFrame, where: str) ->
             f"{where}: {structure.name} is a correlation of the levels of one factor in their order: write "
             f"{structure.written('0 + C(time)', bar.group.label)}."
         )
-    column = frame.raw(name)
-    levels: Sequence[object]
+    check_steps(frame.raw(name), name, structure.name, where)
+
+
+def check_steps(column: pd.Series, name: str, structure: str, where: str, with_rows: bool = False) -> None:
+    """Refuse levels whose order is not known, or that are not one step apart.
+
+    Parameters
+    ----------
+    column : Series
+    name, structure, where : str
+        Of the column, of the structure, and of both in the user's words.
+    with_rows : bool
+        Refuse levels without rows.
+
+    Raises
+    ------
+    DataError
+    """
+    categorical = isinstance(column.dtype, pd.CategoricalDtype)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        levels = list(column.dtype.categories)
+        unused = column.dtype.categories.difference(column.dropna().unique()) if with_rows else ()
+        if len(unused):
+            raise DataError(
+                f"{where}: there are no rows with {', '.join(map(str, unused[:5]))} in {name!r}, and MixedLM "
+                "has no random effects of levels without rows; mme.lmer has."
+            )
         if column.dtype.ordered:
             return
+        levels: Sequence[object] = list(column.dtype.categories)
     else:
         levels = sorted(pd.unique(column.dropna()))
+    remedy = f"data[{name!r}] = pd.Categorical(data[{name!r}], categories=[...], ordered=True)"
     if not all(isinstance(level, int | float | np.number) for level in levels):
         raise DataError(
-            f"{where}: {structure.name} takes the levels of {name!r} in their order, and those of "
-            f"{'an unordered categorical' if isinstance(column.dtype, pd.CategoricalDtype) else 'text'} have "
-            f"none: data[{name!r}] = pd.Categorical(data[{name!r}], categories=[...], ordered=True)."
+            f"{where}: {structure} takes the levels of {name!r} in their order, and those of "
+            f"{'an unordered categorical' if categorical else 'text'} have none: {remedy}."
         )
     steps = np.diff(np.array(levels, dtype=np.float64))
     if steps.size and np.ptp(steps) > 1e-8 * steps.max():
+        shown = ", ".join(map(str, levels[:6])) + (", ..." if len(levels) > 6 else "")
         raise DataError(
-            f"{where}: {structure.name} takes the levels of {name!r} as one step apart, and they "
-            f"are not ({', '.join(map(str, levels[:6]))}{', ...' if len(levels) > 6 else ''}). Name all in "
-            "between: "
-            f"data[{name!r}] = pd.Categorical(data[{name!r}], categories=[...], ordered=True); those "
-            "without rows are allowed."
+            f"{where}: {structure} takes the levels of {name!r} as one step apart, and they are not "
+            f"({shown}). Name all in between: {remedy}; those without rows are allowed."
         )

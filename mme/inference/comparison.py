@@ -231,8 +231,13 @@ def _ratio(smaller: Compared, larger: Compared, names: Sequence[str]) -> Ratio:
     if likelihood_ratio(-0.5 * statistic, 0.0) > 3.0 * error:
         notes.append(f"{pair}: {LOWER}")
     statistic = likelihood_ratio(0.5 * statistic, 0.0)
-    assert nesting.embedding is not None
     p = float(chi2_tail(np.array(statistic), df))
+    if nesting.embedding is None:
+        notes.append(
+            f"{pair}: the distribution at the boundary is not known beside a covariance structure, so that "
+            "there is no p_boundary."
+        )
+        return Ratio(statistic, error, df, p, np.nan, 0.0, None, tuple(notes))
     mixture = _mixture(smaller, larger, nesting.embedding, pair, notes)
     if mixture is None:
         return Ratio(statistic, error, df, p, np.nan, 0.0, None, tuple(notes))

@@ -17,6 +17,7 @@ import numpy as np
 from ..engine.equations.design import Design, RandomTerm
 from ..engine.equations.equations import Equations
 from ..engine.equations.fixed import orthonormalise
+from .patterns import has_patterns, lies_within
 
 __all__ = ["Containment", "Embedding", "fixed_within", "random_within"]
 
@@ -59,7 +60,7 @@ class Containment:
     why : str
         Why not.
     embedding : Embedding or None
-        If they are.
+        If they are, and no structure is among them.
     """
 
     nested: bool | None
@@ -98,6 +99,12 @@ def random_within(smaller: Design, eq0: Equations, larger: Design, eq1: Equation
     eq0, eq1 : Equations
         Their cross-products, for the bases.
     """
+    if has_patterns(smaller) or has_patterns(larger):
+        if lies_within(smaller, larger):
+            return Containment(True)
+        return Containment(
+            None, "a covariance structure is matched by the same effects of the same groups alone"
+        )
     v = np.random.default_rng(0).normal(size=smaller.n)
     theirs = _products(smaller, eq0, v)
     ours = np.column_stack([_products(larger, eq1, v), v if larger.weights is None else v / larger.weights])

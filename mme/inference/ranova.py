@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.equations.design import Design
+from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
 from .mixtures import LOWER, Mixture, chi2_tail, likelihood_ratio
 from .null import null_mixture
+from .patterns import has_patterns, patterned
 from .random_terms import (
     Reduction,
     Submodel,
@@ -37,8 +39,8 @@ class TermTest:
         Parameters that are tested.
     p : float
         Of the chi-square with `df` degrees of freedom.
-    mixture : Mixture
-        The distribution at the boundary.
+    mixture : Mixture or None
+        The distribution at the boundary; None where there is a structure, for which it is not known.
     p_boundary : float
     error : float
         Monte Carlo standard error of `p_boundary`; 0 where the mixture is known.
@@ -49,7 +51,7 @@ class TermTest:
     statistic: float
     df: int
     p: float
-    mixture: Mixture
+    mixture: Mixture | None
     p_boundary: float
     error: float
 
@@ -64,6 +66,11 @@ class TermTest:
             out.append(
                 f"The fit without {self.reduction.label} is singular: p_boundary takes the variances that "
                 "are left as positive."
+            )
+        if self.mixture is None:
+            out.append(
+                f"{self.reduction.label}: the distribution at the boundary is not known beside a covariance "
+                "structure, so that there is no p_boundary; test_variance(method='bootstrap') draws from it."
             )
         return out
 
@@ -95,8 +102,10 @@ def term_test(fitted: Fitted, design: Design, reduction: Reduction, what: str) -
     submodel = reduced(fitted, design, fitted.objective().eq, reduction)
     statistic = likelihood_ratio(fitted.loglik, submodel.loglik)
     df = n_parameters(design, fitted.objective().eq.p) - submodel.n_params
-    mixture = mixture_of(fitted, design, reduction, submodel, what)
-    p_boundary, error = mixture.tail(statistic)
+    mixture, p_boundary, error = None, np.nan, 0.0
+    if not has_patterns(design):
+        mixture = mixture_of(fitted, design, reduction, submodel, what)
+        p_boundary, error = mixture.tail(statistic)
     p = float(chi2_tail(np.array(statistic), df))
     return TermTest(reduction, submodel, statistic, df, p, mixture, p_boundary, error)
 
@@ -104,7 +113,18 @@ def term_test(fitted: Fitted, design: Design, reduction: Reduction, what: str) -
 def mixture_of(
     fitted: Fitted, design: Design, reduction: Reduction, submodel: Submodel, what: str
 ) -> Mixture:
-    """The null distribution of a test."""
+    """The null distribution of a test.
+
+    Raises
+    ------
+    InferenceError
+        There is a covariance structure, for which it is not known.
+    """
+    if has_patterns(design):
+        raise InferenceError(
+            f"{what}: the distribution at the boundary is not known beside a covariance structure "
+            f"({patterned(design)}). Use method='bootstrap'."
+        )
     generic = [np.eye(term.k) for term in design.terms]
     A = reduction.A
     eq = fitted.objective().eq

@@ -33,6 +33,7 @@ __all__ = [
     "Around",
     "FreeDirections",
     "InnerCovariance",
+    "PatternMoves",
     "VarianceCovariance",
     "expected_covariance",
     "inner_directions",
@@ -316,7 +317,7 @@ class _Moves:
         return out
 
 
-class _PatternMoves:
+class PatternMoves:
     """As `_Moves`, of a covariance that is a function of few parameters: along those that are at no bound."""
 
     def __init__(self, structure: Pattern, basis: np.ndarray, lam: np.ndarray, root: np.ndarray) -> None:
@@ -352,9 +353,9 @@ class _PatternMoves:
 
 def _moves(
     structure: Structure, basis: np.ndarray, lam: np.ndarray, root: np.ndarray
-) -> _Moves | _PatternMoves:
+) -> _Moves | PatternMoves:
     if isinstance(structure, Pattern):
-        return _PatternMoves(structure, basis, lam, root)
+        return PatternMoves(structure, basis, lam, root)
     return _Moves(structure, basis @ lam, root)
 
 

@@ -147,7 +147,11 @@ def ranova_table(fitted: Fitted, reduce_terms: bool = True) -> pd.DataFrame:
     frame.attrs.update(
         {
             "method": fitted.method,
-            "mixtures": {name: str(test.mixture) for name, test in zip(names, tests, strict=True)},
+            "mixtures": {
+                name: str(test.mixture)
+                for name, test in zip(names, tests, strict=True)
+                if test.mixture is not None
+            },
             "errors": {name: test.error for name, test in zip(names, tests, strict=True)},
             "notes": tuple(notes),
         }

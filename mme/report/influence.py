@@ -15,6 +15,7 @@ from ..exceptions import DataError, InferenceError, OptionError
 from ..fit.fitted import Fitted
 from ..inference.deletion import Steps, by_levels, by_refactoring, has_levels_alone
 from ..inference.influence import Deletions, check_estimate, of_cases, of_groups
+from ..inference.patterns import has_patterns, patterned
 from ..inference.rows import design_of, fit_rows
 
 __all__ = ["Influence", "influence_of", "row_index"]
@@ -101,6 +102,12 @@ class Influence:
         fitted, m = self._fitted, len(self._index)
         reasons: dict[int, str] = {}
         steps = self._given
+        if has_patterns(fitted.design):
+            assert fitted.design is not None
+            raise InferenceError(
+                f"{_WHAT}: the step of theta knows unstructured and diagonal covariances, and this fit has "
+                f"{patterned(fitted.design)}. Fit again without the rows; all else here holds theta."
+            )
         if steps is None:
             design, rows = design_of(fitted, _WHAT), fit_rows(fitted, _WHAT)
             if has_levels_alone(rows):

@@ -174,7 +174,12 @@ class _Autoregressive(_Correlated):
         return (r[0] + np.zeros((k, k))).through(power)
 
     def correlations_near(self, weight: np.ndarray, products: np.ndarray) -> np.ndarray:
-        return np.array([_ratio(np.diag(products, 1), np.diag(weight, 1))])
+        # effects without variance tell nothing: then of the nearest that do, positive where no pair says
+        for lag in range(1, len(weight)):
+            if np.any(np.diag(weight, lag) > 0.0):
+                power = _ratio(np.diag(products, lag), np.diag(weight, lag))
+                return np.array([np.sign(power) * np.abs(power) ** (1.0 / lag)])
+        return np.zeros(1)
 
 
 class _Toeplitz(_Correlated):

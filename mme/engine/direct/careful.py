@@ -13,6 +13,7 @@ of standard deviations.  Symbols and basis as in `mme.engine.direct.objective`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import cast
 
@@ -94,7 +95,13 @@ class CarefulObjective:
         rounding = max(_EXACT * np.sqrt(self.eq.n * self._yy), _EPS * np.sqrt(self.eq.response.total))
         return float(np.linalg.norm(left)) <= rounding
 
-    def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = True) -> Evaluation:
+    def evaluate(
+        self,
+        theta: np.ndarray,
+        order: int = 0,
+        standard: bool = True,
+        directions: Sequence[tuple[int, np.ndarray]] | None = None,
+    ) -> Evaluation:
         """As `Objective.evaluate`; theta in the equations' basis alone."""
         assert standard
         inner, W, Q, r, logdet = self._state(theta)
@@ -110,7 +117,8 @@ class CarefulObjective:
         m = self.n_theta
         N: list[np.ndarray] = []
         gradient = np.empty(m)
-        F, fe = np.zeros((T.shape[0], m)), np.zeros(m)
+        wanted = m if directions is None else len(directions)
+        F, fe = np.zeros((T.shape[0], wanted)), np.zeros(wanted)
         for place, columns, lam in zip(self.eq.layout.places, self._columns(), inner, strict=True):
             part = (T if self.reml else W)[:, columns]  # (rows, q, k)
             zpz = np.einsum("rla,rlb->ab", part, part)
@@ -118,7 +126,7 @@ class CarefulObjective:
             N.append(zpz - e.T @ e / sigma2)
             full = 2.0 * N[-1] @ lam
             gradient[place.theta] = [full[a, b] for a, b in place.entries]
-            if order > 1:
+            if order > 1 and directions is None:
                 for i, (a, b) in enumerate(place.entries, start=place.theta.start):
                     w = np.zeros_like(e)
                     w[:, a] += e[:, b]
@@ -126,6 +134,11 @@ class CarefulObjective:
                         w[:, b] += e[:, a]
                     F[:, i] = T[:, columns].reshape(T.shape[0], -1) @ w.ravel()
                     fe[i] = float(np.sum(w * e))
+        for i, (t, change) in enumerate(directions or ()):
+            columns = self._columns()[t]
+            w = ze[columns] @ change
+            F[:, i] = T[:, columns].reshape(T.shape[0], -1) @ w.ravel()
+            fe[i] = float(np.sum(w * ze[columns]))
         information = None
         if order > 1:
             information = (F.T @ F - np.outer(fe, fe) / r2) / sigma2

@@ -9,6 +9,7 @@ N is finite and meaningful where lam is zero or singular; the gradient in theta 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -138,7 +139,13 @@ class Objective:
             return self.small.name
         return "one block (no factorization needed)" if self.plan.q2 == 0 else self.elimination.factor.name
 
-    def evaluate(self, theta: np.ndarray, order: int = 0, standard: bool = False) -> Evaluation:
+    def evaluate(
+        self,
+        theta: np.ndarray,
+        order: int = 0,
+        standard: bool = False,
+        directions: Sequence[tuple[int, np.ndarray]] | None = None,
+    ) -> Evaluation:
         """Evaluate the objective.
 
         Parameters
@@ -149,6 +156,9 @@ class Objective:
             0: deviance; 1: and gradient; 2: and average information.
         standard : bool
             theta is that of the equations' basis, and so are the gradient and all else.
+        directions : sequence of (int, ndarray), optional
+            Terms and symmetric changes of their R D R' (k_t, k_t), in which the average information is given
+            in place of the free entries; with `standard`.
 
         Returns
         -------
@@ -170,7 +180,7 @@ class Objective:
         if order == 0:
             return Evaluation(own_theta, st.deviance, st.sigma2, noise=st.noise)
         Ze = self._residual_products(st)
-        info_b = self._average_information(st, Ze) if order > 1 else None
+        info_b = self._average_information(st, Ze, directions) if order > 1 else None
         N_blocks = self._derivative(st, Ze)
         N_basis = [N_blocks[p.block][p.columns, p.columns] for p in self.eq.layout.places]
         if standard:
@@ -429,7 +439,12 @@ class Objective:
 
     # -- average information ------------------------------------------------------------------------------
 
-    def _average_information(self, st: State, Ze: list[np.ndarray]) -> np.ndarray:
+    def _average_information(
+        self,
+        st: State,
+        Ze: list[np.ndarray],
+        directions: Sequence[tuple[int, np.ndarray]] | None = None,
+    ) -> np.ndarray:
         """Average information in the free entries of R D R', sigma2 profiled out (Gilmour et al. 1995).
 
         R D R' is the relative covariance in the equations' basis, where it is well conditioned.  For entry
@@ -437,10 +452,13 @@ class Objective:
         f'P f / sigma2 with the direction of sigma2 (f_0 = y, f_0'P y = r2) taken out.
         """
         eq, lay, el = self.eq, self.eq.layout, self.elimination
-        p, m = eq.p, self.n_theta
+        p, m = eq.p, self.n_theta if directions is None else len(directions)
         # w_l[:, i] = C[i] (Z'e)_l on the block's own columns and basis
         C = [np.zeros((m, b.k, b.k)) for b in lay.blocks]
-        for place in lay.places:
+        for i, (t, change) in enumerate(directions or ()):
+            part = lay.places[t].columns
+            C[lay.places[t].block][i, part, part] = change
+        for place in lay.places if directions is None else ():
             part = place.columns
             for i, (a, b) in enumerate(place.entries, start=place.theta.start):
                 own = C[place.block][i, part, part]

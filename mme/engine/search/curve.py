@@ -64,6 +64,11 @@ class Spot:
     first: list[np.ndarray]
     second: list[np.ndarray]
 
+    @property
+    def directions(self) -> list[tuple[int, np.ndarray]]:
+        """Term and change of R D R' of every coordinate."""
+        return [(t, change) for t, changes in enumerate(self.first) for change in changes]
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -178,18 +183,32 @@ class Curve:
             first.append(d1 * slope[:, None, None])
         return Spot(np.array(x), theta, first, second)
 
-    def model(self, spot: Spot, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient, Hessian, and the average information's share of its diagonal."""
+    def model(
+        self, spot: Spot, evaluation: Evaluation, along: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient, Hessian, and the average information's share of its diagonal.
+
+        Parameters
+        ----------
+        spot : Spot
+        evaluation : Evaluation
+            Of order 2 there.
+        along : bool
+            Its information is in `Spot.directions`, not in the entries of R D R'.
+        """
         N_all, info = evaluation.derivatives()
         places = self.eq.layout.places
         g, bend = np.empty(self.m), np.zeros((self.m, self.m))
-        J = np.zeros((self.eq.layout.n_theta, self.m))
-        for place, share, N, d1, d2 in zip(places, self.shares, N_all, spot.first, spot.second, strict=True):
+        for share, N, d1, d2 in zip(self.shares, N_all, spot.first, spot.second, strict=True):
             g[share.part] = np.einsum("iab,ab->i", d1, N)
             bend[share.part, share.part] = np.einsum("ijab,ab->ij", d2, N)
-            rows, columns = np.array(place.entries).T
-            J[place.theta, share.part] = d1[:, rows, columns].T
-        gauss = J.T @ info @ J
+        gauss = info
+        if not along:
+            J = np.zeros((self.eq.layout.n_theta, self.m))
+            for place, share, d1 in zip(places, self.shares, spot.first, strict=True):
+                rows, columns = np.array(place.entries).T
+                J[place.theta, share.part] = d1[:, rows, columns].T
+            gauss = J.T @ info @ J
         gauss = 0.5 * (gauss + gauss.T)
         return g, gauss + bend, np.diag(gauss).copy()
 

@@ -20,6 +20,7 @@ from .optimizer import Minimum
 
 __all__ = ["minimise_curved"]
 
+_CLOSER = 0.01  # steps converge linearly: a decrement is followed by others of its size
 _BOX = 0.5  # change of a coordinate (angle or correlation) in one step
 _LEAST_UNIT = 1e-8  # information about a coordinate, beside that of balanced data, that damping goes by
 _LEAST_CURVATURE = 1e-7  # likewise, eigenvalue that counts as curvature
@@ -30,7 +31,7 @@ _CONVERGED = "the predicted decrease of the deviance is below the tolerance"
 
 
 def minimise_curved(
-    evaluate: Callable[[np.ndarray, int], Evaluation],
+    evaluate: Callable[..., Evaluation],
     x0: np.ndarray,
     curve: Curve,
     *,
@@ -38,6 +39,7 @@ def minimise_curved(
     max_evaluations: int = 200,
     count: Callable[[], int] | None = None,
     callback: Callable[[int, float, float], None] | None = None,
+    along: bool = False,
 ) -> Minimum:
     """Minimise the deviance along a curve.
 
@@ -50,6 +52,9 @@ def minimise_curved(
     curve : Curve
     tol, max_evaluations, count, callback
         As of `mme.engine.search.optimizer.minimise`.
+    along : bool
+        `evaluate` takes `directions`, in which it gives the information: much less work than in the entries
+        of D where there are many effects and few parameters.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def minimise_curved(
     ConvergenceError
         The deviance cannot be computed at the start.
     """
-    search = _Search(evaluate, curve.clipped(x0), curve, tol, max_evaluations, count, callback)
+    search = _Search(evaluate, curve.clipped(x0), curve, tol, max_evaluations, count, callback, along)
     message = search.run()
     return Minimum(
         search.spot.theta,
@@ -72,7 +77,7 @@ def minimise_curved(
         search.decrement,
         search.slope,
         curve.singular_terms(search.spot),
-        search.history,
+        [float(d) for d in search.history],
         search.count(),
         search.H,
     )
@@ -81,14 +86,16 @@ def minimise_curved(
 class _Search:
     def __init__(
         self,
-        evaluate: Callable[[np.ndarray, int], Evaluation],
+        evaluate: Callable[..., Evaluation],
         x0: np.ndarray,
         curve: Curve,
         tol: float,
         max_evaluations: int,
         count: Callable[[], int] | None,
         callback: Callable[[int, float, float], None] | None,
+        along: bool,
     ) -> None:
+        self.along = along
         self.curve, self.tol, self.most, self.callback = curve, tol, max_evaluations, callback
         self._made = 0
         self.count = count or (lambda: self._made)
@@ -105,6 +112,8 @@ class _Search:
 
     def evaluate(self, spot: Spot, order: int) -> Evaluation:
         self._made += 1
+        if self.along and order > 1:
+            return self._evaluate(spot.theta, order, directions=spot.directions)
         return self._evaluate(spot.theta, order)
 
     def noise(self) -> float:
@@ -116,7 +125,7 @@ class _Search:
         curve, damping = self.curve, 0.0
         unit = np.sqrt(curve.units())
         while True:
-            g, H, gauss = curve.model(self.spot, self.ev)
+            g, H, gauss = curve.model(self.spot, self.ev, self.along)
             self.H = H
             size = np.sqrt(np.maximum(gauss, _LEAST_UNIT * unit * unit))
             # on one scale, and positive definite
@@ -128,10 +137,10 @@ class _Search:
             self.slope = float(np.max(np.abs(self._projected(g) / unit), initial=0.0))
             if self.callback is not None:
                 self.callback(self.iterations, self.ev.deviance, self.decrement)
-            if self.decrement <= max(self.tol, self.noise()):
+            if self.decrement <= max(_CLOSER * self.tol, self.noise()):
                 # below the deviance's rounding error nothing can be found any more
                 if not self._leave_saddle(g, H, unit):
-                    rounded = self.decrement > self.tol
+                    rounded = self.decrement > _CLOSER * self.tol
                     return f"{_CONVERGED}{' or its rounding error' if rounded else ''}"
                 damping = 0.0
                 continue
@@ -143,8 +152,8 @@ class _Search:
                 damped = positive + damping * np.eye(curve.m)
                 step = _bounded(damped, g / size, low * size, high * size)
                 promised = _decrease(positive, g / size, step)
-                gain = self._try(self.spot.x + step / size)
-                if gain is not None and gain > 0.05 * promised - self.noise():
+                gain = self._try(self.spot.x + step / size, 0.05 * promised)
+                if gain is not None:
                     if gain > 0.7 * promised:
                         damping = 0.0 if damping < 1e-3 else damping / 10.0
                     elif gain < 0.25 * promised:
@@ -168,13 +177,13 @@ class _Search:
         stopped = ((x <= curve.low) & (g > 0.0)) | ((x >= curve.high) & (g < 0.0)) | curve.held
         return np.where(stopped, 0.0, g)
 
-    def _try(self, x: np.ndarray) -> float | None:
-        """Go there if the deviance is not higher than its rounding error lets pass; what was gained."""
+    def _try(self, x: np.ndarray, least: float = 0.0) -> float | None:
+        """Go there if so much is gained, to within the rounding error of the deviance; what was gained."""
         spot = self.curve.spot(self.curve.clipped(x))
         try:
             ev = self.evaluate(spot, 0)
             gain = self.ev.deviance - ev.deviance
-            if gain <= -self.noise():
+            if gain <= least - self.noise():
                 return None
             ev = self.evaluate(spot, 2)
         except (np.linalg.LinAlgError, PerfectFitError):

@@ -10,6 +10,7 @@ from ...exceptions import PerfectFitError
 from ..design.params import MixedLMParams
 from ..options import check_kwargs, method_names
 from ..scipy_search import conditions_at, scipy_minimize
+from ..structured import refuse_searches
 
 if TYPE_CHECKING:
     from ..protocol import MixedResults
@@ -43,6 +44,7 @@ def profile_variance(
             "the model explains the response exactly: its likelihood has no upper bound, and no profile."
         )
     model = results.model
+    refuse_searches(model.covariance, "profile_re() moves a variance (see conf_int(method='profile'))")
     if vtype == "re":
         j = range(model.k_re)[cast(int, re_ix)]
         estimate = float(results.cov_re[j, j])

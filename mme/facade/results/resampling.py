@@ -25,6 +25,7 @@ _MODEL = (
     "weights",
     "offset",
     "re_formula",
+    "re_structure",
     "vc_formula",
     "groups",
     "subset",
@@ -34,9 +35,7 @@ _MODEL = (
     "eval_env",
 )
 _OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress", "n_boot")
-_TOL = 1e-10
-
-# of a refit, as of a fit
+_TOL = 1e-10  # of a refit, as of a fit
 
 
 class FacadeResampling(FacadeIntervals):

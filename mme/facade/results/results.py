@@ -14,6 +14,7 @@ from statsmodels.iolib import summary2
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from ...engine.covariance.boundary import is_singular, zero_effects
+from ...engine.covariance.patterns import Pattern
 from ...engine.covariance.structure import FULL
 from ...exceptions import DataError
 from ...fit.fitted import Fitted, Labels, TermLabels
@@ -25,6 +26,7 @@ from ..design.vc_formula import formula_columns
 from ..likelihood import relative_factors
 from ..penalty import CovariancePenalty, FixedPenalty
 from ..releases import SPEC, cache_readonly
+from ..structured import at_boundary, lay_along
 from .blups import (
     covariances_of,
     design_modes,
@@ -147,7 +149,9 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
     def _df_information(self) -> float:
         if self.freepat is not None:
             return float(np.sum(self.freepat.get_packed(use_sqrt=False, has_fe=True))) + 1
-        return int(np.count_nonzero(~np.isnan(self.params))) + 1
+        structure = self.model.covariance
+        tied = self.k_re2 - structure.n_parameters(self.k_re) if structure.curved else 0
+        return int(np.count_nonzero(~np.isnan(self.params))) + 1 - tied
 
     @cache_readonly
     def aic(self) -> float:
@@ -169,6 +173,11 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
             effects = [str(n) for n in model.data.exog_re_names]
             zero = zero_effects(D, A)
             free = self.freepat is None or bool(np.all(np.asarray(self.freepat.cov_re)))
+            structure = model.covariance
+            if isinstance(structure, Pattern):
+                free = False
+                if not zero.any() and at_boundary(structure, D, np.linalg.qr(A).R):
+                    names.append(f"{model.group_name} {structure.name} correlation")
             names += [
                 n if n.endswith(" Var") else f"{n} Var" for n, z in zip(effects, zero, strict=True) if z
             ]
@@ -200,6 +209,8 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
         hess, _ = self._likelihood.hessian(
             self.params_object, self.reml, self.fe_pen, self.cov_pen, stationary=self.regularized
         )
+        if isinstance(self.model.covariance, Pattern):
+            return self._structured_covariance(-hess, self.model.covariance)
         k = hess.shape[0]
         active = ~np.isnan(self.params)
         fixed = np.zeros(k, dtype=bool)
@@ -222,6 +233,23 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
         # parameters held at a value have no error
         covariance[fixed, :] = 0.0
         covariance[:, fixed] = 0.0
+        return covariance
+
+    def _structured_covariance(self, information: np.ndarray, structure: Pattern) -> np.ndarray:
+        """Along the structure's parameters, where no other direction of cov_re exists."""
+        likelihood = self._likelihood
+        point = likelihood.at(self.cov_re_unscaled, self.params_object.vcomp, self.reml)
+        slope = point.slope(self.fe_params)[0]
+        root = np.linalg.qr(likelihood.natural_root(0)).R
+        size = information.shape[0]
+        J, bend = lay_along(structure, self.cov_re_unscaled, root, slope, self.k_fe, size)
+        active = np.ones(J.shape[1], dtype=bool)
+        active[: self.k_fe] = ~np.isnan(self.fe_params)
+        own, _, _ = invert(J.T @ information @ J - bend, active)
+        held = np.isnan(np.diag(own))
+        covariance = J @ np.where(np.isnan(own), 0.0, own) @ J.T
+        lost = np.any(J[:, held] != 0.0, axis=1)
+        covariance[lost, :] = covariance[:, lost] = np.nan
         return covariance
 
     def _inverse(
@@ -391,7 +419,8 @@ class MixedLMResults(FacadeResampling, HypothesisTests, base.ResultMixin):
         """The estimate with its labels, as reports and inference take it from either door."""
         model = self.model
         effects = tuple(str(n) for n in model.data.exog_re_names) if self.k_re else ()
-        terms = [TermLabels(model.group_name, effects, model.n_groups, FULL)] if self.k_re else []
+        own = model.tied_covariance
+        terms = [TermLabels(model.group_name, effects, model.n_groups, own)] if self.k_re else []
         terms += [TermLabels(c.name, (c.name,), c.n_columns, FULL) for c in model.exog_vc.components]
         return Fitted(
             labels=Labels(model.endog_names, tuple(str(n) for n in model.exog_names), tuple(terms)),
