@@ -23,6 +23,7 @@ from ..formula.coding import Coding
 from ..formula.frame import ModelFrame, to_pandas
 from ..formula.occurrences import Occurrences
 from ..hints import data_hint, option_hint
+from ..report.many import FitsMany, ManyModel
 from .design.coding import FormulaParts, coding_of_formulas, no_coding
 from .design.components import LazyVCSpec, VCSpec, components_from_spec
 from .design.formula import numeric_matrices, random_effects_matrix
@@ -42,9 +43,11 @@ from .design.vc_formula import component_from_formula
 from .fit import fit_model, fit_regularized
 from .likelihood import Likelihood
 from .loglike import LogLikelihood
+from .many import many_model
 from .penalty import CovariancePenalty, FixedPenalty
 from .releases import SPEC
 from .results.distribution import MixedLMDistribution
+from .results.resampling import with_response
 from .results.results import MixedLMResultsWrapper
 
 __all__ = ["MixedLM", "mixedlm"]
@@ -52,7 +55,7 @@ __all__ = ["MixedLM", "mixedlm"]
 _BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding", "occurrences")
 
 
-class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
+class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
     """Linear mixed model with random effects of one grouping factor and variance components within it.
 
     y = X b + Z g + sum_k V_k h_k + e, with g ~ N(0, cov_re) for each group, independent h_k with variance
@@ -490,6 +493,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, solver,
             fit_kwargs,
         )  # fmt: skip
+
+    def _many_model(self) -> ManyModel:
+        return many_model(self, with_response, MixedLM)
 
     def preflight(self, solver: str = "auto") -> Preflight:
         """What `fit` would take in flops and bytes, which solver it would use and why.

@@ -20,9 +20,11 @@ from ..fit.options import FitArguments, IterativeOptions
 from ..formula import ModelDesign, build_design
 from ..formula.update import update_formula
 from ..hints import unknown_option
+from ..report.many import FitsMany, ManyModel
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
 from ..stream.sources import is_source, source_of
+from .many import many_model
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -39,7 +41,7 @@ _OPTIONS = sorted(
 _MODEL = ("weights", "offset", "subset", "missing", "evaluate", "context")
 
 
-class LinearMixedModel:
+class LinearMixedModel(FitsMany):
     """A linear mixed model: a design with labels, fitted as often as wanted.
 
     y = X b + Z u + e with u ~ N(0, sigma2 Lam Lam') and e ~ N(0, sigma2 W^-1); theta parameterizes Lam.
@@ -179,6 +181,9 @@ class LinearMixedModel:
         with single_threaded_blas():
             equations = respond(design, results.fit.objective.eq)
         return model.fit(results.fit.reml, equations=equations, **results.options)
+
+    def _many_model(self) -> ManyModel:
+        return many_model(self, self._call)
 
     def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
         """The model with something changed, fitted.

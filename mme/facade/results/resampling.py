@@ -19,7 +19,7 @@ from ...formula.update import update_formula
 from ...report.bootstrap import BootstrapResult, bootstrap_result
 from .intervals import FacadeIntervals
 
-__all__ = ["FacadeResampling"]
+__all__ = ["FacadeResampling", "with_response"]
 
 _MODEL = ("re_formula", "vc_formula", "groups", "subset", "missing", "use_sparse", "use_sqrt", "eval_env")
 _OURS = ("n", "seed", "workers", "statistic", "kind", "first", "backend", "progress", "n_boot")
