@@ -123,7 +123,7 @@ def test_blocks_of_an_iterator(sleep, matrix, results):
     assert list(named.names) == ["a", "b"]
     with pytest.raises(InferenceError, match="read once"):
         mme.fit_many(FORMULA, sleep, iter([matrix]), ddf="kenward-roger")
-    with pytest.raises(DataError, match="block 1 .* 3 rows"):
+    with pytest.raises(DataError, match=r"block 1 .* 3 rows"):
         mme.fit_many(FORMULA, sleep, iter([matrix, np.ones((3, 2))]))
     with pytest.raises(DataError, match="no responses"):
         mme.fit_many(FORMULA, sleep, iter([]))
@@ -304,7 +304,7 @@ def test_crossed_factors(matrix):
 def test_refusals(sleep, matrix):
     with pytest.raises(DataError, match="Transpose"):
         mme.fit_many(FORMULA, sleep, matrix.T)
-    with pytest.raises(DataError, match="shape \\(180,\\)"):
+    with pytest.raises(DataError, match=r"shape \(180,\)"):
         mme.fit_many(FORMULA, sleep, matrix[:, 0])
     with pytest.raises(DataError, match="index differs"):
         mme.fit_many(FORMULA, sleep, pd.DataFrame(matrix, index=np.arange(180) + 1000.0))

@@ -76,7 +76,7 @@ from .newton import (
 )
 from .newton import DAMPING as MACHINE_DAMPING
 from .newton import DEVIANCE as MACHINE_DEVIANCE
-from .profile import scalar_profile
+from .profile import fill_design_table, fill_profile
 from .small import DEVIANCE, DONE, N_NUMBERS, NOISE, NU, PERFECT, REML, SIGMA2, YY
 
 # what became of a response: fitted; to be fitted by the ordinary path
@@ -401,6 +401,11 @@ def fit_responses(
     m, p, nt = begin.shape[1], Qy.shape[1], tints.shape[1]
     known, starts = np.empty(_MOST_STARTS + 1), np.empty((_MOST_STARTS, m))
     best, own_b, own_Ri, found = np.empty(m), np.empty(p), np.empty((p, p)), np.zeros(N_NUMBERS)
+    table, logdets, table_Ri = np.empty(ratios.size), np.empty(ratios.size), np.empty((ratios.size, p, p))
+    weights, table_room = np.empty((ratios.size, A1.shape[0])), np.empty((p + 2, max(A1.shape[0], p)))
+    if ratios.size:
+        reml = given[REML] == 1.0
+        fill_design_table(ratios, A1, crossed[GIVEN], border[0], reml, weights, logdets, table_Ri)
     for i in range(i0, i1):
         status[i] = LEFT
         _set_response(i, Z1y, Z2y, Qy, yy, given, crossed, rests, border)
@@ -442,8 +447,9 @@ def fit_responses(
                         best[j] = vectors[THETA, j]
             if at < 0 and choices[FURTHER]:
                 if ratios.size:
-                    nu, reml = int(given[NU]), given[REML] == 1.0
-                    table = scalar_profile(ratios, A1, crossed[GIVEN], border[0], nu, reml)
+                    fill_profile(
+                        crossed[GIVEN], border[0], given[NU], weights, logdets, table_Ri, table_room, table
+                    )
                     n_starts = _dips(table, ratios, best[0], starts)
                 else:
                     n_starts = _further(
