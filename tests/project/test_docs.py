@@ -10,7 +10,7 @@ from support import HERE
 ROOT = HERE.parent
 
 
-@pytest.mark.parametrize("page", ["intervals", "diagnostics", "bootstrap"])
+@pytest.mark.parametrize("page", ["intervals", "diagnostics", "bootstrap", "many"])
 def test_python_blocks_run(page, monkeypatch):
     if page == "diagnostics":
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra 'plot')").use("Agg")
