@@ -37,19 +37,31 @@ def many_model(
     terms += [TermLabels(c.name, (c.name,), c.n_columns, FULL) for c in model.exog_vc.components]
     labels = Labels(model.endog_names, tuple(str(n) for n in model.exog_names), tuple(terms))
 
-    def one(y: np.ndarray, name: str, reml: bool) -> Any:
-        used = ~np.isnan(y)
-        if not used.all():
-            return _of_rows(model, make, y, used, reml)
-        again = with_response(model, y)
-        with single_threaded_blas():
-            again.likelihood.share(model.likelihood)
-        return again.fit(reml=reml)
-
     rows = model.data.row_labels
     index = pd.RangeIndex(design.n) if rows is None else pd.Index(rows)
     equations = model.likelihood.cross_products()
-    return ManyModel(design, labels, index, design.n, None, one, _TOL, equations)
+    return ManyModel(
+        design, labels, index, design.n, None, OneByOne(model, with_response, make), _TOL, equations
+    )
+
+
+class OneByOne:
+    """Ordinary fits of single responses; parameters as of `many_model`."""
+
+    def __init__(
+        self, model: Any, with_response: Callable[[Any, np.ndarray], Any], make: Callable[..., Any]
+    ) -> None:
+        self._model, self._with_response, self._make = model, with_response, make
+
+    def __call__(self, y: np.ndarray, name: str, reml: bool) -> Any:
+        """Results of a response, shape (n,), NaN where a value is missing."""
+        used = ~np.isnan(y)
+        if not used.all():
+            return _of_rows(self._model, self._make, y, used, reml)
+        again = self._with_response(self._model, y)
+        with single_threaded_blas():
+            again.likelihood.share(self._model.likelihood)
+        return again.fit(reml=reml)
 
 
 def _of_rows(model: Any, make: Callable[..., Any], y: np.ndarray, used: np.ndarray, reml: bool) -> Any:

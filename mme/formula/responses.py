@@ -44,6 +44,7 @@ class Responses:
         self._frame: pd.DataFrame | None = None
         self._matrix: Any = None
         self._stream: Iterator[Any] | None = None
+        self._is_stream = False
         self._labels: pd.Index | None = None
         self._chosen: np.ndarray | None = None
         if isinstance(values, str | bytes | dict) or values is None:
@@ -63,7 +64,7 @@ class Responses:
         elif isinstance(values, list | tuple):
             self._matrix = np.asarray(values)
         elif isinstance(values, Iterable):
-            self._stream = iter(values)
+            self._stream, self._is_stream = iter(values), True
         else:
             raise DataError(f"{_SHAPE}, not {type(values).__name__}.")
         if self._frame is not None:
@@ -88,11 +89,11 @@ class Responses:
     @property
     def can_be_read_again(self) -> bool:
         """Whether `column` can be asked for."""
-        return self._stream is None
+        return not self._is_stream
 
     def blocks(self, size: int) -> Iterator[tuple[pd.Index, np.ndarray]]:
         """Labels and values, rows in use, of up to so many responses at a time."""
-        if self._stream is None:
+        if not self._is_stream:
             count = self.count or 0
             for start in range(0, count, size):
                 stop = min(count, start + size)
@@ -100,7 +101,7 @@ class Responses:
                 yield labels, self._read(start, stop)
             return
         start = 0
-        for number, block in enumerate(self._stream):
+        for number, block in enumerate(self._stream or ()):
             try:
                 part = Responses(block, self._index, self._given, self._rows)
             except DataError as error:
@@ -112,6 +113,10 @@ class Responses:
                 yield named, values
             if part._labels is None:
                 start += part.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        # an iterator has been read
+        return {**self.__dict__, "_stream": None}
 
     def column(self, i: int) -> np.ndarray:
         """One response, rows in use."""

@@ -52,20 +52,43 @@ def many_model(model: Any, call: Mapping[str, Any] | None, rows: np.ndarray | No
         for group, term in zip(make_unique(made.groups), design.terms, strict=True)
     )
     labels = Labels(made.response, tuple(design.x_names), terms)
-    held: list[Equations] = []
+    one = OneByOne(model, call, rows)
+    return ManyModel(design, labels, made.index, made.given, rows, one, _TOL, model.equations)
 
-    def one(y: np.ndarray, name: str, reml: bool) -> LinearMixedModelResults:
+
+class OneByOne:
+    """Ordinary fits of single responses.
+
+    Parameters
+    ----------
+    model, call, rows
+        As of `many_model`.
+    """
+
+    def __init__(self, model: Any, call: Mapping[str, Any] | None, rows: np.ndarray | None) -> None:
+        self._model, self._rows = model, rows
+        self._call = None if call is None else dict(call)
+        self._equations: Equations | None = model.equations
+
+    def __call__(self, y: np.ndarray, name: str, reml: bool) -> LinearMixedModelResults:
+        """Results of a response, shape (n,), NaN where a value is missing."""
+        model = self._model
         if np.isnan(y).any():
-            return _with_missing(model, call, rows, y, reml)
-        own = design.with_response(y)
-        changed = type(model)(replace(made, design=own, response=name), None)
+            return _with_missing(model, self._call, self._rows, y, reml)
+        own = model.model_design.design.with_response(y)
+        changed = type(model)(replace(model.model_design, design=own, response=name))
         with single_threaded_blas():
-            if not held:
-                held.append(equations_of(design) if model.equations is None else model.equations)
-            equations = respond(own, held[0])
+            if self._equations is None:
+                self._equations = equations_of(model.model_design.design)
+            equations = respond(own, self._equations)
         return changed.fit(reml, equations=equations)
 
-    return ManyModel(design, labels, made.index, made.given, rows, one, _TOL, model.equations)
+    def __getstate__(self) -> dict[str, Any]:
+        # the frame and the caller are the user's: they are not stored
+        state = dict(self.__dict__)
+        if self._call is not None:
+            state["_call"] = {k: v for k, v in self._call.items() if k not in ("data", "context")}
+        return state
 
 
 def _with_missing(

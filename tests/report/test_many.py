@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +94,24 @@ def test_a_result_is_an_ordinary_one(sleep, matrix, results):
     with pytest.raises(KeyError, match="no response"):
         results["gene"]
     assert "5 responses, REML: 5 converged" in repr(results)
+
+
+@pytest.mark.parametrize("door", ["lmer", "MixedLM", "iterator"])
+def test_results_can_be_stored(sleep, matrix, results, door):
+    given = results
+    if door == "MixedLM":
+        model = mme.MixedLM.from_formula("Reaction ~ Days", sleep, re_formula="~Days", groups="Subject")
+        given = model.fit_many(matrix)
+    elif door == "iterator":
+        given = mme.fit_many(FORMULA, sleep, iter([matrix]))
+    again = pickle.loads(pickle.dumps(given))
+    pd.testing.assert_frame_equal(again.coefficients, given.coefficients)
+    pd.testing.assert_frame_equal(again.responses, given.responses)
+    if door == "iterator":
+        with pytest.raises(DataError, match="iterator"):
+            again[0]
+    else:
+        assert again[0].llf == pytest.approx(given.responses["llf"][0], abs=1e-8)
 
 
 def test_kinds_of_matrices(sleep, matrix, results, tmp_path):
