@@ -234,6 +234,12 @@ class Many:
         self._patterns: dict[bytes, _Shared | str] = {}
 
     @property
+    def dropped(self) -> list[str]:
+        """Columns of X that depend on earlier ones, all rows given."""
+        kept = self._all.equations.fixed.kept
+        return [name for name, used in zip(self.design.x_names, kept, strict=True) if not used]
+
+    @property
     def block_size(self) -> int:
         """How many responses are fitted at a time."""
         eq = self._all.equations

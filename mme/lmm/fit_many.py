@@ -67,6 +67,11 @@ def fit_many(
         As `lmer`, of the design; responses that do not go with its rows.  A response that cannot be fitted
         is no error: its ``status`` says why.
 
+    Warns
+    -----
+    RankDeficientWarning, MissingDataWarning
+        As `lmer`, of the design.
+
     Examples
     --------
     >>> import mme, numpy as np, pandas as pd

@@ -19,6 +19,7 @@ from ..formula.responses import Responses
 from ..inference.coefficients import check_ddf
 from ..inference.many import RefitDegrees
 from ..inference.tails import t_two_sided
+from .notices import warn_of_fit
 
 __all__ = ["FitsMany", "ManyModel", "ManyResults"]
 
@@ -100,6 +101,11 @@ class FitsMany:
         InferenceError
             A model whose rows are not there.
 
+        Warns
+        -----
+        RankDeficientWarning
+            Columns of the fixed part were dropped because they depend on earlier ones.
+
         Notes
         -----
         Every response is fitted as by itself: the same likelihood, starts and criteria.  Responses with
@@ -141,6 +147,7 @@ def fit_responses(
         model.tol,
         model.equations,
     )
+    warn_of_fit(many.dropped, [], "")
     bar = Progress(progress, "fit_many", total=source.count, unit=" response")
     names: list[pd.Index] = []
     parts: list[ManyFit] = []
