@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what __getattr__ fetches, for those who check types
     from .facade.design.params import MixedLMParams
     from .facade.install import install, uninstall
     from .facade.model import MixedLM, mixedlm
+    from .lmm.fit_many import fit_many
     from .lmm.preflight import preflight
     from .lmm.products import CrossProducts
     from .relationship.fields import ar1_grid, icar, rw1, rw2
@@ -44,6 +45,7 @@ __all__ = [
     "compare",
     "data_path",
     "exceptions",
+    "fit_many",
     "icar",
     "install",
     "kinship",
@@ -77,6 +79,7 @@ _LATE = {
     "MixedLMParams": "facade.design.params",
     "VCSpec": "facade.design.components",
     "compare": "report.comparison",
+    "fit_many": "lmm.fit_many",
     "install": "facade.install",
     "uninstall": "facade.install",
     "load": "report.loaded",

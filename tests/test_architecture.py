@@ -72,6 +72,7 @@ PANDAS = {
     "facade.design.inputs",
     "facade.design.lookup",
     "facade.design.vc_formula",
+    "facade.many",
     "facade.releases",
     "facade.results.blups",
     "facade.results.results",

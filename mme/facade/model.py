@@ -23,10 +23,11 @@ from ..formula.coding import Coding
 from ..formula.frame import ModelFrame, to_pandas
 from ..formula.occurrences import Occurrences
 from ..hints import data_hint, option_hint
+from ..report.many import FitsMany, ManyModel
 from .design.coding import FormulaParts, coding_of_formulas, no_coding
 from .design.components import LazyVCSpec, VCSpec, components_from_spec
 from .design.formula import numeric_matrices, random_effects_matrix
-from .design.frame import check_formulas, coding_from_data, formula_data, formula_env, naming
+from .design.frame import check_formulas, formula_data, formula_env, naming
 from .design.groups import GroupedData, GroupIndex
 from .design.inputs import (
     check_index,
@@ -43,10 +44,13 @@ from .design.vc_formula import component_from_formula
 from .fit import fit_model, fit_regularized
 from .likelihood import Likelihood
 from .loglike import LogLikelihood
+from .many import many_model
 from .penalty import CovariancePenalty, FixedPenalty
 from .releases import SPEC
 from .results.distribution import MixedLMDistribution
+from .results.resampling import with_response
 from .results.results import MixedLMResultsWrapper
+from .storage import restore, state_of
 from .structured import check_times, given_structure
 
 __all__ = ["MixedLM", "mixedlm"]
@@ -54,7 +58,7 @@ __all__ = ["MixedLM", "mixedlm"]
 _BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding", "occurrences")
 
 
-class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
+class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
     """Linear mixed model with random effects of one grouping factor and variance components within it.
 
     y = X b + Z g + sum_k V_k h_k + e, with g ~ N(0, cov_re) for each group, independent h_k with variance
@@ -394,22 +398,10 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             raise DataError("the data of this model were removed (remove_data); build the model again.")
 
     def __getstate__(self) -> dict[str, Any]:
-        # what can be built again, factorizations above all, is not stored
-        built = (*_BUILT, "_re_spec", "_call")
-        state = {k: v for k, v in self.__dict__.items() if k not in built}
-        if hasattr(self.data, SPEC):
-            # a formula's coding is restored from the data; without them it goes too
-            data = object.__new__(type(self.data))
-            data.__dict__.update({k: v for k, v in self.data.__dict__.items() if k != SPEC})
-            state["data"] = data
-            state["_coding_from_data"] = self.endog is not None and getattr(self.data, SPEC) is not None
-        return state
+        return state_of(self, _BUILT)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        restore = state.pop("_coding_from_data", False)
-        self.__dict__.update(state)
-        if restore:
-            setattr(self.data, SPEC, coding_from_data(self.formula, self.data.frame))
+        restore(self, state)
 
     def _forget_data(self) -> None:
         """Drop what grows with the rows; group labels and names stay."""
@@ -530,6 +522,9 @@ class MixedLM(LogLikelihood, GroupedData, base.LikelihoodModel):
             self, start_params, reml, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, solver,
             fit_kwargs,
         )  # fmt: skip
+
+    def _many_model(self) -> ManyModel:
+        return many_model(self, with_response, MixedLM)
 
     def preflight(self, solver: str = "auto") -> Preflight:
         """What `fit` would take in flops and bytes, which solver it would use and why.

@@ -19,12 +19,13 @@ import numpy as np
 
 from ..engine.direct.elimination import elimination_flops
 from ..engine.direct.objective import Objective
+from ..engine.equations.equations import Equations
 from ..engine.kernels import profile as kp
 from ..engine.search.coordinates import Coordinates, TermSpec
 from ..engine.search.optimizer import KnownMinimumError, Minimum
 from ..exceptions import ConvergenceError, PerfectFitError
 
-__all__ = ["Modes", "search_modes"]
+__all__ = ["Modes", "has_few_levels", "is_cheap", "search_modes", "table_ratios"]
 
 _CHEAP = 1e6  # operations of an evaluation up to which it is repeated without being asked for
 _TABLE = 2e6  # likewise, of a table of the profile
@@ -101,13 +102,10 @@ def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np
     lay = objective.eq.layout
     if lay.q2 == 0 and lay.n_theta == 1:
         return _dips(objective, first, space)
-    work = lay.q1 * lay.k1**2 * (lay.k1 + objective.eq.p) + lay.q2**3 / 3.0
-    if lay.q2:
-        work += elimination_flops(objective.eq)
-    if work > _CHEAP:
+    if not is_cheap(objective.eq, elimination_flops(objective.eq) if lay.q2 else 0.0):
         return []
     place = space.at(first.theta)
-    few = min(b.q for b in lay.blocks) <= _FEW_LEVELS
+    few = has_few_levels(objective.eq)
     hard = (
         not first.converged
         or place.largest() > _EXTREME
@@ -140,10 +138,9 @@ def _others(objective: Objective, first: Minimum, space: Coordinates) -> list[np
 def _dips(objective: Objective, first: Minimum, space: Coordinates) -> list[np.ndarray]:
     """Starts in the dips of the tabulated profile that the first optimum is not in."""
     eq = objective.eq
-    logs = np.arange(_LOW, _HIGH, _SPACING)
-    if eq.layout.q1 * (eq.p + 1.0) ** 2 * logs.size > _TABLE:
+    ratios = table_ratios(eq, space)
+    if not ratios.size:
         return []
-    ratios = np.r_[0.0, np.exp(logs) / float(space.A[0][0, 0]) ** 2]
     table = kp.scalar_profile(ratios, eq.A1, eq.A1x, eq.Axx, objective.nu, objective.reml)
     padded = np.r_[np.inf, table, np.inf]
     dips = np.flatnonzero((table <= padded[:-2]) & (table <= padded[2:]) & np.isfinite(table))
@@ -152,6 +149,25 @@ def _dips(objective: Objective, first: Minimum, space: Coordinates) -> list[np.n
     at = {right - 1, right}  # the entries on both sides of the optimum
     level = min(table[i] for i in at if 0 <= i < table.size)
     return [np.sqrt(ratios[i : i + 1]) for i in dips if i not in at and table[i] < level + _HOPE]
+
+
+def is_cheap(eq: Equations, flops: float) -> bool:
+    """Whether searches are repeated without being asked for; flops: of the assembly of S."""
+    lay = eq.layout
+    return lay.q1 * lay.k1**2 * (lay.k1 + eq.p) + lay.q2**3 / 3.0 + flops <= _CHEAP
+
+
+def has_few_levels(eq: Equations) -> bool:
+    """Whether some factor has so few levels that a first optimum inside is not trusted."""
+    return min(b.q for b in eq.layout.blocks) <= _FEW_LEVELS
+
+
+def table_ratios(eq: Equations, space: Coordinates) -> np.ndarray:
+    """Variance ratios at which the profile of the only, scalar term is tabulated; none where it is long."""
+    logs = np.arange(_LOW, _HIGH, _SPACING)
+    if eq.layout.q1 * (eq.p + 1.0) ** 2 * logs.size > _TABLE:
+        return np.zeros(0)
+    return np.r_[0.0, np.exp(logs) / float(space.A[0][0, 0]) ** 2]
 
 
 def _asked(space: Coordinates, number: int) -> list[np.ndarray]:

@@ -19,7 +19,15 @@ from ..engine.search.coordinates import Coordinates, TermSpec
 from ..engine.search.optimizer import Minimum
 from ..exceptions import PerfectFitError
 
-__all__ = ["ADDED", "CLOSER", "explains_exactly", "is_closer", "limit_equations", "may_explain"]
+__all__ = [
+    "ADDED",
+    "CLOSER",
+    "explains_exactly",
+    "has_few_rows",
+    "is_closer",
+    "limit_equations",
+    "may_explain",
+]
 
 ADDED = 1e-8  # residual sum of squares that is added, of the response's own
 CLOSER = 1e-14  # the same where rows are factored, of models small enough
@@ -33,13 +41,16 @@ _RELIABILITIES = (1.0 - 1e-8, 1.0 - 1e-10)
 
 def may_explain(objective: Objective, terms: list[TermSpec] | Coordinates, minimum: Minimum) -> bool:
     """Whether something at an optimum suggests that y lies in the span of [X Z]."""
-    eq, lay = objective.eq, objective.eq.layout
     space = Coordinates.of(terms)
     share = minimum.evaluation.sigma2 * objective.nu / objective.yy
-    effects = eq.p + sum(b.q * b.k for b in lay.blocks)
     if not minimum.converged or share < _NEARLY or space.at(minimum.theta).largest() > _EXTREME:
         return True
-    return eq.n <= _SPARE * effects and not _leaves_much(objective, space)
+    return has_few_rows(objective.eq) and not _leaves_much(objective, space)
+
+
+def has_few_rows(eq: Equations) -> bool:
+    """Whether there are so few rows beside the effects that a response is asked whether they explain it."""
+    return eq.n <= _SPARE * (eq.p + sum(b.q * b.k for b in eq.layout.blocks))
 
 
 def _leaves_much(objective: Objective, space: Coordinates) -> bool:

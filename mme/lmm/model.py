@@ -21,9 +21,11 @@ from ..fit.structured import fit_structured
 from ..formula import ModelDesign, build_design
 from ..formula.update import update_formula
 from ..hints import unknown_option
+from ..report.many import FitsMany, ManyModel
 from ..report.notices import warn_of_fit
 from ..report.summary import convergence_lines
 from ..stream.sources import is_source
+from .many import many_model
 from .results import LinearMixedModelResults
 
 __all__ = ["LinearMixedModel", "lmer"]
@@ -50,7 +52,7 @@ _MODEL = (
 )
 
 
-class LinearMixedModel:
+class LinearMixedModel(FitsMany):
     """A linear mixed model: a design with labels, fitted as often as wanted.
 
     y = X b + Z u + e with u ~ N(0, sigma2 Lam Lam') and e ~ N(0, sigma2 W^-1); theta parameterizes Lam.
@@ -227,6 +229,9 @@ class LinearMixedModel:
             with single_threaded_blas():
                 equations = respond(design, results.fit.objective.eq)
         return model.fit(results.fit.reml, equations=equations, **results.options)
+
+    def _many_model(self) -> ManyModel:
+        return many_model(self, self._call)
 
     def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
         """The model with something changed, fitted.

@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..kernels import cells as kc
 from ..runtime.parallel import cut, run
 from .design import Design
 from .equations import Equations
-from .response import Response
+from .response import Response, Responses
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -27,6 +28,7 @@ __all__ = ["Moments", "check_identified", "moment_start"]
 _LEAST = 0.05  # reliability given to a component whose moment estimate is not positive
 _MOST = 0.98
 _DENSE = 64  # order of Z_2'WZ_2 up to which it is an array
+_FEW_COMPONENTS = 7  # columns whose supports are gone through one by one
 
 
 def check_identified(design: Design, eq: Equations) -> None:
@@ -159,6 +161,30 @@ class Moments:
             theta[place.theta] = place.structure.theta(np.diag(sd[i : i + place.k]))
         return theta
 
+    def starts(self, responses: Responses) -> np.ndarray:
+        """`start` of many responses, shape (N, n_theta)."""
+        lay, m = self._layout, len(self._components)
+        rhs = np.empty((responses.yy.size, m + 1))
+        for i, ((_, c), columns) in enumerate(zip(self._components, self._columns, strict=True)):
+            moment = responses.Z1y[:, :, c] if columns is None else responses.Z2y[:, columns]
+            rhs[:, i] = (moment * moment) @ self._weights[i]
+        rhs[:, m] = responses.yy
+        variances = _solve_many(self._F, rhs)
+        theta = np.zeros((len(rhs), lay.n_theta))
+        residual = variances[:, m]
+        for place in lay.places:
+            for at, (a, b) in enumerate(place.entries, start=place.theta.start):
+                if a != b:
+                    continue
+                i = self._components.index((place.block, place.first + a))
+                mean = self._means[i]
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    ratio = np.where(residual > 0.0, variances[:, i] / residual, np.inf)
+                    reliability = np.where(np.isfinite(ratio), mean * ratio / (1.0 + mean * ratio), _MOST)
+                reliability = np.clip(reliability, _LEAST, 1.0 - 1e-9)
+                theta[:, at] = np.sqrt(reliability / (1.0 - reliability) / mean)
+        return theta
+
 
 def moment_start(eq: Equations, symmetric: sp.csr_array | None = None) -> np.ndarray:
     """`Moments.start` of the equations' own response; parameters as of `Moments`."""
@@ -179,6 +205,37 @@ def _solve(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
     from scipy.optimize import nnls  # rarely needed, and slow to import
 
     return nnls(F * scale[:, None], rhs * scale)[0]
+
+
+def _solve_many(F: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+    """`_solve` of every row of rhs (N, m), by the supports of the solutions where there are few."""
+    scale = 1.0 / np.maximum(np.abs(F).max(axis=1), 1e-300)
+    A, b = F * scale[:, None], rhs * scale
+    solution = b @ np.linalg.pinv(A, rcond=1e-10).T
+    negative = np.flatnonzero(~np.all(solution > 0, axis=1))
+    if not negative.size:
+        return solution
+    m = A.shape[1]
+    if m > _FEW_COMPONENTS:
+        from scipy.optimize import nnls  # as in `_solve`
+
+        for i in negative:
+            solution[i] = nnls(A, b[i])[0]
+        return solution
+    b = b[negative]
+    least, best = np.sum(b * b, axis=1), np.zeros((negative.size, m))
+    for size in range(1, m + 1):
+        for support in itertools.combinations(range(m), size):
+            columns = A[:, support]
+            x = b @ np.linalg.pinv(columns, rcond=1e-10).T
+            left = np.sum((b - x @ columns.T) ** 2, axis=1)
+            better = np.all(x >= 0.0, axis=1) & (left < least)
+            least = np.where(better, left, least)
+            best[np.ix_(better, support)] = x[better]
+            outside = [c for c in range(m) if c not in support]
+            best[np.ix_(better, outside)] = 0.0
+    solution[negative] = best
+    return solution
 
 
 def _columns_of(eq: Equations, block: int, column: int) -> slice:

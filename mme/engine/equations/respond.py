@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import cells as kc
+from ..runtime.parallel import cut, run
 from .design import Design
 from .equations import Equations, block_columns, rest_rows
 from .fixed import orthonormalise
-from .response import Response
+from .response import Response, Responses
 
 __all__ = ["Responder", "respond"]
 
@@ -41,6 +42,7 @@ class Responder:
         columns = [block_columns(design, block, self._root_w)[0] for block in layout.blocks]
         self._rest = rest_rows(design, layout, self._root_w, columns) if layout.q2 else None
         self._codes = self._z = None
+        self._order: tuple[np.ndarray, np.ndarray] | None = None
         if layout.has_lead:
             self._codes, self._z = design.terms[layout.blocks[0].terms[0]].codes, columns[0]
 
@@ -70,6 +72,47 @@ class Responder:
                 weight = r * z[:, c] if z.shape[0] else r
                 Z1y[:, c] = np.bincount(self._codes, weights=weight, minlength=layout.q1)
         return Response(Z1y, Z2y[:, 0], Qy, b0, yy, float(y @ y))
+
+    def responses(self, Y: np.ndarray) -> Responses:
+        """Cross-products of many responses, shape (n, N), on the scale of the data: one pass."""
+        layout = self.equations.layout
+        if self._offset is not None:
+            Y = Y - self._offset[:, None]
+        if self._root_w is not None:
+            Y = Y * self._root_w[:, None]
+        total = np.einsum("ij,ij->j", Y, Y)
+        b0 = self._Q.T @ Y
+        R = np.ascontiguousarray(Y - self._Q @ b0)
+        Qy, yy = self._Q.T @ R, np.einsum("ij,ij->j", R, R)
+        if Qy.size:
+            again = np.max(np.abs(Qy), axis=0) > _UNFINISHED * np.sqrt(yy)
+            if np.any(again):
+                b0[:, again] += Qy[:, again]
+                R[:, again] -= self._Q @ Qy[:, again]
+                Qy[:, again] = self._Q.T @ R[:, again]
+                yy[again] = np.einsum("ij,ij->j", R[:, again], R[:, again])
+        count = Y.shape[1]
+        Z2y = np.zeros((layout.q2, count))
+        if self._rest is not None:
+            rptr, ridx, rval = self._rest
+            kc.rows_times(rptr, ridx.size // self._n, ridx, rval, R, Z2y)
+        Z1y = np.zeros((layout.q1, layout.k1, count))
+        if layout.has_lead:
+            z = self._z
+            assert z is not None and self._codes is not None
+            if self._order is None:
+                codes = np.ascontiguousarray(self._codes, dtype=np.int32)
+                self._order = kc.counting_sort(codes, layout.q1)
+            order, rows = self._order
+            own = np.zeros((layout.q1, layout.k1, layout.k1))
+            run(
+                lambda _, a, b: kc.level_blocks(a, b, order, rows, z, R, own, Z1y),
+                cut(np.diff(rows) * float(layout.k1 * (layout.k1 + count)), layout.q1),
+            )
+        turned = np.ascontiguousarray(Z1y.transpose(2, 0, 1))
+        return Responses(
+            turned, np.ascontiguousarray(Z2y.T), np.ascontiguousarray(Qy.T), b0.T.copy(), yy, total
+        )
 
     def respond(self, y: np.ndarray) -> Equations:
         """The equations of a response, shape (n,)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Response"]
+__all__ = ["Response", "Responses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,3 +39,20 @@ class Response:
     def enlarged(self, share: float) -> Response:
         """With more residual variation, by a share of what there is, that no effect explains."""
         return replace(self, yy=self.yy * (1.0 + share))
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """The same of N responses: every attribute has a first axis more, of length N."""
+
+    Z1y: np.ndarray
+    Z2y: np.ndarray
+    Qy: np.ndarray
+    b0: np.ndarray
+    yy: np.ndarray
+    total: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Responses:
+        """Some of them, by a mask or numbers."""
+        parts = (self.Z1y, self.Z2y, self.Qy, self.b0, self.yy, self.total)
+        return Responses(*(part[chosen] for part in parts))

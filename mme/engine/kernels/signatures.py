@@ -145,6 +145,16 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "float64[2] float64[3] float64[3]",
         ),
     },
+    "many": {  # many responses on one design
+        "batch.fit_responses": (
+            "int64 int64 float64[3] float64[2] float64[2] float64[1] float64[2] float64[1] int64[1] "
+            "float64[2] float64[1] float64[3] int64[2] int64[1] float64[1] int64[2] int64[2] float64[4] "
+            "float64[3] float64[2] float64[3] float64[3] float64[1] float64[1] int64[2] int64[2] float64[1] "
+            "float64[3] int64[1] int32[1] float64[2] float64[2] float64[2] float64[4] float64[3] float64[4] "
+            "float64[4] float64[2] float64[3] float64[3] float64[3] float64[2] float64[1] float64[3] "
+            "float64[2] int64[1] float64[2] float64[2] float64[2] float64[3] bool[2] float64[2]",
+        ),
+    },
     "other": {  # what some models need
         "cells.count_gram": ("int64 int64 int64[1] int64[1] int32[1] int64[1] int64 int32[1] int64[1]",),
         "cells.fill_gram": (

@@ -67,6 +67,11 @@ class Machine:
         self.numbers[newton.TOL] = tol
         self.counts[newton.MOST] = min(most, 2**62)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All of them, in the order of `newton.advance`'s arguments."""
+        return self._arrays
+
     def _fill(self, row: int, matrices: Sequence[np.ndarray]) -> None:
         for t, M in enumerate(matrices):
             self.tmats[row, t, : M.shape[0], : M.shape[0]] = M

@@ -19,7 +19,7 @@ from ...formula.update import update_formula
 from ...report.bootstrap import BootstrapResult, bootstrap_result
 from .intervals import FacadeIntervals
 
-__all__ = ["FacadeResampling"]
+__all__ = ["FacadeResampling", "with_response"]
 
 _MODEL = (
     "weights",
