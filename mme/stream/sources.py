@@ -196,16 +196,32 @@ def _is_number(kind: Any) -> bool:
 
 def _arrow(dataset: Any, request: Request) -> Source:
     columns = columns_of(request, dataset.schema.names)
+    options = _of_local_files(dataset)
 
     def begin() -> Iterator[pd.DataFrame]:
         scanner = dataset.scanner(
-            columns=columns, batch_size=_ROWS, batch_readahead=_AHEAD, fragment_readahead=1
+            columns=columns, batch_size=_ROWS, batch_readahead=_AHEAD, fragment_readahead=1, **options
         )
         return _frames(scanner.to_batches())
 
     files = getattr(dataset, "files", None)
     size = None if files is None else lambda: sum(os.path.getsize(f) for f in files if os.path.exists(f))
     return Source(begin, dataset.count_rows, size)
+
+
+def _of_local_files(dataset: Any) -> dict[str, Any]:
+    """Options of a scan of Parquet files on this machine.
+
+    By default a scan holds whole files: of 100 million rows 2 GiB in place of 0.1, in more than twice the time.
+    """
+    import pyarrow.dataset as ds
+    import pyarrow.fs as fs
+
+    if not isinstance(getattr(dataset, "format", None), ds.ParquetFileFormat) or not isinstance(
+        dataset.filesystem, fs.LocalFileSystem
+    ):
+        return {}
+    return {"fragment_scan_options": ds.ParquetFragmentScanOptions(pre_buffer=False)}
 
 
 def columns_of(request: Request, names: Iterable[str]) -> list[str]:

@@ -79,5 +79,8 @@ def test_bars_count_rows(data, monkeypatch, tmp_path):
     results = mme.lmer("y ~ x + f + (1 | g)", tmp_path / "rows.parquet", progress=True)
     results.predict(pieces(data, 400), to=tmp_path / "out.parquet", progress=True)
     assert seen == [
-        ("first pass", 700, 700), ("second pass", 700, 700), ("prediction", None, 400), ("prediction", None, 700)
-    ]  # fmt: skip
+        ("first pass", 700, 700),
+        ("second pass", 700, 700),
+        ("prediction", None, 400),
+        ("prediction", None, 700),
+    ]
