@@ -212,7 +212,7 @@ def _arrow(dataset: Any, request: Request) -> Source:
 def _of_local_files(dataset: Any) -> dict[str, Any]:
     """Options of a scan of Parquet files on this machine.
 
-    By default a scan holds whole files: of 100 million rows 2 GiB in place of 0.1, in more than twice the time.
+    By default a scan holds what it read: of 100 million rows 2 GiB in place of 0.1, in twice the time.
     """
     import pyarrow.dataset as ds
     import pyarrow.fs as fs
