@@ -262,8 +262,11 @@ class Sums:
 
 
 def _pieces(q: int, n: int) -> list[tuple[int, int]]:
-    """Levels for the threads: every thread looks at all rows, so there are as many ranges as threads."""
-    pieces = min(n_threads(), q) if n >= _MANY else 1
+    """Levels for the threads: every thread looks at all rows, so there are as many ranges as threads.
+
+    One thread is left to read and code the next rows.
+    """
+    pieces = max(1, min(n_threads() - 1, q)) if n >= _MANY else 1
     edges = [q * i // pieces for i in range(pieces + 1)]
     return list(pairwise(edges))
 
