@@ -1,6 +1,6 @@
 """Fits of rows in Parquet files: time against reading and decoding the file alone, and memory against rows.
 
-    python -m benchmarks.streams make slope 1e7 rows.parquet     # or nested, ratings
+    python -m benchmarks.streams make slope 1e7 rows.parquet     # or nested, or ratings 32000204
     /usr/bin/time -v python -m benchmarks.streams fit slope rows.parquet
     python -m benchmarks.streams figure figures.json docs/streaming_memory.png
 
@@ -33,10 +33,9 @@ def make(kind: str, n: int, path: str) -> None:
     import pyarrow.parquet as pq
 
     if kind == "ratings":
-        sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-        from workloads import make as workload
+        from .iterative import ratings
 
-        frame = workload("ratings32m")
+        frame = ratings(n, n * 200_948 // 32_000_204, n * 84_432 // 32_000_204)
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, row_group_size=1_000_000)
         return
     q, rng, writer = min(1_000_000, n // 10), np.random.default_rng(1), None
