@@ -22,7 +22,7 @@ __all__ = ["Source", "columns_of", "frame_of", "is_cluster_frame", "is_source", 
 
 _ROWS = 262_144  # of an Arrow batch
 _AHEAD = 4  # batches decoded beforehand
-_QUERIES = {"polars": ("LazyFrame",), "duckdb": ("DuckDBPyRelation",)}
+_QUERIES = {"polars": "collect_batches", "duckdb": "project"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def is_source(data: object) -> bool:
     if library == "pyarrow":
         return kind.__name__ == "RecordBatchReader" or kind.__name__.endswith("Dataset")
     if library in _QUERIES or is_cluster_frame(data):
-        return kind.__name__ in _QUERIES.get(library, ("DataFrame",))
+        # what runs a query by batches, which older versions of polars have not
+        return is_cluster_frame(data) or hasattr(data, _QUERIES.get(library, ""))
     if not _is_frame(data) and hasattr(data, "__arrow_c_stream__"):
         return True
     if isinstance(data, list | tuple):
@@ -255,7 +256,9 @@ def _duckdb(relation: Any, request: Request) -> Source:
     chosen = relation.project(", ".join('"' + name.replace('"', '""') + '"' for name in names))
 
     def begin() -> Iterator[pd.DataFrame]:
-        return _frames(chosen.to_arrow_reader(_ROWS))
+        # the name of older versions
+        read = getattr(chosen, "to_arrow_reader", None) or chosen.fetch_arrow_reader
+        return _frames(read(_ROWS))
 
     return Source(begin)
 
