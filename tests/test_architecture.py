@@ -52,6 +52,8 @@ LAZY = {
     ("fit.direct", "engine.iterative.root"): "the iterative path is not loaded before a large model wants it",
     ("fit.fit", "fit.iterative"): "the iterative path is not loaded before a large model wants it",
     ("lmm.model", "stream.cluster"): "what chunks need is not loaded for one frame",
+    ("lmm.preflight", "stream.forecast"): "what chunks need is not loaded for one frame",
+    ("lmm.preflight", "stream.survey"): "what chunks need is not loaded for one frame",
     ("lmm.results", "lmm.written"): "what chunks need is not loaded for one frame",
     ("lmm.model", "stream.survey"): "what chunks need is not loaded for one frame",
     ("report.summary", "report.tables"): "statsmodels' summary takes long to import",

@@ -158,7 +158,7 @@ def test_a_polars_frame_that_has_run(sleepstudy):
     frame = polars.DataFrame(sleepstudy.to_dict("list"))
     assert mme.lmer(FORMULA, frame).llf == pytest.approx(mme.lmer(FORMULA, sleepstudy).llf)
     with pytest.raises(DataError, match=r"LazyFrame of polars, .*data\.collect\(\)"):
-        mme.lmer(FORMULA, frame.lazy())
+        mme.mixedlm("Reaction ~ Days", frame.lazy(), groups="Subject")
 
 
 # -- formulas and results -----------------------------------------------------------------------------------

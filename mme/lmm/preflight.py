@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..fit.forecast import Preflight, preflight_design
 from ..fit.options import check_solver
 from ..formula import build_design
 from ..stream.sources import is_source
-from .model import LinearMixedModel
+
+if TYPE_CHECKING:
+    from ..stream.forecast import StreamPreflight
 
 __all__ = ["preflight"]
 
@@ -27,7 +29,7 @@ def preflight(
     *,
     solver: str = "auto",
     **options: object,
-) -> Preflight:
+) -> Preflight | StreamPreflight:
     """Show what `lmer` would do with these arguments, or `fit` of a model, and what it would take.
 
     Parameters
@@ -44,7 +46,8 @@ def preflight(
     Returns
     -------
     Preflight
-        Prints as a table.
+        Prints as a table. Of a source of rows a `StreamPreflight`, from a look at its first chunk: passes,
+        bytes, seconds, and what falls to every worker.
 
     Raises
     ------
@@ -60,8 +63,11 @@ def preflight(
     if data is None:
         raise TypeError("preflight() of a formula needs data.")
     if is_source(data):
-        source: Callable = LinearMixedModel.from_formula
-        forecast: Preflight = source(formula, data, **options).preflight(solver)
-        return forecast
+        # not loaded for one frame
+        from ..stream.forecast import preflight_source
+        from ..stream.survey import Request
+
+        request: Callable = Request
+        return preflight_source(request(formula, **options), data)
     build: Callable = build_design
     return preflight_design(build(formula, data, **options).design, solver)

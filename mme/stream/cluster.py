@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..engine.runtime.parallel import n_threads
 from ..formula.scope import Scope
 from .passes import collect
 from .products import Products
@@ -17,7 +18,7 @@ from .sources import columns_of, is_cluster_frame, is_source, source_of
 from .survey import NoRows, Request, categorical_names, model_columns, warn_of_missing
 from .tables import Levels
 
-__all__ = ["delayed_products", "gather"]
+__all__ = ["delayed_look", "delayed_products", "gather"]
 
 _TOGETHER = 8  # sums that one task of the tree adds up
 
@@ -85,6 +86,44 @@ def delayed_products(
     add = dask.delayed(_sums_of, pure=False)
     total = _tree([add(request, part, known) for part in parts], dask.delayed(_merged, pure=False))
     return dask.delayed(_finished, pure=False)(total, finish)
+
+
+def delayed_look(
+    request: Request, data: Any, look: Callable[[Request, pd.DataFrame], dict[str, Any]]
+) -> tuple[dict[str, Any], int, int]:
+    """What a look at one partition finds, where it is; threads of all workers; partitions.
+
+    Partitions without rows are passed over.
+    """
+    import dask
+
+    names = columns_of(request, [str(name) for name in data.columns])
+    chosen = data[names] if names else data
+    portable = _portable(request, chosen._meta)
+    parts = chosen.to_delayed()
+    found: dict[str, Any] = {}
+    for part in parts:
+        found = dask.delayed(_looked, pure=False)(look, portable, part).compute()
+        if found:
+            break
+    return found, _threads(), len(parts)
+
+
+def _looked(
+    look: Callable[[Request, pd.DataFrame], dict[str, Any]], request: Request, rows: pd.DataFrame
+) -> dict[str, Any]:
+    return look(request, rows) if len(rows) else {}
+
+
+def _threads() -> int:
+    """Threads of the cluster in use; of this process where there is none."""
+    try:
+        from distributed import default_client
+
+        workers = default_client().scheduler_info(n_workers=-1)["workers"]
+    except (ImportError, ValueError):
+        return n_threads()
+    return sum(worker["nthreads"] for worker in workers.values())
 
 
 def _tree(parts: Sequence[Any], join: Callable[[list[Any]], Any]) -> Any:

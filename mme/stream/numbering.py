@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from ..engine.kernels.sums import number_keys, number_whole
+from ..engine.equations.level_sums import KeyNumbers, with_room
+from ..engine.kernels.sums import number_whole
 from ..exceptions import DataError
 from .tables import LevelTable
 
@@ -37,7 +38,7 @@ class _Column:
         self._dtype: Any = None
         self._found = np.empty(_FIRST, np.int64)
         self._numbers, self._low = np.empty(0, np.int32), 0
-        self._slots = np.empty(0, np.int32)
+        self._keys: KeyNumbers | None = None
         self._values: dict[object, int] = {}
         self._parts: list[pd.Series] = []
 
@@ -70,13 +71,15 @@ class _Column:
 
     def _whole(self, values: np.ndarray) -> np.ndarray:
         values = np.ascontiguousarray(values)
-        codes = np.empty(values.size, np.int32)
-        self._found = _with_room(self._found, self.n, values.size)
-        if not self._slots.size and self._fits(int(values.min()), int(values.max())):
+        if self._keys is None and self._fits(int(values.min()), int(values.max())):
+            codes = np.empty(values.size, np.int32)
+            self._found = with_room(self._found, self.n, values.size)
             self.n = number_whole(values, self._low, self._numbers, self._found, self.n, codes)
             return codes
-        self._slots = _hashed(self._slots, self._found, self.n, values.size)
-        self.n = number_keys(values, self._slots, self._found, self.n, codes)
+        if self._keys is None:
+            self._keys = KeyNumbers.of(self._found[: self.n])
+        codes = self._keys.codes(values)
+        self.n = self._keys.n
         return codes
 
     def _fits(self, low: int, high: int) -> bool:
@@ -100,7 +103,7 @@ class _Column:
         """Label of every number."""
         if self._parts:
             return pd.concat(self._parts, ignore_index=True)
-        found = self._found[: self.n]
+        found = self._found[: self.n] if self._keys is None else self._keys.keys
         if isinstance(self._dtype, pd.CategoricalDtype):
             return pd.Series(pd.Categorical.from_codes(found, dtype=self._dtype))
         return pd.Series(found.astype(self._dtype))
@@ -118,12 +121,12 @@ class LevelNumbers:
         self.columns = columns
         self._columns = [_Column(name) for name in columns]
         # combinations of the first two columns, three, ...
-        self._stages = [(np.empty(0, np.int32), np.empty(_FIRST, np.int64), 0) for _ in columns[1:]]
+        self._stages = [KeyNumbers() for _ in columns[1:]]
 
     @property
     def n_levels(self) -> int:
         """Levels met so far."""
-        return self._stages[-1][2] if self._stages else self._columns[0].n
+        return self._stages[-1].n if self._stages else self._columns[0].n
 
     def codes(self, values: Sequence[pd.Series]) -> np.ndarray:
         """Number of every row, int32.
@@ -139,21 +142,16 @@ class LevelNumbers:
             A column of another type than before.
         """
         codes = self._columns[0].codes(values[0])
-        for stage, (column, more) in enumerate(zip(self._columns[1:], values[1:], strict=True)):
-            slots, found, n = self._stages[stage]
-            keys = (codes.astype(np.int64) << _BITS) | column.codes(more)
-            found = _with_room(found, n, keys.size)
-            slots = _hashed(slots, found, n, keys.size)
-            codes = np.empty(keys.size, np.int32)
-            self._stages[stage] = slots, found, number_keys(keys, slots, found, n, codes)
+        for stage, column, more in zip(self._stages, self._columns[1:], values[1:], strict=True):
+            codes = stage.codes((codes.astype(np.int64) << _BITS) | column.codes(more))
         return codes
 
     def table(self) -> tuple[LevelTable, np.ndarray]:
         """The levels, and where each number is among them."""
         numbers = np.arange(self.n_levels)
         parts = []
-        for _, found, _ in reversed(self._stages):
-            keys = found[numbers]
+        for stage in reversed(self._stages):
+            keys = stage.keys[numbers]
             parts.append(keys & ((1 << _BITS) - 1))
             numbers = keys >> _BITS
         parts.append(numbers)
@@ -169,21 +167,3 @@ class LevelNumbers:
 
 
 Numbers: TypeAlias = dict[tuple[str, ...], LevelNumbers]
-
-
-def _with_room(found: np.ndarray, n: int, more: int) -> np.ndarray:
-    if n + more <= found.size:
-        return found
-    out = np.empty(max(n + more, found.size + found.size // 2), np.int64)
-    out[:n] = found[:n]
-    return out
-
-
-def _hashed(slots: np.ndarray, found: np.ndarray, n: int, more: int) -> np.ndarray:
-    """Slots for n keys and more of them, at most half of them used."""
-    if slots.size >= 2 * (n + more):
-        return slots
-    out = np.full(1 << max(17, int(2 * (n + more) - 1).bit_length()), -1, np.int32)
-    codes = np.empty(n, np.int32)
-    number_keys(found[:n].copy(), out, np.empty(n, np.int64), 0, codes)
-    return out

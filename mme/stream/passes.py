@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pandas as pd
 
@@ -69,10 +71,11 @@ def collect(
         warn_of_missing(request, survey.dropped, survey.n)
         if sums is None:
             sums = recipe.zero(recipe.basis(survey.sample()))
-            for chunk in watched(chunks, progress, "second pass"):
-                coded = recipe.code(chunk)
-                if coded is not None:
-                    coded.add_to(sums)
+            with _Behind() as behind:
+                for chunk in watched(chunks, progress, "second pass"):
+                    coded = recipe.code(chunk)
+                    if coded is not None:
+                        behind.do(partial(coded.add_to, sums))
     if sums.n != survey.n:
         raise DataError(
             f"the chunks had {survey.n} rows to use in the first pass and {sums.n} in the second: they must "
@@ -103,13 +106,14 @@ def _one_pass(request: Request, chunks: Iterable[object]) -> tuple[Survey | None
     numbers: Numbers = {columns: LevelNumbers(columns) for columns in first.group_columns}
     sums = Sums.zero(first.basis(survey.sample()), first.groups, [0] * len(first.groups), more=True)
     try:
-        for rows in head:
-            _add(first, rows, numbers, sums)
-        head.clear()
-        for chunk in coming:
-            rows = survey.add(chunk, levels=False)
-            if rows is not None:
-                _add(first, rows, numbers, sums)
+        with _Behind() as behind:
+            for rows in head:
+                behind.do(_adding(first, rows, numbers, sums))
+            head.clear()
+            for chunk in coming:
+                rows = survey.add(chunk, levels=False)
+                if rows is not None:
+                    behind.do(_adding(first, rows, numbers, sums))
     except TypeChanged:
         return None, None, None
     found = {columns: own.table() for columns, own in numbers.items()}
@@ -120,10 +124,47 @@ def _one_pass(request: Request, chunks: Iterable[object]) -> tuple[Survey | None
     return survey, recipe, sums.placed(places, recipe.n_levels)
 
 
-def _add(recipe: Recipe, rows: pd.DataFrame, numbers: Numbers, sums: Sums) -> None:
+def _adding(recipe: Recipe, rows: pd.DataFrame, numbers: Numbers, sums: Sums) -> Callable[[], None]:
+    """Rows coded, and what adds them up."""
     coded = recipe.code_rows(rows, numbers)
     n_levels = [numbers[columns].n_levels for columns in recipe.group_columns]
-    if any(q > len(block.table) for q, block in zip(n_levels, sums.blocks, strict=True)):
-        recipe.check_memory(n_levels)
-        sums.grow(n_levels)
-    coded.add_to(sums)
+
+    def add() -> None:
+        if any(q > len(block.table) for q, block in zip(n_levels, sums.blocks, strict=True)):
+            recipe.check_memory(n_levels)
+            sums.grow(n_levels)
+        coded.add_to(sums)
+
+    return add
+
+
+class _Behind:
+    """A thread that adds up a chunk while the next one is read and coded."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mme-stream")
+        self._last: Future | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Begin work, once that before is done; what that raised is raised here."""
+        self._wait()
+        self._last = self._pool.submit(self._run, work)
+
+    @staticmethod
+    def _run(work: Callable[[], None]) -> None:
+        with single_threaded_blas():
+            work()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._pool.shutdown()

@@ -22,7 +22,7 @@ __all__ = ["Source", "columns_of", "frame_of", "is_cluster_frame", "is_source", 
 
 _ROWS = 262_144  # of an Arrow batch
 _AHEAD = 4  # batches decoded beforehand
-_QUERIES = {"polars": ("LazyFrame",), "duckdb": ("DuckDBPyRelation",)}
+_QUERIES = {"polars": "collect_batches", "duckdb": "project"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def is_source(data: object) -> bool:
     if library == "pyarrow":
         return kind.__name__ == "RecordBatchReader" or kind.__name__.endswith("Dataset")
     if library in _QUERIES or is_cluster_frame(data):
-        return kind.__name__ in _QUERIES.get(library, ("DataFrame",))
+        # what runs a query by batches, which older versions of polars have not
+        return is_cluster_frame(data) or hasattr(data, _QUERIES.get(library, ""))
     if not _is_frame(data) and hasattr(data, "__arrow_c_stream__"):
         return True
     if isinstance(data, list | tuple):
@@ -196,16 +197,32 @@ def _is_number(kind: Any) -> bool:
 
 def _arrow(dataset: Any, request: Request) -> Source:
     columns = columns_of(request, dataset.schema.names)
+    options = _of_local_files(dataset)
 
     def begin() -> Iterator[pd.DataFrame]:
         scanner = dataset.scanner(
-            columns=columns, batch_size=_ROWS, batch_readahead=_AHEAD, fragment_readahead=1
+            columns=columns, batch_size=_ROWS, batch_readahead=_AHEAD, fragment_readahead=1, **options
         )
         return _frames(scanner.to_batches())
 
     files = getattr(dataset, "files", None)
     size = None if files is None else lambda: sum(os.path.getsize(f) for f in files if os.path.exists(f))
     return Source(begin, dataset.count_rows, size)
+
+
+def _of_local_files(dataset: Any) -> dict[str, Any]:
+    """Options of a scan of Parquet files on this machine.
+
+    By default a scan holds what it read: of 100 million rows 2 GiB in place of 0.1, in twice the time.
+    """
+    import pyarrow.dataset as ds
+    import pyarrow.fs as fs
+
+    if not isinstance(getattr(dataset, "format", None), ds.ParquetFileFormat) or not isinstance(
+        dataset.filesystem, fs.LocalFileSystem
+    ):
+        return {}
+    return {"fragment_scan_options": ds.ParquetFragmentScanOptions(pre_buffer=False)}
 
 
 def columns_of(request: Request, names: Iterable[str]) -> list[str]:
@@ -239,7 +256,9 @@ def _duckdb(relation: Any, request: Request) -> Source:
     chosen = relation.project(", ".join('"' + name.replace('"', '""') + '"' for name in names))
 
     def begin() -> Iterator[pd.DataFrame]:
-        return _frames(chosen.to_arrow_reader(_ROWS))
+        # the name of older versions
+        read = getattr(chosen, "to_arrow_reader", None) or chosen.fetch_arrow_reader
+        return _frames(read(_ROWS))
 
     return Source(begin)
 

@@ -102,7 +102,8 @@ def test_what_results_without_rows_can_say(data):
     assert np.allclose(part.bse_re, whole.bse_re, rtol=1e-3)
     assert str(part.summary()).splitlines()[2:6] == str(whole.summary()).splitlines()[2:6]
     assert part.model.preflight().solver == "direct"
-    assert mme.preflight(formula, pieces(data, 111)).columns == mme.preflight(formula, data).columns
+    there = mme.CrossProducts.of(formula, pieces(data, 111)).model().preflight()
+    assert there.columns == mme.preflight(formula, data).columns
     for name in ("fittedvalues", "resid", "fitted_fixed"):
         with pytest.raises(InferenceError, match=r"rows were streamed and not kept.*results.predict\(rows\)"):
             getattr(part, name)

@@ -8,10 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["MOST_LEVELS", "BlockSums", "PairSums", "turned"]
+from ..kernels.sums import add_rows, number_keys
+
+__all__ = ["MOST_LEVELS", "BlockSums", "KeyNumbers", "PairSums", "turned", "with_room"]
 
 MOST_LEVELS = 1 << 31  # in place of the number of levels of a factor, of pairs, where that is not known yet
 
+_FIRST = 1 << 16
+_HASHED = 4_000_000  # pairs up to which they are found by a hash
 _PENDING = 1_000_000  # pairs of levels that may wait to be sorted in
 
 
@@ -119,9 +123,60 @@ class BlockSums:
         return out[0], out[1]
 
 
+class KeyNumbers:
+    """Whole numbers of any range, numbered in the order in which they are met.
+
+    Attributes
+    ----------
+    n : int
+        Numbers given.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._slots = np.empty(0, np.int32)
+        self._found = np.empty(_FIRST, np.int64)
+
+    @classmethod
+    def of(cls, found: np.ndarray) -> KeyNumbers:
+        """Of keys, different ones, that have numbers in this order."""
+        out = cls()
+        out.codes(np.ascontiguousarray(found))
+        return out
+
+    @property
+    def keys(self) -> np.ndarray:
+        """The key of every number, int64."""
+        return self._found[: self.n]
+
+    def codes(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers of keys, int64, in C order; int32."""
+        self._found = with_room(self._found, self.n, keys.size)
+        if self._slots.size < 2 * (self.n + keys.size):
+            size = 1 << max(17, int(2 * (self.n + keys.size) - 1).bit_length())
+            slots = np.full(size, -1, np.int32)
+            number_keys(self.keys.copy(), slots, np.empty(self.n, np.int64), 0, np.empty(self.n, np.int32))
+            self._slots = slots
+        out = np.empty(keys.size, np.int32)
+        self.n = number_keys(keys, self._slots, self._found, self.n, out)
+        return out
+
+
+def with_room(found: np.ndarray, n: int, more: int) -> np.ndarray:
+    """An array for n values, which are kept, and more of them."""
+    if n + more <= len(found):
+        return found
+    out = np.zeros((max(n + more, len(found) + len(found) // 2), *found.shape[1:]), found.dtype)
+    out[:n] = found[:n]
+    return out
+
+
 @dataclass(eq=False)
 class PairSums:
     """Sums over the rows in which two levels of different factors meet.
+
+    Pairs that are met again and again are found by a hash; where there are many, what comes waits to be
+    sorted in.
 
     Attributes
     ----------
@@ -137,6 +192,8 @@ class PairSums:
     values: np.ndarray
     _pending: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     _waiting: int = 0
+    _numbers: KeyNumbers | None = field(default_factory=KeyNumbers)
+    _table: np.ndarray | None = None
 
     @classmethod
     def zero(cls, q: int, k: int) -> PairSums:
@@ -145,20 +202,41 @@ class PairSums:
 
     def add(self, keys: np.ndarray, values: np.ndarray) -> None:
         """More pairs, in any order and more than once."""
-        part = _collected(keys, values)
-        self._pending.append(part)
-        self._waiting += part[0].size
-        if self._waiting > max(_PENDING, self.keys.size):
-            self.settle()
+        if self._numbers is not None and self._numbers.n + keys.size <= _HASHED:
+            codes = self._numbers.codes(keys)
+            held = np.zeros((_FIRST, values.shape[1])) if self._table is None else self._table
+            self._table = with_room(held, len(held), self._numbers.n - len(held))
+            add_rows(codes, values, self._table)
+            return
+        self._unhash()
+        self._numbers = None
+        self._wait(*_collected(keys, values))
 
-    def settle(self) -> PairSums:
-        """Sort in what waits."""
+    def _unhash(self) -> None:
+        """What was found by a hash waits to be sorted in."""
+        if self._numbers is not None and self._table is not None:
+            found, table = self._numbers.keys, self._table
+            self._numbers, self._table = KeyNumbers(), None
+            self._wait(*_collected(found, table[: found.size]))
+
+    def _wait(self, keys: np.ndarray, values: np.ndarray) -> None:
+        self._pending.append((keys, values))
+        self._waiting += keys.size
+        if self._waiting > max(_PENDING, self.keys.size):
+            self._sort_in()
+
+    def _sort_in(self) -> None:
         if self._pending:
             parts = [(self.keys, self.values), *self._pending]
             self._pending, self._waiting = [], 0
             self.keys, self.values = _collected(
                 np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
             )
+
+    def settle(self) -> PairSums:
+        """Sort in what waits."""
+        self._unhash()
+        self._sort_in()
         return self
 
     def placed(self, first: np.ndarray, second: np.ndarray, q: int) -> PairSums:

@@ -122,17 +122,19 @@ class Sums:
             y = y - offset
         pool = np.empty((n, self.basis.width))
         xr = pool[:, : p + 1]
-        basis = self.basis
+        basis, gram = self.basis, np.zeros((p + 1, p + 1))
         if p <= _FEW:
-            standard_rows(np.ascontiguousarray(X), y, basis.x.shift, basis.x.P, basis.level, basis.b, pool)
+            rows = np.ascontiguousarray(X)
+            standard_rows(rows, y, basis.x.shift, basis.x.P, basis.level, basis.b, pool, gram)
         else:
             xr[:, :p] = basis.x.of(X)
             xr[:, p] = y - basis.level - xr[:, :p] @ basis.b
+            gram = xr.T @ xr
         for t, places in enumerate(self.basis.pool):
             if max(places) > p:
                 self._own_columns(pool, t, places, columns[t])
+        self.plain += gram[:p, :p]
         if weights is not None:
-            self.plain += xr[:, :p].T @ xr[:, :p]
             if np.any(weights <= 0):
                 bad = int(np.sum(weights <= 0))
                 raise DataError(f"weights must be positive; {bad} are not. Drop those rows instead.")
@@ -140,9 +142,7 @@ class Sums:
             pool *= root[:, None]
             self.log_w += float(np.sum(np.log(weights)))
             y = y * root
-        gram = xr.T @ xr
-        if weights is None:
-            self.plain += gram[:p, :p]
+            gram = xr.T @ xr
         self.n += n
         self.total += float(y @ y)
         self.xr += gram
@@ -262,8 +262,11 @@ class Sums:
 
 
 def _pieces(q: int, n: int) -> list[tuple[int, int]]:
-    """Levels for the threads: every thread looks at all rows, so there are as many ranges as threads."""
-    pieces = min(n_threads(), q) if n >= _MANY else 1
+    """Levels for the threads: every thread looks at all rows, so there are as many ranges as threads.
+
+    One thread is left to read and code the next rows.
+    """
+    pieces = max(1, min(n_threads() - 1, q)) if n >= _MANY else 1
     edges = [q * i // pieces for i in range(pieces + 1)]
     return list(pairwise(edges))
 

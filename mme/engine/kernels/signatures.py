@@ -180,7 +180,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "profile.scalar_profile": ("float64[1] float64[3] float64[3] float64[2] int64 bool",),
         "rows.transform_rows": ("int64 int64 float64[2R] float64[2] float64[2]",),
         "sums.add_levels": ("int64 int64 int32[1] float64[2] int64[1] int64[1] float64[2]",),
-        "sums.standard_rows": ("float64[2] float64[1] float64[1] float64[2] float64 float64[1] float64[2]",),
+        "sums.standard_rows": (
+            "float64[2] float64[1] float64[1] float64[2] float64 float64[1] float64[2] float64[2]",
+        ),
+        "sums.add_rows": ("int32[1] float64[2] float64[2]",),
         "sums.number_whole": ("int64[1] int64 int32[1] int64[1] int64 int32[1]",),
         "sums.number_keys": ("int64[1] int32[1] int64[1] int64 int32[1]",),
         "schur.level_apply": ("int64 int64 float64[3] float64[3] float64[3]",),

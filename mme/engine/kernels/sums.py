@@ -15,18 +15,33 @@ def standard_rows(
     level: float,
     b: np.ndarray,
     pool: np.ndarray,
+    gram: np.ndarray,
 ) -> None:
-    """pool[:, : p + 1] = [s, y - level - s b] with s = (x - shift) P, P upper triangular, for few columns."""
+    """pool[:, : p + 1] = v = [s, y - level - s b] with s = (x - shift) P, P upper triangular; gram += v'v.
+
+    For few columns. Products are summed in blocks of rows, so that rounding does not grow with them.
+    """
     p = x.shape[1]
-    for i in range(x.shape[0]):
-        left = y[i] - level
-        for j in range(p):
-            s = 0.0
+    block = np.empty((p + 1, p + 1))
+    for start in range(0, x.shape[0], 512):
+        block[:] = 0.0
+        for i in range(start, min(start + 512, x.shape[0])):
+            left = y[i] - level
+            for j in range(p):
+                s = 0.0
+                for a in range(j + 1):
+                    s += (x[i, a] - shift[a]) * P[a, j]
+                pool[i, j] = s
+                left -= s * b[j]
+            pool[i, p] = left
+            for j in range(p + 1):
+                for a in range(j + 1):
+                    block[a, j] += pool[i, a] * pool[i, j]
+        for j in range(p + 1):
             for a in range(j + 1):
-                s += (x[i, a] - shift[a]) * P[a, j]
-            pool[i, j] = s
-            left -= s * b[j]
-        pool[i, p] = left
+                gram[a, j] += block[a, j]
+                if a < j:
+                    gram[j, a] += block[a, j]
 
 
 @kernel
@@ -54,6 +69,17 @@ def add_levels(
         table[l, 0] += 1.0
         for e in range(left.size):
             table[l, 1 + e] += pool[i, left[e]] * pool[i, right[e]]
+
+
+@kernel
+def add_rows(codes: np.ndarray, values: np.ndarray, table: np.ndarray) -> None:
+    """table[codes] += values, row by row."""
+    last = codes.size - 1
+    for i in range(codes.size):
+        prefetch(table, np.int64(codes[min(i + AHEAD, last)]))
+        c = codes[i]
+        for j in range(values.shape[1]):
+            table[c, j] += values[i, j]
 
 
 @kernel

@@ -15,10 +15,13 @@ def how(request):
 
 def test_standard_rows(how):
     rng = np.random.default_rng(0)
-    x, y, P = rng.normal(size=(30, 3)), rng.normal(size=30), np.triu(rng.normal(size=(3, 3)))
-    shift, b, pool = np.array([0.0, 1.0, 2.0]), rng.normal(size=3), np.full((30, 6), 7.0)
-    how(standard_rows)(x, y, shift, P, 0.5, b, pool)
+    n = 1100
+    x, y, P = rng.normal(size=(n, 3)), rng.normal(size=n), np.triu(rng.normal(size=(3, 3)))
+    shift, b, pool = np.array([0.0, 1.0, 2.0]), rng.normal(size=3), np.full((n, 6), 7.0)
+    gram = np.ones((4, 4))
+    how(standard_rows)(x, y, shift, P, 0.5, b, pool, gram)
     s = (x - shift) @ P
+    assert np.allclose(gram, 1.0 + pool[:, :4].T @ pool[:, :4])
     assert np.allclose(pool[:, :3], s) and np.allclose(pool[:, 3], y - 0.5 - s @ b)
     assert np.all(pool[:, 4:] == 7.0)
 
