@@ -168,9 +168,9 @@ def test_a_polars_frame_that_has_run(sleepstudy):
     ("term", "words"),
     [
         ("zerocorr(1 + Days | Subject)", r"write \(x \|\| g\)"),
-        ("diag(Days | Subject)", r"write \(x \|\| g\)"),
-        ("us(Days | Subject)", r"effects are \(x \| g\)"),
-        ("ar1(Days | Subject)", r"unstructured, \(x \| g\), or diagonal"),
+        ("fulldummy(Days | Subject)", r"effects are \(x \| g\)"),
+        ("ou(Days | Subject)", r"Structures are us, diag, homdiag, cs"),
+        ("ar1(Days | Subject)", r"write ar1\(0 \+ C\(time\) \| Subject\)"),
     ],
 )
 def test_random_terms_in_functions(sleepstudy, term, words):

@@ -26,6 +26,7 @@ __all__ = ["direct_if_curved", "flat_parameters", "search_curved"]
 
 _CHEAP = 1e7  # operations of an evaluation up to which it is repeated without being asked for
 _SEARCHES = 3
+_MORE = 3  # random starts where these end at a boundary or in different minima
 _SAME = 1e-5  # difference of the deviance between two ends of a search in one minimum
 _ROUGH = 1e-8  # rounding error of the deviance from which the rows are factored instead
 _LARGE = 1e3  # standard deviation of an effect over the residual's from which the same is done
@@ -102,6 +103,16 @@ def search_curved(
         except ConvergenceError:
             if len(begin) == 1 and not small:
                 raise
+    again = found and starts is None and len(begin) > 1 and _is_doubtful(found)
+    if again:
+        lowest = min(found, key=lambda m: m.evaluation.deviance)
+        others = curve.starts(curve.coordinates(lowest.theta), _MORE, _SEED)[1:]
+        for x in others:
+            try:
+                found.append(search(objective, x))
+            except ConvergenceError:
+                continue
+        begin = [*begin, *others]
     if not found and not small:
         raise ConvergenceError("the deviance cannot be computed at any of the starts.")
     best = min(found, key=lambda m: (round(m.evaluation.deviance, 6), not m.converged)) if found else None
@@ -129,6 +140,13 @@ def search_curved(
         evaluations,
         _ORTHOGONAL if isinstance(target, CarefulObjective) else objective.solver_name,
     )
+
+
+def _is_doubtful(found: list[Minimum]) -> bool:
+    """Whether the lowest of several ends gives reason to look further."""
+    levels = [minimum.evaluation.deviance for minimum in found]
+    best = found[int(np.argmin(levels))]
+    return not best.converged or bool(best.singular) or np.ptp(levels) > _SAME
 
 
 def _begin(objective: Objective, curve: Curve, x: np.ndarray, starts: int | None) -> list[np.ndarray]:

@@ -20,6 +20,7 @@ from .optimizer import Minimum
 
 __all__ = ["minimise_curved"]
 
+_MOST_DAMPING = 1e10
 _CLOSER = 0.01  # steps converge linearly: a decrement is followed by others of its size
 _BOX = 0.5  # change of a coordinate (angle or correlation) in one step
 _LEAST_UNIT = 1e-8  # information about a coordinate, beside that of balanced data, that damping goes by
@@ -147,6 +148,8 @@ class _Search:
             low, high = self._reach(_BOX)
             for _ in range(_MOST_REJECTIONS):
                 if self.count() >= self.most:
+                    if self.decrement <= self.tol:
+                        return _CONVERGED
                     self.failure = f"stopped after {self.count()} evaluations without convergence"
                     return None
                 damped = positive + damping * np.eye(curve.m)
@@ -156,10 +159,10 @@ class _Search:
                 if gain is not None:
                     if gain > 0.7 * promised:
                         damping = 0.0 if damping < 1e-3 else damping / 10.0
-                    elif gain < 0.25 * promised:
-                        damping = max(4.0 * damping, 1e-2)
+                    elif gain < 0.25 * promised - self.noise():
+                        damping = min(max(4.0 * damping, 1e-2), _MOST_DAMPING)
                     break
-                damping = max(4.0 * damping, 1e-2)
+                damping = min(max(4.0 * damping, 1e-2), _MOST_DAMPING)
             else:
                 if self.decrement <= 10.0 * self.noise():
                     error = f"{self.noise():.1g}"
@@ -179,8 +182,10 @@ class _Search:
 
     def _try(self, x: np.ndarray, least: float = 0.0) -> float | None:
         """Go there if so much is gained, to within the rounding error of the deviance; what was gained."""
-        spot = self.curve.spot(self.curve.clipped(x))
+        if not np.all(np.isfinite(x)):
+            return None
         try:
+            spot = self.curve.spot(self.curve.clipped(x))
             ev = self.evaluate(spot, 0)
             gain = self.ev.deviance - ev.deviance
             if gain <= least - self.noise():
