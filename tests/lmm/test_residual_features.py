@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from dense_residuals import dense_r, dense_v
 from oracle import dense_z
-from support import load_data
+from support import load_data, mark_slow
 
 import mme
 from mme.exceptions import InferenceError, OptionError
@@ -175,7 +175,7 @@ def test_residuals(name, random):
     assert normalized @ normalized == pytest.approx(raw @ np.linalg.solve(R, raw) / result.scale, rel=1e-9)
 
 
-@each
+@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name != "product"))
 def test_simulated_covariance(name):
     """Responses of 4,000 draws have the model's covariance, at the rows of two patients."""
     result = fit(name)
@@ -188,7 +188,7 @@ def test_simulated_covariance(name):
     np.testing.assert_allclose(got / size, want / size, atol=0.08)
 
 
-@pytest.mark.parametrize("name", ["varident", "us"])
+@pytest.mark.parametrize("name", mark_slow(["varident", "us"], lambda name: name == "us"))
 def test_bootstrap(name):
     """Draws are fits of the same structure: their spread is that of the standard errors."""
     result = fit(name, "")
