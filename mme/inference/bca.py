@@ -15,6 +15,7 @@ from ..engine.runtime.scipys import special
 from ..exceptions import ConvergenceError, DesignError, InferenceError
 from ..fit.fit import fit_design
 from ..fit.fitted import Fitted
+from ..fit.residual import refuse_structure
 from .bootstrap import FEW, independent_clusters, percentiles
 from .parameters import Values
 from .simulation import rows_of_fit
@@ -84,6 +85,7 @@ def jackknife(fitted: Fitted, function: Callable[[Values], np.ndarray]) -> np.nd
         No clusters are independent; what is left without one cannot be fitted; after an iterative fit.
     """
     design = rows_of_fit(fitted, _WHAT)
+    refuse_structure(fitted.residual, _WHAT)
     if fitted.monte_carlo is not None:
         raise InferenceError(
             f"{_WHAT} fits directly, and this fit was iterative. Take 'percentile' or 'basic'."

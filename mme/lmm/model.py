@@ -190,10 +190,13 @@ class LinearMixedModel(FitsMany):
             options["equations"] = self.equations
         structure = self.model_design.residual
         if structure is not None:
-            if theta0 is not None or solver == "iterative":
+            idle = [k for k in options if k not in ("tol", "max_evaluations", "progress", "equations")]
+            idle += ["start"] if theta0 is not None else []
+            idle += ["solver"] if solver == "iterative" else []
+            if idle:
                 raise OptionError(
                     f"residual={structure.text!r} is fitted by factorizations from its own starts; leave out "
-                    f"{'start' if theta0 is not None else 'solver'}."
+                    f"{', '.join(idle)}."
                 )
             options.pop("equations", None)
             fit = fit_structured(
@@ -273,6 +276,11 @@ class LinearMixedModel(FitsMany):
         mme.fit.forecast.Preflight
             Prints as a table.
         """
+        if self.model_design.residual is not None:
+            raise OptionError(
+                f"preflight() is of fits with independent residuals, and this model has "
+                f"residual={self.model_design.residual.text!r}: see docs/residuals.md."
+            )
         return preflight_design(self.model_design.design, solver, self.equations)
 
     def __repr__(self) -> str:

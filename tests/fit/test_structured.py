@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dense_residuals import PROBLEMS, dense_deviance, problem
-from support import load_data
+from support import load_data, mark_slow
 
 import mme
 from mme.engine.direct.parts import PartsLikelihood
@@ -143,7 +143,7 @@ def test_growth_data_of_sas():
     np.testing.assert_allclose(boys["se"], [0.9356, 1.4658, 0.07911, 0.1239], atol=6e-5)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", mark_slow(PROBLEMS, lambda name: "crossed" in name or "us" in name))
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 def test_optimum(name, reml):
     """The deviance is the dense one at the estimates, the gradient zero, and no point nearby is lower."""

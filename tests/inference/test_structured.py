@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dense_residuals import dense_r
 from oracle import dense_z
-from support import load_data
+from support import load_data, mark_slow
 
 import mme
 from mme.exceptions import InferenceError
@@ -133,7 +133,7 @@ class Dense:
         return Phi + 2.0 * Phi @ total @ Phi, Phi, W, self.differences(self.phi, psi)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mark_slow(CASES, lambda name: name not in ("ar1", "varident")))
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 def test_satterthwaite(name, reml):
     result = fit(name, reml)
@@ -147,7 +147,7 @@ def test_satterthwaite(name, reml):
     np.testing.assert_allclose(table["df"], want, rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mark_slow(CASES, lambda name: name not in ("ar1", "varident")))
 def test_kenward_roger(name):
     result = fit(name)
     adjusted, Phi, W, g = Dense(result).kenward_roger()
@@ -189,6 +189,7 @@ def test_errors_of_the_residuals(name):
         assert table.loc["cor v1,v2", "se"] == pytest.approx(np.sqrt(g @ C[np.ix_(at, at)] @ g), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_errors_of_the_random_effects():
     result = fit("crossed")
     dense = Dense(result)

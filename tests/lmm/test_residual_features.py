@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from dense_residuals import dense_r, dense_v
 from oracle import dense_z
-from support import load_data
+from support import load_data, mark_slow
 
 import mme
 from mme.exceptions import InferenceError, OptionError
@@ -88,6 +88,11 @@ REFUSED = {
     "icc": lambda r: r.icc(),
     "ranova": lambda r: r.ranova(),
     "compare": lambda r: mme.compare(r, fit("varident", "")),
+    "bca": lambda r: r.bootstrap(20).conf_int(method="bca"),
+    "power": lambda r: mme.power(r, "baseline", n=20),
+    "test_variance": lambda r: r.test_variance("site"),
+    "bootstrap_test": lambda r: r.bootstrap_test(fit("varident", ""), 20),
+    "get_influence": lambda r: r.get_influence(),
     "save": lambda r: mme.save(r, "never_written.mme"),
     "estimated variances of predictions": lambda r: r.get_prediction(variances="estimated").se_mean,
     "satterthwaite of predictions": lambda r: r.get_prediction(ddf="satterthwaite").se_mean,
@@ -170,7 +175,7 @@ def test_residuals(name, random):
     assert normalized @ normalized == pytest.approx(raw @ np.linalg.solve(R, raw) / result.scale, rel=1e-9)
 
 
-@each
+@pytest.mark.parametrize("name", mark_slow(STRUCTURES, lambda name: name != "product"))
 def test_simulated_covariance(name):
     """Responses of 4,000 draws have the model's covariance, at the rows of two patients."""
     result = fit(name)
@@ -183,7 +188,7 @@ def test_simulated_covariance(name):
     np.testing.assert_allclose(got / size, want / size, atol=0.08)
 
 
-@pytest.mark.parametrize("name", ["varident", "us"])
+@pytest.mark.parametrize("name", mark_slow(["varident", "us"], lambda name: name == "us"))
 def test_bootstrap(name):
     """Draws are fits of the same structure: their spread is that of the standard errors."""
     result = fit(name, "")
@@ -238,8 +243,15 @@ def test_update_changes_the_structure():
 def test_start_and_iterative_solver_are_refused():
     with pytest.raises(OptionError, match="leave out start"):
         mme.lmer(FORMULA + " + (1 | site)", data(), residual="varident(arm)", start=[1.0])
+    with pytest.raises(OptionError, match="leave out starts"):
+        mme.lmer(FORMULA + " + (1 | site)", data(), residual="varident(arm)", starts=3)
     with pytest.raises(OptionError, match="leave out solver"):
         mme.lmer(FORMULA + " + (1 | site)", data(), residual="varident(arm)", solver="iterative")
+
+
+def test_preflight_is_refused():
+    with pytest.raises(OptionError, match=r"preflight\(\) is of fits with independent residuals"):
+        fit("us", "").model.preflight()
 
 
 def test_residual_table_needs_a_structure():
