@@ -18,6 +18,10 @@ from mme.inference.rows import fit_rows
 # whose X or covariance dense formulas lose digits to, and that without fixed effects
 HARD = {"badly_scaled_x", "no_fixed_effects"}
 DESIGNS = sorted(set(PROBLEMS) - HARD)
+RELATED = {name for name in DESIGNS if any(term.relation is not None for term in build(name).terms)}
+# a covariance in the hundreds times the variances: its rounding is above the tolerance here
+LEVERAGES = sorted(set(DESIGNS) - {"dense_covariance"})
+DELETIONS = sorted(set(DESIGNS) - RELATED)  # refused where levels are related
 SOME = [
     "scalar",
     "vector2",
@@ -57,7 +61,7 @@ def _agrees(got, j, dense, lost, sigma2, reml):
     np.testing.assert_allclose(got.se, np.sqrt(np.diag(dense.C)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", LEVERAGES)
 def test_leverages_and_residuals(name):
     fitted = fitted_of(build(name))
     dense, rows, sigma = Dense.of(fitted), fit_rows(fitted, "a test"), np.sqrt(fitted.sigma2)
@@ -80,7 +84,7 @@ def test_leverages_and_residuals(name):
 
 
 @pytest.mark.parametrize("reml", [True, False])
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", DELETIONS)
 def test_deletions_given_theta(name, reml):
     fitted = fitted_of(build(name), reml)
     dense = Dense.of(fitted)

@@ -25,7 +25,12 @@ from mme.report.coefficients import coef_table, contrast_table
 with open(HERE / "reference" / "sandwich.json") as file:
     MODELS = json.load(file)["models"]
 
-DESIGNS = [name for name in problems.PROBLEMS if name != "no_fixed_effects"]
+DESIGNS = [
+    name
+    for name in problems.PROBLEMS
+    # refused where levels are related
+    if name != "no_fixed_effects" and all(t.relation is None for t in problems.build(name).terms)
+]
 
 
 def _fitted(fit) -> Fitted:

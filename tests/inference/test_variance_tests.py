@@ -57,10 +57,14 @@ def test_balanced_data_have_the_p_of_the_f_test(reml):
     assert again.attrs == {"method": "rlrt", "seed": 2, "notes": ()}
 
 
+# the exact test is refused where levels are related
+UNRELATED = [n for n in problems.PROBLEMS if all(t.relation is None for t in problems.build(n).terms)]
+
+
 # -- the spectrum -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(problems.PROBLEMS))
+@pytest.mark.parametrize("name", UNRELATED)
 def test_spectrum_of_every_design(name):
     """Of every column of every term: eigenvalues of Z'P Z and Z'W Z but for the unit of the column."""
     design = problems.build(name)
