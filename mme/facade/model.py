@@ -55,6 +55,7 @@ from .structured import check_times, given_structure
 
 __all__ = ["MixedLM", "mixedlm"]
 
+_ROW_WISE = "weights offset endog exog exog_re groups missing_idx orig_endog orig_exog".split()
 _BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding", "occurrences")
 
 
@@ -408,19 +409,8 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
         names = {"xnames": self.exog_names, "ynames": self.endog_names}
         for name in (*_BUILT, "_re_spec", "_call"):
             self.__dict__.pop(name, None)
-        row_wise = (
-            "weights",
-            "offset",
-            "endog",
-            "exog",
-            "exog_re",
-            "groups",
-            "missing_idx",
-            "orig_endog",
-            "orig_exog",
-        )
         for owner in (self, self.data):
-            for name in row_wise:
+            for name in _ROW_WISE:
                 if name in owner.__dict__:
                     setattr(owner, name, None)
         self.data.__dict__.pop("frame", None)
