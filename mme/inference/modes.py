@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..engine.equations.equations import Equations
 from ..engine.equations.prediction import PriorInverse
-from ..engine.iterative.marginal import IterativePoint
 from ..engine.runtime.parallel import single_threaded_blas
 from ..exceptions import InferenceError
 from ..fit.fitted import Fitted
+
+if TYPE_CHECKING:  # the iterative path is loaded by the fits that take it
+    from ..engine.iterative.marginal import IterativePoint
 
 __all__ = ["ModeErrors", "mode_errors"]
 

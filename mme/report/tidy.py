@@ -147,8 +147,9 @@ class TidyTables(CoefficientTables):
         -------
         pandas.DataFrame
             ``.fitted`` (with random effects and offset), ``.resid``, ``.hat`` and ``.cooksd`` (`hatvalues`
-            and `cooks_distance`; NaN after an iterative fit, and Cook's distances of an estimate that is no
-            maximum or has no residual variance), ``.fixed`` (without random effects),
+            and `cooks_distance`; NaN after an iterative fit and beside a structure of the residuals, and
+            Cook's distances of an estimate that is no maximum or has no residual variance), ``.fixed``
+            (without random effects),
             and of the model ``.mu`` (`.fitted` again), ``.offset``, ``.sqrtXwt``, ``.sqrtrwt``,
             ``.weights``, ``.wtres`` (residuals times the square roots of the weights).
 
@@ -300,7 +301,7 @@ def _rows(results: Any) -> pd.DataFrame:
 def _deletion(fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
     """Leverages and Cook's distances, NaN where the fit has none."""
     none = np.full(fitted.n, np.nan)
-    if not fitted.exact:
+    if not fitted.exact or fitted.residual is not None:
         return none, none
     if fitted.restriction or not has_scale(fitted):
         return fit_rows(fitted, "augment()").leverage, none

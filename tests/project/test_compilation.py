@@ -192,7 +192,7 @@ def test_a_helper_is_told_of_the_groups_that_a_fit_comes_to(monkeypatch):
     helper.begin(cells.counting_sort.py_func, "cache")
     helper.begin(cells.rows_times.py_func, "cache")
     assert started == [["lead", "one"]]
-    assert running.stdin.getvalue() == "dense several one\n"
+    assert running.stdin.getvalue() == "few several dense one\n"
     running.done = 0
     helper.begin(schur.schur_sparse.py_func, "cache")
     assert started == [["lead", "one"], ["sparse", "several", "one"]]
