@@ -107,6 +107,12 @@ def data_path(name: str) -> Path:
     ------
     DataError
         No such file; the message lists those there are.
+
+    Examples
+    --------
+    >>> import mme
+    >>> mme.data_path("sleepstudy.csv").name
+    'sleepstudy.csv'
     """
     folder = Path(__file__).parent / "data"
     files = sorted(path.name for path in folder.glob("*.csv"))

@@ -80,6 +80,17 @@ def install() -> Installation:
     -------
     Installation
         Usable as a context manager.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> import statsmodels.formula.api as smf
+    >>> with mme.install():
+    ...     model = smf.mixedlm("Reaction ~ Days", sleep, groups="Subject")
+    >>> isinstance(model, mme.MixedLM)
+    True
     """
     global _holders
     with _lock:
@@ -96,7 +107,19 @@ def install() -> Installation:
 
 
 def uninstall() -> None:
-    """Undo one `install`; the last one puts statsmodels' classes back.  Without any it does nothing."""
+    """Undo one `install`; the last one puts statsmodels' classes back.  Without any it does nothing.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import statsmodels.api as sm
+    >>> installation = mme.install()
+    >>> sm.MixedLM is mme.MixedLM
+    True
+    >>> mme.uninstall()
+    >>> sm.MixedLM is mme.MixedLM
+    False
+    """
     global _holders
     with _lock:
         if _holders == 0:

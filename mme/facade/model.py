@@ -50,12 +50,11 @@ from .releases import SPEC
 from .results.distribution import MixedLMDistribution
 from .results.resampling import with_response
 from .results.results import MixedLMResultsWrapper
-from .storage import restore, state_of
+from .storage import forget_rows, restore, state_of
 from .structured import check_times, given_structure
 
 __all__ = ["MixedLM", "mixedlm"]
 
-_ROW_WISE = "weights offset endog exog exog_re groups missing_idx orig_endog orig_exog".split()
 _BUILT = ("likelihood", "limit_likelihood", "_design_full", "_design_diagonal", "coding", "occurrences")
 
 
@@ -113,6 +112,17 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
     -----
     `loglike`, `score` and `hessian` refer to `reml`, `fe_pen`, `cov_pen` and the `free` pattern of the last
     fit; results never depend on them, so two fits of one model are independent.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> model = mme.MixedLM.from_formula("Reaction ~ Days", sleep, groups="Subject")
+    >>> model.fit().fe_params.round(2)
+    Intercept    251.41
+    Days          10.47
+    dtype: float64
     """
 
     def __init__(
@@ -256,6 +266,15 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
         Returns
         -------
         MixedLM
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> model = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject", re_formula="~Days")
+        >>> round(model.fit().llf, 3)
+        -871.814
         """
         if "groups" not in kwargs:
             raise AttributeError("'groups' is a required keyword argument in MixedLM.from_formula")
@@ -405,18 +424,7 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
         restore(self, state)
 
     def _forget_data(self) -> None:
-        """Drop what grows with the rows; group labels and names stay."""
-        names = {"xnames": self.exog_names, "ynames": self.endog_names}
-        for name in (*_BUILT, "_re_spec", "_call"):
-            self.__dict__.pop(name, None)
-        for owner in (self, self.data):
-            for name in _ROW_WISE:
-                if name in owner.__dict__:
-                    setattr(owner, name, None)
-        self.data.__dict__.pop("frame", None)
-        self.data._cache = names
-        self.group_index = self.group_index.without_rows()
-        self.exog_vc = self.exog_vc.without_rows(self.group_index)
+        forget_rows(self, _BUILT)
 
     def predict(self, params: Any, exog: Any = None) -> np.ndarray:
         """Mean response from the fixed effects alone.

@@ -7,8 +7,9 @@ from typing import Any
 from .design.frame import coding_from_data
 from .releases import SPEC
 
-__all__ = ["restore", "state_of"]
+__all__ = ["forget_rows", "restore", "state_of"]
 
+_ROW_WISE = "weights offset endog exog exog_re groups missing_idx orig_endog orig_exog".split()
 _RESTORED = "_coding_from_data"
 
 
@@ -31,3 +32,18 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     model.__dict__.update(state)
     if coded:
         setattr(model.data, SPEC, coding_from_data(model.formula, model.data.frame))
+
+
+def forget_rows(model: Any, built: tuple[str, ...]) -> None:
+    """Drop what grows with the rows; group labels and names stay."""
+    names = {"xnames": model.exog_names, "ynames": model.endog_names}
+    for name in (*built, "_re_spec", "_call"):
+        model.__dict__.pop(name, None)
+    for owner in (model, model.data):
+        for name in _ROW_WISE:
+            if name in owner.__dict__:
+                setattr(owner, name, None)
+    model.data.__dict__.pop("frame", None)
+    model.data._cache = names
+    model.group_index = model.group_index.without_rows()
+    model.exog_vc = model.exog_vc.without_rows(model.group_index)

@@ -36,7 +36,7 @@ def fit_many(
     Parameters
     ----------
     formula : str
-        lme4's syntax, as in `lmer`. What stands before ``~``, if anything, is only a name: the responses
+        In lme4's syntax, as in `lmer`. What stands before ``~``, if anything, is only a name: the responses
         are given apart.
     data : DataFrame, mapping of arrays, or anything `pandas.DataFrame` takes, n rows
         Covariates and groups.

@@ -65,6 +65,15 @@ class LinearMixedModel(FitsMany):
         Arguments of `from_formula`, for `update`.
     equations : Equations, optional
         Of a design without rows.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> model = mme.LinearMixedModel.from_formula("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> round(model.fit(reml=False).llf, 3)
+    -875.97
     """
 
     def __init__(
@@ -324,11 +333,11 @@ def lmer(
         pattern (``"2024-*.parquet"``), a pyarrow Dataset, a lazy frame of polars, a relation of DuckDB, a
         frame of Dask, a list of frames. It may be read twice, `weights`, `offset` and `subset` are then names
         and an expression, and the results hold no rows: see docs/streaming.md.
+    reml : bool
+        Restricted (True) or full maximum likelihood.
     chunks : callable, optional
         In place of `data`: returns an iterator of frames, from the beginning whenever it is called, such as
         ``lambda: pandas.read_csv(path, chunksize=100_000)``.
-    reml : bool
-        Restricted (True) or full maximum likelihood.
     weights : array_like, shape (n,), or str, optional
         Positive prior weights or the name of a column: var(e_i) = sigma2 / weights_i.
     offset : array_like, shape (n,), or str, optional

@@ -53,6 +53,15 @@ def preflight(
     ------
     MemoryEstimateError
         The equations alone would not fit in memory.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> plan = mme.preflight("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> plan.solver
+    'direct'
     """
     if not isinstance(formula, str) and hasattr(formula, "preflight"):
         if data is not None or options:

@@ -32,6 +32,16 @@ class CrossProducts:
     ----------
     products : Products
         See `of`.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> half = mme.CrossProducts.of("Reaction ~ Days + (1 | Subject)", sleep[:90])
+    >>> rest = mme.CrossProducts.of("Reaction ~ Days + (1 | Subject)", sleep[90:])
+    >>> round((half + rest).fit().llf, 3)
+    -893.233
     """
 
     def __init__(self, products: Products) -> None:

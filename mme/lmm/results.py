@@ -7,29 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..engine.equations.design import Design
 from ..fit.fitted import Fitted, Labels, TermLabels
-from ..fit.record import Fit
-from ..formula import ModelDesign, make_unique
-from ..inference.random_terms import n_parameters
-from ..inference.structured import variances_of
-from ..inference.variance_table import correlation_errors
+from ..formula import make_unique
 from ..report.artifact import Artifacts
-from ..report.confidence import confidence_intervals
-from ..report.estimates import variance_components
 from ..report.inferences import Inferences
 from ..report.summary import lmm_summary
 from ..report.tidy import scaled_residuals
 from ..report.wald import WaldTests
+from .estimates import Estimates
 
 if TYPE_CHECKING:
     from ..report.tables import TitledSummary
@@ -37,23 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LinearMixedModelResults"]
 
 
-class LabelledModel(Protocol):
-    """What results ask of their model (a `LinearMixedModel`)."""
-
-    model_design: ModelDesign
-
-    @property
-    def formula(self) -> str:
-        """The formula as given."""
-
-    def refit(self, y: np.ndarray, results: LinearMixedModelResults) -> LinearMixedModelResults:
-        """Results of another response."""
-
-    def update(self, formula: str | None, data: object, options: dict[str, Any]) -> LinearMixedModelResults:
-        """Results of the model with something changed."""
-
-
-class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
+class LinearMixedModelResults(Estimates, Inferences, WaldTests, Artifacts):
     """A fitted linear mixed model.
 
     Parameters
@@ -70,283 +46,40 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         The plain arrays behind the labels.
     """
 
-    def __init__(
-        self, model: LabelledModel, fit: Fit, options: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
-        self.model = model
-        self.fit = fit
-        self._options = dict(options)
-
-    # -- the criterion ------------------------------------------------------------------------------------
-
-    @property
-    def formula(self) -> str:
-        """The formula as given."""
-        return self.model.formula
-
-    @property
-    def method(self) -> str:
-        """``"REML"`` or ``"ML"``."""
-        return "REML" if self.fit.reml else "ML"
-
-    @property
-    def llf(self) -> float:
-        """(Restricted) log-likelihood at the estimates."""
-        return self.fit.loglik
-
-    loglik = llf
-
-    @property
-    def deviance(self) -> float:
-        """-2 `llf`; under REML this is lme4's REML criterion."""
-        return -2.0 * self.fit.loglik
-
-    @property
-    def n_params(self) -> int:
-        """Parameters estimated: fixed effects, those of all covariances and the residual variance."""
-        structure = self.model.model_design.residual
-        return n_parameters(self._design, self.fit.p) + (0 if structure is None else structure.size)
-
-    @property
-    def nobs(self) -> int:
-        """Rows used."""
-        return self.fit.n
-
-    @property
-    def n_dropped(self) -> int:
-        """Rows left out because of missing values."""
-        return self.model.model_design.dropped
-
-    @property
-    def df_resid(self) -> int:
-        """Rows less parameters, as lme4's ``df.residual``."""
-        return self.fit.n - self.n_params
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion, 2 `n_params` - 2 `llf`, under REML too (as lme4)."""
-        return 2.0 * self.n_params - 2.0 * self.llf
-
-    @property
-    def bic(self) -> float:
-        """Schwarz' criterion, log(`nobs`) `n_params` - 2 `llf`, under REML too (as lme4)."""
-        return float(np.log(self.nobs)) * self.n_params - 2.0 * self.llf
-
-    # -- fixed effects ------------------------------------------------------------------------------------
-
-    @cached_property
-    def fe_params(self) -> pd.Series:
-        """Fixed effects, shape (p,); NaN for columns dropped because they depend on earlier ones."""
-        return pd.Series(self.fit.beta, index=self._x_names, name="fe_params")
-
-    @property
-    def fixef(self) -> pd.Series:
-        """lme4's name of `fe_params`."""
-        return self.fe_params
-
-    @cached_property
-    def bse_fe(self) -> pd.Series:
-        """Standard errors of the fixed effects given theta, shape (p,)."""
-        return pd.Series(np.sqrt(np.diag(self.fit.vcov_beta)), index=self._x_names, name="bse_fe")
-
-    @cached_property
-    def vcov_fe(self) -> pd.DataFrame:
-        """Covariance of the fixed effects given theta, shape (p, p)."""
-        return pd.DataFrame(self.fit.vcov_beta, index=self._x_names, columns=self._x_names)
-
-    def cov_params(self) -> pd.DataFrame:
-        """Covariance of the fixed effects given theta, shape (p, p): `vcov_fe`."""
-        return self.vcov_fe
-
-    @cached_property
-    def tvalues(self) -> pd.Series:
-        """Fixed effects divided by their standard errors, shape (p,)."""
-        return (self.fe_params / self.bse_fe).rename("tvalues")
-
-    @cached_property
-    def pvalues(self) -> pd.Series:
-        """Two-sided p of `tvalues` with Satterthwaite's degrees of freedom, shape (p,): `coef_table`'s."""
-        return self.coef_table()["p"].rename("pvalues")
-
-    @cached_property
-    def df(self) -> pd.Series:
-        """Satterthwaite's degrees of freedom of the fixed effects, shape (p,): `coef_table`'s."""
-        return self.coef_table()["df"].rename("df")
-
-    def conf_int(
-        self,
-        alpha: float = 0.05,
-        ddf: str | None = None,
-        *,
-        method: str = "wald",
-        parm: Any = None,
-        reml: bool = False,
-        n_boot: int = 500,
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Confidence intervals.
-
-        Parameters
-        ----------
-        alpha : float
-            One less the level.
-        ddf : str, optional
-            Degrees of freedom of Wald intervals of fixed effects, as in `coef_table`: Satterthwaite's by
-            default.
-        method : {"wald", "profile", "boot"}
-            "wald": estimate and standard error, of variances on the logarithm and of correlations on Fisher's
-            z; "profile": profile likelihood of the ML fit, as lme4's `confint`; "boot": percentiles of a
-            parametric bootstrap.
-        parm : str or sequence of str, optional
-            Fixed effects by their names, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``,
-            ``"sigma"``; ``"beta_"`` stands for all fixed effects, ``"theta_"`` for all others.  By default
-            the fixed effects for "wald", else all.
-        reml : bool
-            Profile the restricted likelihood, which knows variances alone; with few groups its intervals
-            cover better than those of ML.
-        n_boot, seed : int
-            Of the bootstrap.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns 0 and 1, as statsmodels'.  ``attrs["notes"]`` says what a reader should know.
-
-        Raises
-        ------
-        OptionError
-            An unknown name or method, an `alpha` outside of (0, 1).
-        InferenceError
-            What this fit cannot give.
-        """
-        return confidence_intervals(
-            self.fitted,
-            method,
-            parm,
-            alpha,
-            ddf=ddf,
-            reml=reml,
-            n_boot=n_boot,
-            seed=seed,
-            cache=self._small_sample,
-        )
-
-    # -- variances ----------------------------------------------------------------------------------------
-
-    @property
-    def scale(self) -> float:
-        """Residual variance sigma2, in the squared unit of the response."""
-        return self.fit.sigma2
-
-    @property
-    def sigma(self) -> float:
-        """Residual standard deviation, in the unit of the response."""
-        return float(np.sqrt(self.fit.sigma2))
-
-    @cached_property
-    def bse_re(self) -> pd.Series:
-        """Standard errors of the (co)variances and of the residual variance, on the variance scale.
-
-        From the exact Hessian of the deviance (direct fits) or from the average information (iterative ones);
-        at a singular covariance along the covariances of its rank, NaN for what is held at zero and for what
-        the data do not tell.  In the order of `varcorr`; estimates of variances are skewed, so that these
-        make poor intervals: see `variance_table` and ``conf_int(method="profile")``.  That of a structure's
-        correlation (cs, ar1, toep) is of the correlation itself.
-        """
-        terms, errors = self._design.terms, self.fit.monte_carlo
-        if errors is not None:
-            entries = [se for se in errors.variance_se]
-            residual = errors.sigma2_se
-        else:
-            estimated = variances_of(self.fitted)
-            se = estimated.se
-            entries, start = [], 0
-            for t, term in enumerate(terms):
-                matrix = np.full((term.k, term.k), np.nan)
-                own = term.structure.entries(term.k)
-                for i, (a, b) in enumerate(own, start=start):
-                    matrix[a, b] = matrix[b, a] = se[i]
-                if term.structure.tied:
-                    part = slice(start, start + len(own))
-                    lam = self.fit.lam[t]
-                    C = estimated.covariance[part, part]
-                    matrix = np.where(
-                        np.eye(term.k) > 0.0, matrix, correlation_errors(self.scale * lam @ lam.T, C, own)
-                    )
-                start += len(own)
-                entries.append(matrix)
-            residual = float(se[-1])
-        values: list[float] = []
-        for term, matrix in zip(terms, entries, strict=True):
-            shown = term.structure.shown(term.k)
-            values += [matrix[a, b] for a, b in shown if a == b]
-            values += [matrix[a, b] for a, b in shown if a != b]
-        rows = self.varcorr
-        index = pd.MultiIndex.from_frame(rows[["grp", "var1", "var2"]])
-        return pd.Series([*values, residual], index=index, name="bse_re")
-
-    @cached_property
-    def theta(self) -> np.ndarray:
-        """Free entries of the relative covariance factors, term by term in lme4's order, shape (n_theta,)."""
-        return np.concatenate([np.zeros(0), *(np.atleast_1d(theta) for theta in self.fit.theta)])
-
-    @property
-    def varcorr(self) -> pd.DataFrame:
-        """Variances and covariances of the random effects, laid out as lme4's ``as.data.frame(VarCorr(m))``.
-
-        Columns ``grp``, ``var1``, ``var2``, ``vcov`` (variance or covariance) and ``sdcor`` (standard
-        deviation or correlation): for each term the variances (`var2` is None), then the covariances; the
-        residual last.  A correlation with a zero variance is NaN.
-        """
-        return variance_components(self.fitted)
-
-    # -- random effects -----------------------------------------------------------------------------------
-
-    @cached_property
-    def random_effects(self) -> dict[str, pd.DataFrame]:
-        """Conditional modes (BLUPs): {grouping factor: frame of levels x effects}.
-
-        Terms with the same grouping factor share a frame.  Rows carry the levels' own values; combinations of
-        several columns are text joined by ``:``.
-        """
-        labels = self.model.model_design
-        merged: dict[str, list[int]] = {}
-        for t, group in enumerate(labels.groups):
-            merged.setdefault(group, []).append(t)
-        out = {}
-        for group, terms in merged.items():
-            values = [np.reshape(self.fit.u[t], (self._design.terms[t].n_levels, -1)) for t in terms]
-            names = [name for t in terms for name in self._design.terms[t].column_names]
-            index = labels.factors[terms[0]].levels.rename(group)
-            out[group] = pd.DataFrame(np.hstack(values), index=index, columns=names)
-        return out
-
-    @property
-    def ranef(self) -> dict[str, pd.DataFrame]:
-        """lme4's name of `random_effects`."""
-        return self.random_effects
-
-    @cached_property
-    def n_groups(self) -> dict[str, int]:
-        """Number of levels of every grouping factor."""
-        labels = self.model.model_design
-        return {group: factor.n_levels for group, factor in zip(labels.groups, labels.factors, strict=True)}
-
-    @property
-    def ngrps(self) -> dict[str, int]:
-        """lme4's name of `n_groups`."""
-        return self.n_groups
-
     # -- rows ---------------------------------------------------------------------------------------------
 
     @cached_property
     def fitted_fixed(self) -> pd.Series:
-        """Fitted values without random effects, X b + offset, shape (n,)."""
+        """Fitted values without random effects, X b + offset, shape (n,).
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.fitted_fixed.head(2).round(1)
+        0    251.4
+        1    261.9
+        Name: fitted_fixed, dtype: float64
+        """
         return pd.Series(self._fixed(), index=self.model.model_design.index, name="fitted_fixed")
 
     @cached_property
     def fittedvalues(self) -> pd.Series:
-        """Fitted values given the random effects, X b + Z u + offset, shape (n,), on the data's index."""
+        """Fitted values given the random effects, X b + Z u + offset, shape (n,), on the data's index.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.fittedvalues.head(2).round(1)
+        0    253.7
+        1    273.3
+        Name: fittedvalues, dtype: float64
+        """
         fitted = self._fixed()
         for term, u in zip(self._design.terms, self.fit.u, strict=True):
             fitted += term.times(u)
@@ -354,7 +87,19 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
 
     @cached_property
     def resid(self) -> pd.Series:
-        """Response less `fittedvalues`, shape (n,), on the data's index."""
+        """Response less `fittedvalues`, shape (n,), on the data's index.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.resid.head(2).round(1)
+        0    -4.1
+        1   -14.6
+        Name: resid, dtype: float64
+        """
         return pd.Series(self._design.y - self.fittedvalues, name="resid")
 
     def predict(
@@ -384,6 +129,22 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         -------
         pandas.Series, shape (n,)
             On the index of the data; NaN where a value is missing. With `to`, the path.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> new = pd.DataFrame({"Days": [5, 5], "Subject": [308, 999]})
+        >>> result.predict(new).round(1)
+        0    352.0
+        1    303.7
+        Name: predicted_mean, dtype: float64
+        >>> result.predict(new, random_effects=False).round(1)
+        0    303.7
+        1    303.7
+        Name: predicted_mean, dtype: float64
         """
         if to is not None:
             # not loaded for one frame
@@ -408,25 +169,18 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
 
     @property
     def options(self) -> dict[str, Any]:
-        """With which the search was made; none of results that were stored by earlier versions."""
+        """With which the search was made; none of results that were stored by earlier versions.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> sorted(result.options)[:3]
+        ['solver']
+        """
         return dict(self.__dict__.get("_options", {}))
-
-    # -- how it went --------------------------------------------------------------------------------------
-
-    @property
-    def converged(self) -> bool:
-        """Whether the optimality conditions were checked and hold."""
-        return self.fit.record.converged
-
-    @property
-    def is_singular(self) -> bool:
-        """Whether some term's covariance is singular: a zero variance or a perfect correlation."""
-        return bool(self.fit.record.singular)
-
-    @property
-    def fit_info(self) -> dict[str, object]:
-        """How the fit went: the fields of `mme.fit.FitRecord` as a dict."""
-        return asdict(self.fit.record)
 
     def summary(self, correlation: bool = False, ddf: str | None = None) -> TitledSummary:
         """Tables: the model, fixed effects, variances, scaled residuals and how the fit converged.
@@ -443,6 +197,17 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
         -------
         TitledSummary
             A summary of statsmodels: ``as_text()``, ``as_html()``, ``as_latex()``.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> print(result.summary().tables[1])
+          Fixed effect    Coef. Std.Err.    df       t    P>|t|
+        0  (Intercept)  251.405   6.8246  17.0  36.838  1.2e-17
+        1         Days  10.4673   1.5458  17.0   6.771  3.3e-06
         """
         labels, quantiles = self.model.model_design, None
         if self._design.has_rows:
@@ -493,15 +258,3 @@ class LinearMixedModelResults(Inferences, WaldTests, Artifacts):
             )
             for term, factor in zip(self._design.terms, self.model.model_design.factors, strict=True)
         ]
-
-    @property
-    def _design(self) -> Design:
-        return self.model.model_design.design
-
-    @cached_property
-    def _x_names(self) -> pd.Index:
-        return pd.Index(self._design.x_names, dtype=object)
-
-    def _fixed(self) -> np.ndarray:
-        fitted = self._design.X @ np.where(self.fit.kept, self.fit.beta, 0.0)
-        return fitted if self._design.offset is None else fitted + self._design.offset

@@ -44,6 +44,14 @@ def residuals(result: Drawable, kind: str | None = None, ax: Axes | None = None)
     -----
     Predictions of random effects are shrunken, so that conditional residuals rise with their fitted values
     where levels have few rows, even if the model holds.  Marginal kinds have no such trend.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.residuals(result)
     """
     chosen = _usual(result) if kind is None else kind
     values = np.asarray(result.residuals(chosen))
@@ -69,6 +77,14 @@ def scale_location(result: Drawable, kind: str | None = None, ax: Axes | None = 
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.scale_location(result)
     """
     chosen = _usual(result) if kind is None else kind
     values = np.sqrt(np.abs(np.asarray(result.residuals(chosen))))
@@ -111,6 +127,14 @@ def qq(
     -------
     Axes
         Of more than 2,000 points all at the ends and some between.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.qq(result)
     """
     if not 0.0 < alpha < 1.0:
         raise OptionError(f"alpha={alpha!r} must lie between 0 and 1.")
@@ -191,6 +215,14 @@ def pit(
     -------
     Axes
         The band holds 95 % of a bar's heights.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.pit(result, n=50)
     """
     if rotate is None:
         rotate = _exact(result) and random_effects == "new"
@@ -234,6 +266,14 @@ def influence(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.influence(result)
     """
     found: Any = result if hasattr(result, "dfbetas") else result.influence(by)
     frame = found.frame

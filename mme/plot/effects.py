@@ -66,6 +66,14 @@ def caterpillar(
     -------
     Axes
         Names of up to 60 levels; of more, the band of their intervals.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.caterpillar(result, effect="Days")
     """
     if order not in ("value", "level"):
         raise OptionError(f"order={order!r} is not known. Known: value, level.")
@@ -125,6 +133,14 @@ def coefficients(
     -------
     Axes
         The first coefficient is at the top.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.coefficients(result)
     """
     table = result.coef_table(ddf, alpha)
     if not intercept:

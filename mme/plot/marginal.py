@@ -45,6 +45,14 @@ def emmeans(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> oats = pd.read_csv(mme.data_path("oats.csv")).rename(columns={"yield": "crop"})
+    >>> result = mme.lmer("crop ~ C(nitro) * Variety + (1 | Block)", oats)
+    >>> axes = mme.plot.emmeans(result, "nitro")
     """
     return _means(result, specs, by, ddf, alpha, ax, False, options)
 
@@ -68,6 +76,14 @@ def interaction(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> oats = pd.read_csv(mme.data_path("oats.csv")).rename(columns={"yield": "crop"})
+    >>> result = mme.lmer("crop ~ C(nitro) * Variety + (1 | Block)", oats)
+    >>> axes = mme.plot.interaction(result, "nitro", by="Variety")
     """
     return _means(result, specs, by, ddf, alpha, ax, True, options)
 
@@ -150,6 +166,14 @@ def partial(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.partial(result, "Days")
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise OptionError(f"points={points!r} must be a whole number of 2 or more.")

@@ -36,6 +36,14 @@ def check(result: Drawable, term: str | None = None, seed: int = 0, ax: Any = No
     -------
     ndarray of Axes, shape (2, 3)
         A picture that the fit cannot give, after an iterative fit, say, has the reason in its place.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.check(result)
     """
     axes = row_of_axes(6, width=4.2, height=3.7) if ax is None else np.asarray(ax, dtype=object).ravel()
     if axes.size != 6:

@@ -35,6 +35,14 @@ def profile(
     -------
     ndarray of Axes, shape (number of parameters,)
         With the estimate, and the intervals of 50, 80, 95 and 99 % that the curves reach.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> axes = mme.plot.profile(result, "sigma")
     """
     found: Any = result if hasattr(result, "estimates") else result.profile(parm, alpha)
     names = list(found.estimates.index)

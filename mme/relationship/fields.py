@@ -34,6 +34,12 @@ def rw1(levels: Sequence[Any]) -> Precision:
     -------
     Precision
         Anchored at the first level: the model needs an intercept, and REML.
+
+    Examples
+    --------
+    >>> import mme
+    >>> mme.rw1(["spring", "summer", "autumn"]).precision.toarray().shape
+    (3, 3)
     """
     index = _ordered(levels, 2)
     return Precision(_walk(len(index), 1), index)
@@ -51,6 +57,12 @@ def rw2(levels: Sequence[Any]) -> Precision:
     -------
     Precision
         Anchored at the first two levels: the model needs an intercept and the linear trend, and REML.
+
+    Examples
+    --------
+    >>> import mme
+    >>> len(mme.rw2(range(2000, 2010)).labels)
+    10
     """
     index = _ordered(levels, 3)
     return Precision(_walk(len(index), 2), index)
@@ -92,6 +104,13 @@ def icar(neighbours: Any, labels: Sequence[Any] | None = None) -> Precision:
     References
     ----------
     Besag, York & Mollie (1991), Ann. Inst. Statist. Math. 43, 1-20.
+
+    Examples
+    --------
+    >>> import mme
+    >>> areas = mme.icar({"north": ["centre"], "centre": ["north", "south"], "south": ["centre"]})
+    >>> sorted(areas.labels)
+    ['centre', 'north', 'south']
     """
     sp = scipy_module("sparse")
     if isinstance(neighbours, Mapping):
@@ -140,6 +159,16 @@ def ar1_grid(rows: Sequence[Any], columns: Sequence[Any], rho: tuple[float, floa
     Returns
     -------
     Precision
+
+    Examples
+    --------
+    >>> import mme
+    >>> mme.ar1_grid([1, 2], [1, 2], (0.5, 0.5)).covariance().round(2)
+          1:1   1:2   2:1   2:2
+    1:1  1.00  0.50  0.50  0.25
+    1:2  0.50  1.00  0.25  0.50
+    2:1  0.50  0.25  1.00  0.50
+    2:2  0.25  0.50  0.50  1.00
     """
     sp = scipy_module("sparse")
     parts = []

@@ -30,7 +30,7 @@ def kinship(markers: Any, labels: Sequence[Any] | None = None, frequencies: Any 
     labels : sequence, shape (q,), optional
         Individuals; by default the rows of a frame.
     frequencies : array_like, shape (m,), optional
-        p of every marker in the base population; by default those of the individuals.
+        Frequency p of every marker in the base population; by default those of the individuals.
 
     Returns
     -------
@@ -46,6 +46,14 @@ def kinship(markers: Any, labels: Sequence[Any] | None = None, frequencies: Any 
     References
     ----------
     VanRaden (2008), J. Dairy Sci. 91, 4414-4423.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import numpy as np
+    >>> markers = np.array([[0, 1, 2, 1], [1, 1, 0, 2], [2, 0, 1, 1]])
+    >>> mme.kinship(markers, ["a", "b", "c"]).shape
+    (3, 3)
     """
     if labels is None:
         labels = markers.index if isinstance(markers, pd.DataFrame) else range(len(markers))
@@ -101,6 +109,16 @@ def single_step(pedigree: Pedigree, genomic: pd.DataFrame, blend: float = 0.05) 
     References
     ----------
     Aguilar et al. (2010), J. Dairy Sci. 93, 743-752.  Christensen & Lund (2010), Genet. Sel. Evol. 42, 2.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> pedigree = mme.Pedigree([1, 2, 3, 4], [None, None, 1, 1], [None, None, 2, 2])
+    >>> G = pd.DataFrame([[1.0, 0.6], [0.6, 1.0]], index=[3, 4], columns=[3, 4])
+    >>> mme.single_step(pedigree, G).variances.round(2).tolist()
+    [1.02, 1.02, 1.0, 1.0]
     """
     if not 0.0 <= blend <= 1.0:
         raise OptionError(f"blend must be between 0 and 1, not {blend!r}.")

@@ -70,6 +70,16 @@ class Precision(Relationship):
         Not square, not symmetric, not finite, labels that repeat or do not fit.
     DesignError
         Not positive definite: an intrinsic (rank-deficient) Q has to be anchored, see `mme.rw1`.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import numpy as np
+    >>> Q = np.array([[2.0, -1.0], [-1.0, 2.0]])
+    >>> mme.Precision(Q, ["a", "b"]).covariance().round(3)
+           a      b
+    a  0.667  0.333
+    b  0.333  0.667
     """
 
     def __init__(self, Q: Any, labels: Sequence[Any]) -> None:
@@ -101,6 +111,16 @@ class Covariance(Relationship):
     DataError
         Not square, not symmetric, not finite, not positive definite (the message says by how much), labels
         that repeat or do not fit.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import numpy as np
+    >>> K = np.array([[1.0, 0.5], [0.5, 1.0]])
+    >>> mme.Covariance(K, ["a", "b"]).variances
+    a    1.0
+    b    1.0
+    Name: variance, dtype: float64
     """
 
     def __init__(self, K: Any, labels: Sequence[Any] | None = None, ridge: float = 0.0) -> None:

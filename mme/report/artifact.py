@@ -43,7 +43,25 @@ class Artifacts(CoefficientTables):
     """Storing results."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Store the results in a file without rows, for `mme.load`: see `mme.save`."""
+        """Store the results in a file without rows, for `mme.load`: see `mme.save`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Overwritten if it exists.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "sleep.mme")
+        >>> result.save(path)
+        >>> round(mme.load(path).llf, 3)
+        -871.814
+        """
         save(self, path)
 
 

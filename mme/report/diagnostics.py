@@ -90,6 +90,17 @@ class Diagnostics(Reported):
         Returns
         -------
         pandas.Series, shape (n,)
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.hatvalues().head(2).round(3)
+        0    0.229
+        1    0.170
+        Name: hat, dtype: float64
         """
         if kind not in ("conditional", "marginal"):
             raise OptionError(f"kind={kind!r} is not known. Known: conditional, marginal.")
@@ -110,6 +121,17 @@ class Diagnostics(Reported):
         Returns
         -------
         pandas.Series, shape (n,)
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.cooks_distance().nlargest(2).round(2)
+        59    4.33
+        56    2.12
+        Name: cooks, dtype: float64
         """
         if kind not in ("conditional", "fixed"):
             raise OptionError(f"kind={kind!r} is not known. Known: conditional, fixed.")
@@ -162,7 +184,22 @@ class Diagnostics(Reported):
         return influence_of(self.fitted, by)
 
     def get_influence(self) -> Influence:
-        """statsmodels' name of `influence` of rows."""
+        """The influence of rows, by statsmodels' name: see `influence`.
+
+        Returns
+        -------
+        Influence
+            What `influence()` returns.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.get_influence().frame.shape
+        (180, 9)
+        """
         return self.influence()
 
     def pit_residuals(
@@ -191,6 +228,16 @@ class Diagnostics(Reported):
         References
         ----------
         Dunn & Smyth (1996), JCGS 5, 236-244.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> pit = result.pit_residuals(100, seed=1)
+        >>> pit.tests.index.tolist()
+        ['uniformity', 'dispersion', 'outliers']
         """
         draws = check_draws(n, random_effects)
         fitted = self.fitted
@@ -200,7 +247,16 @@ class Diagnostics(Reported):
 
     @property
     def plot(self) -> Pictures:
-        """Pictures: ``plot()`` or ``plot.check()``, ``plot.caterpillar()`` and others, as in `mme.plot`."""
+        """Pictures: ``plot()`` or ``plot.check()``, ``plot.caterpillar()`` and others, as in `mme.plot`.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> axes = result.plot.caterpillar(effect="Days")
+        """
         return Pictures(self)  # type: ignore[arg-type]  # with what the other classes give results
 
     def vif(self) -> pd.DataFrame:
@@ -220,6 +276,17 @@ class Diagnostics(Reported):
         References
         ----------
         Fox & Monette (1992), JASA 87, 178-183.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> oats = pd.read_csv(mme.data_path("oats.csv")).rename(columns={"yield": "crop"})
+        >>> result = mme.lmer("crop ~ nitro + Variety + (1 | Block)", oats)
+        >>> result.vif()
+                 gvif  df  gvif_scaled
+        nitro     1.0   1          1.0
+        Variety   1.0   2          1.0
         """
         fitted = self.fitted
         names, terms, constant = _terms(fitted)

@@ -162,6 +162,19 @@ class Intervals(Reported):
         Fixed effects do not count, and variances are those of a base population that is not inbred: z'D z
         averaged over the rows for every term, with the covariance between direct and maternal effects where
         they are one term.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> rng = np.random.default_rng(1)
+        >>> sire, dam = np.repeat(np.arange(1, 11), 10), np.arange(11, 111)
+        >>> pedigree = mme.Pedigree(np.arange(111, 211), sire, dam, add_parents=True)
+        >>> data = pd.DataFrame({"animal": np.arange(111, 211), "y": rng.normal(size=10)[sire - 1] + rng.normal(size=100)})
+        >>> result = mme.lmer("y ~ 1 + (1 | animal)", data, relationship={"animal": pedigree})
+        >>> list(result.heritability().index)
+        ['animal']
         """
         share = heritability_of(self.fitted, term, effect, "heritability()")
         names = [self.fitted.labels.terms[share.term].group]

@@ -75,6 +75,19 @@ def load(path: str | os.PathLike[str], evaluate: str = "safe") -> LoadedResults:
     ------
     DataError
         No such file, none of mme's, or of a later format.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "sleep.mme")
+    >>> result.save(path)
+    >>> mme.load(path).predict(pd.DataFrame({"Days": [5], "Subject": [308]})).round(1)
+    0    352.0
+    Name: Reaction, dtype: float64
     """
     if evaluate not in ("safe", "full"):
         raise OptionError(f"evaluate={evaluate!r} is not known: 'safe' or 'full'.")

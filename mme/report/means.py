@@ -192,6 +192,16 @@ class MeansTables(CoefficientTables):
         -------
         pandas.DataFrame
             Columns ``term``, those of `by`, ``F``, ``df1``, ``df2``, ``p``.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> machines = pd.read_csv(mme.data_path("machines.csv"))
+        >>> result = mme.lmer("score ~ Machine + (1 | Worker)", machines)
+        >>> result.joint_tests().round(2)
+              term     F  df1   df2    p
+        0  Machine  87.8    2  46.0  0.0
         """
         coding = coding_of(self.fitted, "joint_tests")
         given = check_names("by", by, coding)

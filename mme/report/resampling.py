@@ -89,6 +89,16 @@ class Resampling(Reported):
         ------
         DataError
             Another length or index, missing, infinite or text values; the data were removed.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> again = result.refit(result.simulate(seed=1).iloc[:, 0])
+        >>> again.fe_params.index.tolist()
+        ['(Intercept)', 'Days']
         """
         fitted = self.fitted
         rows_of_fit(fitted, "refit()")
@@ -183,6 +193,18 @@ class Resampling(Reported):
             Senseless numbers, an unknown `kind`, a statistic that fails or changes its shape.
         InferenceError
             The data were removed; the estimate is no maximum of a likelihood; "cluster" with crossed factors.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> boot = result.bootstrap(50, seed=1)
+        >>> boot.conf_int().shape
+        (6, 2)
+        >>> boot.failures
+        0
         """
         return bootstrap_result(
             self.fitted, n if n_boot is None else n_boot, seed, workers,
@@ -229,6 +251,17 @@ class Resampling(Reported):
             Different rows, responses or weights.
         InferenceError
             After iterative fits.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> smaller = mme.lmer("Reaction ~ 1 + (Days | Subject)", sleep)
+        >>> test = result.bootstrap_test(smaller, n=50, seed=1, refit="ml")
+        >>> bool(test["p"].iloc[-1] < 0.05)
+        True
         """
         n, seed = check_count("n", n, 10), check_count("seed", seed, 0)
         workers, backend = check_workers(workers), check_option("backend", backend, BACKENDS)

@@ -118,6 +118,16 @@ class TidyTables(CoefficientTables):
             ``nobs``, ``sigma``, ``logLik``, ``AIC``, ``BIC``, ``REMLcrit`` (``deviance`` of ML), which is
             -2 logLik, and ``df.residual``, rows less parameters.  The criteria are lme4's at both doors,
             under REML too; NaN where parameters were held or penalized, which leaves their number open.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.glance()[["nobs", "sigma", "logLik", "AIC"]].round(2)
+           nobs  sigma  logLik      AIC
+        0   180  25.59 -871.81  1755.63
         """
         fitted = self.fitted
         own = criteria(fitted)
@@ -159,6 +169,17 @@ class TidyTables(CoefficientTables):
             Other rows than those of the fit: for new ones use `predict`.
         InferenceError
             The data were removed.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> result.augment()[["Reaction", ".fitted", ".resid"]].head(2).round(1)
+           Reaction  .fitted  .resid
+        0     249.6    253.7    -4.1
+        1     258.7    273.3   -14.6
         """
         rows = _rows(self)
         if data is None:

@@ -74,10 +74,26 @@ class WaldTests(CoefficientTables):
         Satterthwaite's denominator is Fai & Cornelius'; Kenward and Roger's F is scaled.  With
         ``ddf="normal"`` the test is `wald_test`'s chi-square.
 
+        Parameters
+        ----------
+        r_matrix : array_like, str or list of str
+            As in `t_test`.
+        ddf, information : str, optional
+            As in `coef_table`.
+
         Returns
         -------
         statsmodels.stats.contrast.ContrastResults
             ``fvalue``, ``pvalue``, ``df_num``, ``df_denom``.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> round(float(result.f_test("Days = 0").fvalue), 2)
+        45.85
         """
         basis, R, q = self._asked(r_matrix, None, "", ddf, information)
         check_together(R, q)
@@ -91,7 +107,31 @@ class WaldTests(CoefficientTables):
         ddf: str | None = None,
         information: str | None = None,
     ) -> ContrastResults:
-        """The test of the rows R b = q together: F, or with ``use_f=False`` chi-square; see `f_test`."""
+        """The test of the rows R b = q together: F, or with ``use_f=False`` chi-square; see `f_test`.
+
+        Parameters
+        ----------
+        r_matrix : array_like, str or list of str
+            As in `t_test`.
+        use_f : bool, optional
+            False: chi-square.
+        ddf, information : str, optional
+            As in `coef_table`.
+
+        Returns
+        -------
+        statsmodels.stats.contrast.ContrastResults
+            ``statistic``, ``pvalue`` and degrees of freedom.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> round(float(result.wald_test("Days = 10").fvalue), 3)
+        0.091
+        """
         basis, R, q = self._asked(r_matrix, use_f, "use_f", ddf, information)
         check_together(R, q)
         return _contrast(basis, basis.f_test(R, q))
@@ -115,6 +155,15 @@ class WaldTests(CoefficientTables):
         -------
         statsmodels.stats.contrast.WaldTestResults
             ``table`` has a row per term.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> machines = pd.read_csv(mme.data_path("machines.csv"))
+        >>> result = mme.lmer("score ~ Machine + (1 | Worker)", machines)
+        >>> result.wald_test_terms().table.index.tolist()
+        ['(Intercept)', 'Machine']
         """
         from statsmodels.stats.contrast import WaldTestResults
 

@@ -42,6 +42,15 @@ class VCSpec:
     mats : list of list of array_like
         ``mats[k][i]``, shape (rows of group i, columns), is the design of component k in group i; dense or
         sparse.  Groups are in sorted order; in order of appearance where the labels do not sort.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import numpy as np
+    >>> Z = np.kron(np.eye(2), np.ones((2, 1)))
+    >>> spec = mme.VCSpec(["pair"], [[["p1", "p2"]]], [[Z]])
+    >>> spec.names
+    ['pair']
     """
 
     def __init__(self, names: Sequence[str], colnames: Sequence, mats: Sequence) -> None:

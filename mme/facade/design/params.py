@@ -43,6 +43,16 @@ class MixedLMParams:
         Number of entries of the lower triangle of ``cov_re``.
     k_tot : int
         Number of parameters in all.
+
+    Examples
+    --------
+    >>> import mme
+    >>> import pandas as pd
+    >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+    >>> model = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject")
+    >>> params = mme.MixedLMParams.from_components([250.0, 10.0], cov_re=[[1.5]])
+    >>> round(model.loglike(params), 2)
+    -893.24
     """
 
     fe_params: np.ndarray
