@@ -20,6 +20,10 @@ from ..stream.survey import Request, is_empty
 
 __all__ = ["write_predictions"]
 
+_OTHERS = frozenset(
+    {".csv", ".tsv", ".txt", ".json", ".gz", ".zip", ".xlsx", ".feather", ".arrow"}
+)  # other formats
+
 
 def write_predictions(
     formula: str,
@@ -50,7 +54,7 @@ def write_predictions(
     Raises
     ------
     DataError
-        No rows; a frame of Dask; pyarrow is not installed.
+        No rows; a frame of Dask; the name of a text file; pyarrow is not installed.
     """
     if data is None:
         raise DataError(
@@ -58,6 +62,12 @@ def write_predictions(
         )
     if is_cluster_frame(data):
         raise DataError("a frame of Dask is predicted where it is: data.map_partitions(results.predict).")
+    path = Path(to)
+    if path.suffix.lower() in _OTHERS:
+        raise DataError(
+            f"predictions are written as Parquet, and {str(to)!r} says {path.suffix}: name it "
+            f"{str(path.with_suffix('.parquet'))!r}."
+        )
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -67,7 +77,6 @@ def write_predictions(
         ) from error
     request = Request(formula, offset=offset, context={})
     chunks: Iterable[Any] = source_of(data, request) if is_source(data) else [data]
-    path = Path(to)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     response = _Response(formula)
     writer = None

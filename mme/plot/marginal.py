@@ -112,7 +112,7 @@ def _means(
             shift *= float(np.min(np.diff(np.sort(np.array(levels, dtype=float)))))
         mean, low, high = numbers[own].T
         color = f"C{g % 10}"
-        label = None if group is None else str(group)
+        label = _level(group)
         if many:
             band(ax, x, low, high, color=color)
             ax.plot(x, mean, "-" if lines else ".", ms=2.0, lw=1.0, color=color, label=label)
@@ -197,7 +197,7 @@ def partial(
         x, (mean, low, high) = labels[variable].to_numpy(dtype=float)[part], numbers[part].T
         color = f"C{g % 10}"
         band(ax, x, low, high, color=color, alpha=0.2)
-        ax.plot(x, mean, color=color, lw=1.8, label=None if group is None else str(group))
+        ax.plot(x, mean, color=color, lw=1.8, label=_level(group))
     names = list(fitted.labels.fixed)
     if rows and fitted.design is not None and variable in names:
         values = np.unique(fitted.design.X[:, names.index(variable)])
@@ -222,6 +222,13 @@ def _table(means: Any) -> tuple[Any, np.ndarray]:
     """Labels, and estimates with their bounds, shape (n, 3); a variable may have the name of a statistic."""
     own = means.frame.iloc[:, means.labels.shape[1] :]
     return means.labels, own[["estimate", "lower", "upper"]].to_numpy(dtype=float)
+
+
+def _level(group: object) -> str | None:
+    """A level as a legend has it; means of covariates have many digits."""
+    if group is None:
+        return None
+    return f"{group:.5g}" if isinstance(group, float) else str(group)
 
 
 def _legend(ax: Axes, by: str | None, number: int) -> None:

@@ -220,4 +220,4 @@ def _loop(own: pd.Index, parents: np.ndarray, order: np.ndarray) -> str:
         # some parent of one that could not be placed could not either
         at = int(next(p for p in parents[:, at] if p >= 0 and not placed[p]))
     way = [*seen[seen.index(at) :], at]
-    return " from ".join(repr(own[i]) for i in way[:12])
+    return " from ".join(repr(label) for label in own[way[:12]])

@@ -175,6 +175,16 @@ def test_means(result):
     assert mme.plot.emmeans(result, "a", ddf="normal").get_legend() is None
 
 
+def test_the_mean_of_a_covariate_in_a_legend():
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame(
+        {"f": list("abc") * 40, "x": np.linspace(0.0, 1.0, 120) ** 2, "g": np.arange(120) % 8}
+    )
+    data["y"] = rng.normal(size=120) + rng.normal(size=8)[data["g"]]
+    ax = mme.plot.interaction(mme.lmer("y ~ f + x + (1 | g)", data), "f", "x")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"{data['x'].mean():.5g}"]
+
+
 def test_many_means():
     rng = np.random.default_rng(2)
     data = pd.DataFrame({"c": rng.integers(0, 90, 2_000), "g": rng.integers(0, 20, 2_000)})

@@ -123,6 +123,7 @@ def test_genetic_groups():
             (["a", "b", "c"], ["b", "", "a"], ["", "c", ""]),
             "descend from themselves: .*'a' from 'b' from 'c'",
         ),
+        (([1, 2], [2, 0], [0, 1]), "descend from themselves: 1 from 2 from 1\\."),
         ((["a", "b", "c"], ["", "", "b"], ["", "b", ""]), "their own parent|a sire and a dam: 'b'"),
         (([1, 2], ["1", ""], ["", ""]), "different types"),
         (([1, 0], [0, 0], [0, 0]), "1 individuals of the pedigree have no name"),

@@ -53,6 +53,10 @@ def test_an_interrupted_prediction_leaves_what_was_there(data, tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     with pytest.raises(DataError, match="needs rows or a source"):
         results.predict(to=path)
+    with pytest.raises(
+        DataError, match=r"written as Parquet, and .*out\.csv' says \.csv: name it .*out\.parquet"
+    ):
+        results.predict(data, to=path.with_name("out.csv"))
     with pytest.raises(DataError, match="of some chunks and not of others"):
         results.predict([data[:100], data[100:].drop(columns="y")], to=path)
     with pytest.raises(DataError, match="have no rows"):
