@@ -89,6 +89,8 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
     re_structure : str, optional
         Covariance structure of the random effects: "us" (any, the default), "diag", "cs", "homcs", "ar1",
         "hetar1", "toep", "homtoep", "homdiag" or "rr(2)"; see docs/structures.md.  Not statsmodels'.
+    **kwargs
+        What statsmodels keeps with the data; anything else is refused by name.
 
     Attributes
     ----------
@@ -254,14 +256,11 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
             Whether ``exog_vc.mats`` are sparse; the fit is the same.
         missing : {"none", "drop", "raise"}
             "drop" drops rows with a missing value in any column the formulas or `groups` read.
-        *args, **kwargs
-            Passed on to the constructor; ``eval_env`` says where the formulas look up names, ``re_structure``
-            how the random effects covary ("cs", "ar1", ...).
-        groups : str, list of str or array_like
-            Required keyword: a column, several, or the labels.
-        weights, offset : str or array_like
-            Keywords: prior weights, and a known part of the linear predictor; columns, or one value per row
-            of the data.
+        *args
+            Passed on to the constructor.
+        **kwargs
+            ``groups`` (required: columns, or the labels), ``weights`` and ``offset`` (columns, or a value per
+            row of the data), ``re_structure`` ("cs", "ar1", ...), ``eval_env`` (where names are looked up).
 
         Returns
         -------

@@ -49,6 +49,15 @@ class MarginalEffects(CoefficientTables):
         The package takes derivatives numerically; those by the coefficients are exact with ``eps_vcov=1.0``,
         as means are linear in them.  It has one number of degrees of freedom for all rows; `emmeans`,
         `emtrends` and `contrast` have Satterthwaite's and Kenward and Roger's of each.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+        >>> from marginaleffects import slopes  # doctest: +SKIP
+        >>> slopes(result.marginaleffects(sleep))  # doctest: +SKIP
         """
         try:
             from .adapter import marginal_model

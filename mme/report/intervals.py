@@ -171,7 +171,8 @@ class Intervals(Reported):
         >>> rng = np.random.default_rng(1)
         >>> sire, dam = np.repeat(np.arange(1, 11), 10), np.arange(11, 111)
         >>> pedigree = mme.Pedigree(np.arange(111, 211), sire, dam, add_parents=True)
-        >>> data = pd.DataFrame({"animal": np.arange(111, 211), "y": rng.normal(size=10)[sire - 1] + rng.normal(size=100)})
+        >>> y = 0.3 * rng.normal(size=10)[sire - 1] + rng.normal(size=100)
+        >>> data = pd.DataFrame({"animal": np.arange(111, 211), "y": y})
         >>> result = mme.lmer("y ~ 1 + (1 | animal)", data, relationship={"animal": pedigree})
         >>> list(result.heritability().index)
         ['animal']

@@ -230,10 +230,12 @@ class Resampling(Reported):
         ----------
         other : results
             Of the other model, fitted to the same rows, by either door; which is the smaller one is found.
-        n, seed, workers, backend, progress
+        n, seed, workers
             As in `bootstrap`.
         refit : {"ml"}, optional
             Fit REML results again by ML, as models with different fixed effects need.
+        backend, progress
+            As in `bootstrap`.
 
         Returns
         -------

@@ -37,6 +37,18 @@ class ResidualTables(Reported):
         ------
         OptionError
             The fit has no structure of its residuals.
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (1 | Subject)", sleep, residual="ar1(Days | Subject)")
+        >>> result.residual_table().round(3)
+                   estimate     se   lower   upper
+        parameter
+        sd           37.637  4.879  29.193  48.525
+        rho           0.653  0.092   0.434   0.799
         """
         fitted = self.fitted
         if fitted.residual is None:
@@ -59,6 +71,15 @@ class ResidualTables(Reported):
         ------
         OptionError
             The structure has no visits (varident, cs, car1).
+
+        Examples
+        --------
+        >>> import mme
+        >>> import pandas as pd
+        >>> sleep = pd.read_csv(mme.data_path("sleepstudy.csv"))
+        >>> result = mme.lmer("Reaction ~ Days + (1 | Subject)", sleep, residual="ar1(Days | Subject)")
+        >>> result.residual_covariance().shape
+        (10, 10)
         """
         residual = self.fitted.residual
         part = None if residual is None else residual.structure.correlation
