@@ -16,7 +16,7 @@ from ..engine.covariance.structure import Structure
 from ..engine.direct.objective import Objective
 from ..engine.direct.point import KeptColumns, Point
 from ..engine.equations.design import Design
-from ..exceptions import InferenceError
+from ..exceptions import InferenceError, PerfectFitError
 from .record import Fit, FitRecord
 from .residual import ResidualFit, refuse_structure
 
@@ -250,7 +250,14 @@ class Fitted:
         if self.design is None:
             raise InferenceError(f"{what} needs the design, and the data were removed.")
         columns = KeptColumns(self.design, objective.eq.fixed.kept)
-        return Point(objective, self.design, columns, list(self.lam), standard)
+        try:
+            return Point(objective, self.design, columns, list(self.lam), standard)
+        except (np.linalg.LinAlgError, PerfectFitError) as error:
+            raise InferenceError(
+                f"{what} goes by cross-products, which rounding leaves nothing of at this estimate: its "
+                "variances are too far apart. Drop terms that explain the response almost exactly or that "
+                "the data do not tell (fit_info['flat']); coef_table(ddf='normal') works."
+            ) from error
 
     def iterative_point(self, what: str, probes: int) -> IterativePoint:
         """The likelihood at the estimate of an iterative fit, in the equations' basis.

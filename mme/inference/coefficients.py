@@ -216,7 +216,13 @@ def inference_basis(
         pieces_of = small_sample if fitted.exact else stochastic_sample
         if fitted.residual is not None:
             pieces_of = structured_sample
-        pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
+        try:
+            pieces = pieces_of(fitted, f"ddf={method!r}", chosen, cache)
+        except InferenceError as error:
+            if ddf is not None or fitted.design is None or not fitted.exact:
+                raise
+            notes.append(f"Normal distribution: {error}")
+            return Basis(fitted, "normal", None, None, tuple(notes))
     at_boundary = pieces.parameters.singular
     if at_boundary:
         names = ", ".join(fitted.labels.terms[t].group for t in at_boundary)

@@ -158,7 +158,8 @@ def linear_predictor(rows: PredictedRows, beta: np.ndarray, modes: Sequence[np.n
 def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.ndarray:
     """z'D z over sigma2, shape (n,): of the terms at levels the fit did not have, or of all.
 
-    Of related levels z'(A (x) D) z; InferenceError for those that are not in the relationship.
+    Of related levels z'(A (x) D) z; NaN for those that are not in the relationship,
+    InferenceError if `unseen`.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.nda
             if not isinstance(term, tuple):
                 out += 0.0 if unseen else related_variances(relation, term, lam)
                 continue
-            if np.any(term[0] < 0):
+            if unseen and np.any(term[0] < 0):
                 raise InferenceError(
                     f"{int(np.sum(term[0] < 0))} rows have levels of {fitted.labels.terms[t].group} that its "
                     "relationship lacks, so that their variance is not known. Add them to the relationship "
@@ -185,7 +186,8 @@ def prior_variances(fitted: Fitted, rows: PredictedRows, unseen: bool) -> np.nda
             if unseen:
                 continue
             columns = np.ones((term[0].size, 1)) if term[1] is None else term[1]
-            out += relation.diagonal[term[0]] * np.sum((columns @ lam) ** 2, axis=1)
+            own_share = np.where(term[0] < 0, np.nan, relation.diagonal[np.maximum(term[0], 0)])
+            out += own_share * np.sum((columns @ lam) ** 2, axis=1)
             continue
         if isinstance(term, tuple):
             codes, columns = term

@@ -231,7 +231,8 @@ class Prediction:
         pandas.DataFrame
             ``mean``, ``mean_se``, ``mean_ci_lower``, ``mean_ci_upper``, ``obs_ci_lower``, ``obs_ci_upper``;
             the last two are NaN where the random effects that are left out cannot be coded (groups that were
-            given as labels), and at other rows than the fit's where a structure of the residuals gives rows
+            given as labels, related levels that are not among the columns or not in their relationship), and
+            at other rows than the fit's where a structure of the residuals gives rows
             different variances.  ``attrs`` holds ``ddf``, ``missing``, ``new_levels`` and ``not_estimable``.
         """
         mean = self.conf_int(alpha=alpha)
@@ -378,6 +379,9 @@ def _rows(
         # variances of related levels differ from level to level
         design = fitted.design
         related = [design is not None and design.terms[t].relation is not None for t in range(len(used))]
+        needed = [coding.random_terms[t].group.columns for t, own in enumerate(related) if own and others[t]]
+        if any(name not in rows.data.columns for names in needed for name in names):
+            return None
         return PredictedRows(x, _coded(coding.random(rows, related), others))
 
     counted = {name: number for name, number in rows.missing.items() if number}

@@ -216,8 +216,7 @@ def _tests(
             return None, [
                 f"Degrees of freedom take longer than the fit, about {seconds:.2g} s: coef_table() has them."
             ]
-    asked = "satterthwaite" if fitted.residual is None else None
-    return _said(inference_basis(fitted, asked, cache=cache))
+    return _said(inference_basis(fitted, cache=cache))
 
 
 def _said(basis: Basis) -> tuple[Rows, list[str]]:

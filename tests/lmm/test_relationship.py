@@ -263,3 +263,16 @@ def test_features():
     ):
         with pytest.raises((InferenceError, OptionError, AttributeError, TypeError)):
             what()
+
+
+def test_population_needs_no_column_of_related_levels():
+    """Means of the population and their errors; new observations only where their variance is known."""
+    result = fitted()
+    new = pd.DataFrame({"sex": [0, 1, 1], "animal": [3, 999, np.nan], "herd": [1, 2, 3]})
+    known = result.get_prediction(new, random_effects=False).summary_frame()
+    bare = result.get_prediction(new[["sex"]], random_effects=False).summary_frame()
+    pd.testing.assert_frame_equal(known.filter(regex="^mean"), bare.filter(regex="^mean"))
+    assert bare[["obs_ci_lower", "obs_ci_upper"]].isna().all(axis=None)
+    assert known["obs_ci_upper"].isna().tolist() == [False, True, True]
+    first = result.get_prediction(new.iloc[:1], random_effects=False).summary_frame()
+    np.testing.assert_allclose(known["obs_ci_upper"].iloc[0], first["obs_ci_upper"].iloc[0], rtol=1e-12)

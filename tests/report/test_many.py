@@ -335,3 +335,30 @@ def test_refusals(sleep, matrix):
         mme.fit_many(FORMULA, sleep, "genes")
     with pytest.raises(OptionError, match="reml"):
         mme.fit_many(FORMULA, sleep, matrix, "REML")
+
+
+@pytest.mark.filterwarnings("ignore::mme.exceptions.FlatLikelihoodWarning")
+def test_one_response_without_derivatives_does_not_stop_the_others():
+    """A fit that ends on factored rows, whose cross-products leave nothing: tables go by the normal
+    distribution and say so, and other responses have theirs."""
+    rng = np.random.default_rng(10)
+    data = pd.DataFrame(
+        {"g": [0, 1, 2, 3, 4, 0], "h": [0, 1, 0, 2, 1, 2], "f": [0, 0, 1, 1, 2, 2]}
+        | {"w": rng.uniform(0.3, 3, 6), "off": 5 * rng.normal(size=6)}
+    )
+    y, formula = rng.normal(size=6), "~ 1 + (1 | g) + (1 | h) + (1 | f)"
+    one = mme.lmer(f"y {formula}", data.assign(y=y), weights="w", offset="off")
+    assert one.converged and one.sigma < 1e-6
+    table = one.coef_table()
+    np.testing.assert_allclose(table["se"], one.bse_fe, rtol=1e-12)
+    assert np.isinf(table["df"]).all()
+    assert "Normal distribution" in " ".join(table.attrs["notes"])
+    assert "Normal distribution" in " ".join(str(one.summary()).split())
+    for call in (lambda: one.coef_table(ddf="satterthwaite"), one.ranef_table, one.hatvalues):
+        with pytest.raises(InferenceError, match="variances are too far apart"):
+            call()
+    many = mme.fit_many(
+        formula, data, np.column_stack([y, 9 * rng.normal(size=6)]), weights="w", offset="off"
+    )
+    assert many.responses["status"].iloc[0] == "fitted"
+    assert np.isnan(many.coefficients["df"].iloc[0])
