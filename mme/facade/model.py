@@ -14,10 +14,8 @@ import statsmodels.base.model as base
 
 from ..engine.covariance.structure import DIAGONAL, FULL
 from ..engine.equations.design import Design, RandomTerm
-from ..engine.equations.layout import layout_of
 from ..exceptions import DataError, OptionError
-from ..fit.forecast import Preflight, check_rows, forecast, shown
-from ..fit.options import route_of
+from ..fit.forecast import Preflight
 from ..fit.perfect import limit_equations
 from ..formula.coding import Coding
 from ..formula.frame import ModelFrame, to_pandas
@@ -46,6 +44,7 @@ from .likelihood import Likelihood
 from .loglike import LogLikelihood
 from .many import many_model
 from .penalty import CovariancePenalty, FixedPenalty
+from .planned import preflight_of
 from .releases import SPEC
 from .results.distribution import MixedLMDistribution
 from .results.resampling import with_response
@@ -543,11 +542,7 @@ class MixedLM(FitsMany, LogLikelihood, GroupedData, base.LikelihoodModel):
         MemoryEstimateError
             The cross-products alone would not fit in memory.
         """
-        route = route_of(solver)
-        design, likelihood = self.design(), self.likelihood
-        if likelihood.equations is None:
-            check_rows(design, layout_of(design))
-        return shown(forecast(design, likelihood.cross_products(), route))
+        return preflight_of(self, solver)
 
     def fit_regularized(
         self,
