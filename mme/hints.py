@@ -33,6 +33,7 @@ _STRUCTURE = (
 _NO_STRUCTURE = (
     "residuals are independent given the random effects; mme.lmer(formula, data, residual=) has structures."
 )
+_LMER_ALONE = "residual=, dispersion= and relationship= are arguments of mme.lmer(formula, data)."
 _PARTS = "random effects stand in the formula: '(x | g)' for intercepts and slopes of x by the groups g"
 _MODEL = "or mme.mixedlm, which takes statsmodels' arguments"
 
@@ -63,6 +64,7 @@ _HINTS: dict[str, dict[str, str]] = {
         "fit_intercept": "write '0 + ' in the formula for no intercept.",
     },
     "MixedLM": {
+        "relationship": _LMER_ALONE,
         "control": "settings of the search go to fit(): gtol, maxiter, method, solver.",
         "method": "method= and reml= are arguments of fit().",
         "na_action": "missing='drop' leaves rows with missing values out (na.omit), "
@@ -83,6 +85,9 @@ _HINTS: dict[str, dict[str, str]] = {
         "random_state": "seed= is an argument of fit(), for iterative fits.",
     },
     "MixedLM.fit": {
+        "residual": _LMER_ALONE,
+        "dispersion": _LMER_ALONE,
+        "relationship": _LMER_ALONE,
         "control": "write gtol=, maxiter=, method= or solver=.",
         "optimizer": "method= takes the name of a scipy optimizer; None is mme's own.",
         "na_action": "missing='drop' is an argument of the model.",

@@ -19,6 +19,7 @@ from .scipy_search import METHODS
 if TYPE_CHECKING:
     from .protocol import MixedModel
 
+_OF_LMER = ("residual", "dispersion", "relationship")
 __all__ = ["ITERATIVE", "check_kwargs", "check_objects", "check_reml", "method_names", "start_of"]
 
 ITERATIVE = tuple(f.name for f in fields(IterativeOptions))
@@ -39,11 +40,17 @@ def check_kwargs(fit_kwargs: dict[str, Any], stacklevel: int = 4, iterative: boo
 
     Raises
     ------
+    OptionError
+        What would make another model, and is `lmer`'s.
     DataError
         A tolerance that is no positive number, a count that is no positive whole number.
     """
     allowed = _ALLOWED + (ITERATIVE if iterative else ())
     unknown = sorted(set(fit_kwargs) - set(allowed))
+    models = [name for name in unknown if name in _OF_LMER]
+    if models:
+        # statsmodels warns of arguments that it does not use; another model would be fitted than the one meant
+        raise OptionError(f"MixedLM.fit has no {', '.join(models)}: {option_hint(models[0], 'MixedLM.fit')}")
     if unknown:
         hints = [f" {name}: {hint}" for name in unknown if (hint := option_hint(name, "MixedLM.fit"))]
         warnings.warn(

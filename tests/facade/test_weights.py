@@ -10,7 +10,7 @@ import pytest
 from support import load_data
 
 import mme
-from mme.exceptions import DataError
+from mme.exceptions import DataError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,12 @@ def test_without_weights_nothing_moves(data):
     ones = mme.MixedLM.from_formula("score ~ visit", data, groups="patient", weights=np.ones(len(data))).fit()
     assert ones.llf == pytest.approx(plain.llf, abs=1e-9)
     assert list(plain.model.data.frame.columns) == list(pd.DataFrame(data).columns)
+
+
+@pytest.mark.parametrize("name", ["residual", "dispersion", "relationship"])
+def test_what_lmer_alone_has_is_refused_by_fit(name):
+    """statsmodels warns and fits without: that would be another model than the one asked for."""
+    sleep = load_data("sleepstudy")
+    model = mme.mixedlm("Reaction ~ Days", sleep, groups="Subject")
+    with pytest.raises(OptionError, match=f"MixedLM.fit has no {name}: .*mme.lmer"):
+        model.fit(**{name: "x"})
