@@ -49,7 +49,7 @@ def check_kwargs(fit_kwargs: dict[str, Any], stacklevel: int = 4, iterative: boo
     unknown = sorted(set(fit_kwargs) - set(allowed))
     models = [name for name in unknown if name in _OF_LMER]
     if models:
-        # statsmodels warns of arguments that it does not use; another model would be fitted than the one meant
+        # statsmodels warns and fits without; that would be another model than the one meant
         raise OptionError(f"MixedLM.fit has no {', '.join(models)}: {option_hint(models[0], 'MixedLM.fit')}")
     if unknown:
         hints = [f" {name}: {hint}" for name in unknown if (hint := option_hint(name, "MixedLM.fit"))]
