@@ -114,10 +114,10 @@ class _Levels(SchurSystem):
             rows = (start + entries.row.astype(np.int64) * k)[:, None, None] + grid[:, None]
             columns = (start + entries.col.astype(np.int64) * k)[:, None, None] + grid
             shape = (entries.data.size, k, k)
-            rows, columns = (np.broadcast_to(x, shape).ravel() for x in (rows, columns))
+            rows, columns = (np.broadcast_to(x, shape).flatten() for x in (rows, columns))
             at = np.empty(rows.size, np.int64)
             # symmetric: by rows is by columns
-            find_entries(self.aptr, self.aidx, np.ascontiguousarray(rows), np.ascontiguousarray(columns), at)
+            find_entries(self.aptr, self.aidx, rows, columns, at)
             assert at.min(initial=0) >= 0
             self.known.append((r, entries.data, at.reshape(shape)))
         full = any(b.relation is not None and b.relation.full for b in lay.rest)
