@@ -19,6 +19,7 @@ from ..engine.runtime.parallel import single_threaded_blas
 from ..engine.search.coordinates import Coordinates, term_specs
 from ..engine.search.curve import Curve, is_curved
 from .direct import search_minimum
+from .fitted import Fitted, Labels
 
 __all__ = ["Refit", "Refits"]
 
@@ -105,6 +106,24 @@ class Refits:
             assert start is not None
             self.design = self.design.with_response(y)
             return self._search(self.design, start)
+
+    def fitted(self, labels: Labels, fit: Refit) -> Fitted:
+        """A refit with labels, for inference; its likelihood is at hand until the next one is fitted."""
+        objective = self.objective
+        return Fitted(
+            labels=labels,
+            reml=objective.reml,
+            n=objective.eq.n,
+            nu=objective.nu,
+            beta=fit.beta,
+            vcov_beta=lambda: fit.vcov,
+            lam=fit.lam,
+            sigma2=fit.sigma2,
+            loglik=fit.loglik,
+            converged=fit.converged,
+            objective=lambda: objective,
+            design=self.design,
+        )
 
     def _search(self, design: Design, start: np.ndarray) -> Refit:
         # of many responses some need the compiled search anyway

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..exceptions import InferenceError
-from ..fit.fitted import Fitted, Labels
+from ..fit.fitted import Labels
 from ..fit.refit import Refit, Refits
 from .coefficients import inference_basis
 
@@ -25,21 +25,7 @@ class RefitDegrees:
 
     def __call__(self, refits: Refits, fit: Refit) -> np.ndarray:
         """Shape (p,); NaN where there are none."""
-        objective = refits.objective
-        fitted = Fitted(
-            labels=self.labels,
-            reml=objective.reml,
-            n=objective.eq.n,
-            nu=objective.nu,
-            beta=fit.beta,
-            vcov_beta=lambda: fit.vcov,
-            lam=fit.lam,
-            sigma2=fit.sigma2,
-            loglik=fit.loglik,
-            converged=fit.converged,
-            objective=lambda: objective,
-            design=refits.design,
-        )
+        fitted = refits.fitted(self.labels, fit)
         try:
             return inference_basis(fitted, "satterthwaite").coefficients(0.05).df
         except (InferenceError, np.linalg.LinAlgError):

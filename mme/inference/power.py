@@ -158,21 +158,7 @@ class FixedTest:
 
     def __call__(self, refits: Refits, fit: Refit) -> float:
         """p; NaN where there is no test."""
-        objective = refits.objective
-        fitted = Fitted(
-            labels=self.labels,
-            reml=objective.reml,
-            n=objective.eq.n,
-            nu=objective.nu,
-            beta=fit.beta,
-            vcov_beta=lambda: fit.vcov,
-            lam=fit.lam,
-            sigma2=fit.sigma2,
-            loglik=fit.loglik,
-            converged=fit.converged,
-            objective=lambda: objective,
-            design=refits.design,
-        )
+        fitted = refits.fitted(self.labels, fit)
         basis = inference_basis(fitted, self.ddf)
         if len(self.L) == 1:
             return float(basis.rows(self.L, self.value, 0.05).p[0])

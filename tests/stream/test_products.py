@@ -236,7 +236,7 @@ def test_empty_chunks_and_types_that_change(head, data):
 
 def test_parquet_and_arrow(head, data, tmp_path):
     pa = pytest.importorskip("pyarrow", reason="pyarrow (extra 'test') is not installed")
-    ds = pytest.importorskip("pyarrow.dataset")
+    ds = pytest.importorskip("pyarrow.dataset", reason="pyarrow (extra 'arrow') is not installed")
     formula = "y ~ x + f + (x | g) + (1 | text)"
     whole = mme.lmer(formula, data)
     table = pa.Table.from_pandas(data, preserve_index=False)
